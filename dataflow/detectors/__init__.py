@@ -1,0 +1,67 @@
+"""What a detector is. One module each; none of them knows of Kafka or Bytewax.
+
+A detector is one immutable object for all instances: its parameters, its trees. What it has
+learned of one instance is that instance's *state*, small and cheap to copy, which the caller keeps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, TypeVar
+
+__all__ = ["Detector", "Verdict"]
+
+State = TypeVar("State")
+
+
+class Verdict(NamedTuple):
+    """What a detector says of one reading.
+
+    `score` runs from 0 (as ever) to 1 (never seen the like). `expected`, `lower` and `upper` are
+    what the detector thought normal, in the unit of the reading's value (0 to 1 for CPU), or None
+    where it has no such thing.
+    """
+
+    score: float
+    expected: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+class Detector(Protocol[State]):
+    """Scores the readings of an instance, one after the other.
+
+    `value` is finite (0 to 1 where the flow normalizes); `time` is in seconds since 1970, UTC, as
+    the reading says, or None where readings carry no time. A value that is NaN or infinite raises
+    ValueError and changes nothing. The state before the first reading is None.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `ANOMALY_DETECTOR` calls it."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """The threshold it ships with: a reading is an anomaly if its score lies above."""
+        ...
+
+    def score(self, state: State | None, value: float, time: float | None) -> Verdict:
+        """Score a reading against a state, leaving the state as it is."""
+        ...
+
+    def update(
+        self, state: State | None, value: float, time: float | None
+    ) -> tuple[State, Verdict]:
+        """Score a reading and learn it, in the detector's own order; the state after and verdict.
+
+        The state that was given may be changed in place: use the one that comes back.
+        """
+        ...
+
+    def dump(self, state: State) -> bytes:
+        """Return the state as bytes that name their version."""
+        ...
+
+    def load(self, data: bytes) -> State:
+        """Read `dump`'s bytes; ValueError if they are of another version or detector."""
+        ...
