@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-__all__ = ["NAMES", "Detector", "Verdict", "make"]
+__all__ = ["NAMES", "NEED_RANGE", "Detector", "Verdict", "make"]
 
 NAMES = ("tutorial",)
+
+NEED_RANGE = frozenset({"tutorial"})
+"""Detectors whose values must lie in 0 to 1; the others scale for themselves."""
 """The detectors that `make` makes."""
 
 State = TypeVar("State")
