@@ -16,13 +16,13 @@ from __future__ import annotations
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 
-from dataflow import detectors, records, scoring, settings, sinks, sources
+from dataflow import detectors, records, recovery, scoring, settings, sinks, sources, stopping
 from dataflow.refusal import Refusal
 
 __all__ = ["build", "flow"]
 
 
-def build(options: settings.Settings) -> Dataflow:
+def build(options: settings.Settings, store: recovery.Store | None = None) -> Dataflow:
     """Wire the flow; a Refusal if its input or an output cannot be used."""
     detector = detectors.make(options.detector, seed=options.seed, interval=options.interval)
     threshold = detector.threshold if options.threshold is None else options.threshold
@@ -36,18 +36,21 @@ def build(options: settings.Settings) -> Dataflow:
     scored = op.stateful_map("score", normal, scoring.scorer(detector))
     above = op.filter_value("filter", scored, scoring.above(threshold))
     anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
-    for step, sink in sinks.outputs(options).items():
+    for step, sink in sinks.outputs(options, store).items():
         op.output(step, anomalies, sink)
 
     # Bytewax types this branch as either kind.
     rejected = op.key_on("key_rejected", checked.falses, scoring.origin)  # type: ignore[arg-type]
-    op.output("write_rejected", rejected, sinks.rejected_output(options))
+    op.output("write_rejected", rejected, sinks.rejected_output(options, store))
     return flow
 
 
 def flow() -> Dataflow:
     """Build the flow from the environment: what `python -m bytewax.run dataflow.flow` calls."""
     try:
-        return build(settings.load())
+        options = settings.load()
+        store = recovery.guard(options)
+        stopping.on_signals()
+        return build(options, store)
     except Refusal as refusal:
         raise SystemExit(f"error: {refusal}") from None

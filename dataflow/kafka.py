@@ -20,6 +20,7 @@ from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = [
+    "TIMEOUT",
     "check_topic",
     "consumer",
     "create_topics",
@@ -29,6 +30,7 @@ __all__ = [
     "partition_ids",
     "producer",
     "read_from",
+    "transactional_producer",
 ]
 
 TIMEOUT = 10.0
@@ -149,6 +151,19 @@ def consumer(settings: Settings, **config: Any) -> Consumer:
             },
         ).config
     )
+
+
+def transactional_producer(settings: Settings, name: str) -> Producer:
+    """Make a producer that shuts out every other of its name; a Refusal if it cannot."""
+    client = producer(settings, **{"transactional.id": name})
+    try:
+        client.init_transactions(TIMEOUT)
+    except KafkaException as error:
+        raise Refusal(
+            f"{settings.brokers} does not give leave to write in transactions as {name} "
+            f"({_sentence(error)}): check the rights of the user in ANOMALY_KAFKA__*."
+        ) from None
+    return client
 
 
 def producer(settings: Settings, **config: Any) -> Producer:

@@ -1,8 +1,8 @@
 """Where anomalies and rejected records go: a topic, a file of JSON lines, standard output.
 
-Topic and file keep each record once: what a resumed flow computes again is looked up in what was
-written since the last snapshot, by the place where it was read. Standard output cannot be read
-back: after a crash it may repeat.
+With a recovery store, topic and file keep each record once: what a resumed flow computes again is
+looked up in what was written since the last snapshot, by the place where it was read. Standard
+output cannot be read back: after a crash it may repeat.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import msgspec
 from bytewax.outputs import (
@@ -22,10 +22,11 @@ from bytewax.outputs import (
     StatefulSinkPartition,
     StatelessSinkPartition,
 )
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from dataflow import kafka, recovery
+from dataflow import kafka
 from dataflow.records import Anomaly, Rejected, Source, encode
+from dataflow.recovery import Store
 from dataflow.refusal import Refusal, stop_process
 from dataflow.settings import Settings
 
@@ -34,22 +35,25 @@ __all__ = ["JsonLinesSink", "KafkaSink", "StreamSink", "outputs", "rejected_outp
 Record = Anomaly | Rejected
 
 
-def outputs(settings: Settings) -> dict[str, Sink[Any]]:
-    """Return the sinks for anomalies by the step that they are; a Refusal if one is unusable."""
+def outputs(settings: Settings, store: Store | None) -> dict[str, Sink[Any]]:
+    """Return the sinks for anomalies by the step that they are; a Refusal if one is unusable.
+
+    `store` is the recovery store, None if a crash will not be resumed.
+    """
     sinks: dict[str, Sink[Any]] = {}
     for output in settings.outputs:
         if output == "stdout":
             sinks["write_stdout"] = StreamSink("stdout")
         elif output == "kafka":
             sinks["write_kafka"] = KafkaSink(
-                settings, settings.anomalies_topic, "ANOMALY_ANOMALIES_TOPIC"
+                settings, settings.anomalies_topic, "ANOMALY_ANOMALIES_TOPIC", store
             )
         else:
-            sinks["write_jsonl"] = JsonLinesSink(Path(output))
+            sinks["write_jsonl"] = JsonLinesSink(Path(output), store)
     return sinks
 
 
-def rejected_output(settings: Settings) -> Sink[Any]:
+def rejected_output(settings: Settings, store: Store | None) -> Sink[Any]:
     """Return the sink for rejected records.
 
     Its topic is made if it carries the name that the input's topic gives it, so that reading a
@@ -59,10 +63,10 @@ def rejected_output(settings: Settings) -> Sink[Any]:
         if settings.rejected_topic == f"{settings.topic}.rejected":
             for topic in kafka.create_topics(settings, [settings.rejected_topic], 1):
                 print(f"created the topic {topic} for refused records", file=sys.stderr)
-        return KafkaSink(settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
+        return KafkaSink(settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC", store)
     for output in settings.outputs:
         if output not in ("stdout", "kafka"):
-            return JsonLinesSink(Path(output).with_suffix(".rejected.jsonl"), lazy=True)
+            return JsonLinesSink(Path(output).with_suffix(".rejected.jsonl"), store, lazy=True)
     return StreamSink("stderr")
 
 
@@ -91,61 +95,60 @@ class _StreamPart(StatelessSinkPartition[tuple[str, Record]]):
             os._exit(1)  # the reader has gone; there is nobody left to tell
 
 
-class JsonLinesSink(FixedPartitionedSink[Record, int]):
+class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
     """Appends JSON lines to a file of its own, each record once.
 
     A file that already holds something is refused, unless a resumed flow wrote it. The state is
-    the size of the file. A `lazy` one is not made before there is something to write.
+    the file and its size. A `lazy` one is not made before there is something to write.
     """
 
-    def __init__(self, path: Path, *, lazy: bool = False) -> None:
+    def __init__(self, path: Path, store: Store | None, *, lazy: bool = False) -> None:
         """Look whether the file can be written; a Refusal if not."""
         folder = path.parent
         if not folder.is_dir():
             raise Refusal(f"the folder {folder} of the output {path} is not there: make it first.")
         if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
             raise Refusal(f"the output {path} cannot be written: check its permissions.")
-        if recovery.directory() is None:
-            _refuse_if_used(path)
-            if not lazy:
-                path.touch()  # a run without anomalies says so with an empty file
-        self._path = path
-        self._lazy = lazy
+        self._path = path.resolve()
+        self._start = 0
+        if store is None:
+            self._refuse_if_used()
+        else:
+            self._start = store.began(str(self._path), self._refuse_if_used)
+        if not lazy:
+            path.touch()  # a run without anomalies says so with an empty file
+
+    def _refuse_if_used(self) -> int:
+        if self._path.exists() and self._path.stat().st_size:
+            raise Refusal(
+                f"the output {self._path} already holds something: move it away or name another "
+                "file."
+            )
+        return 0
 
     def list_parts(self) -> list[str]:
         """Return the one part that a file is."""
         return ["file"]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _FilePart:
-        """Open the file, where the last snapshot left it if there was one."""
-        part = _FilePart(self._path, resume_state)
-        if not self._lazy:
-            part.open()
-        return part
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: tuple[str, int] | None
+    ) -> _FilePart:
+        """Open the file where the last snapshot left it, if there was one."""
+        path, size = resume_state or (str(self._path), self._start)
+        # A state of another file: the output was changed since.
+        return _FilePart(self._path, size if path == str(self._path) else self._start)
 
 
-def _refuse_if_used(path: Path) -> None:
-    if path.exists() and path.stat().st_size:
-        raise Refusal(
-            f"the output {path} already holds something: move it away or name another file."
-        )
-
-
-class _FilePart(StatefulSinkPartition[Record, int]):
-    def __init__(self, path: Path, start: int | None) -> None:
+class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
+    def __init__(self, path: Path, size: int) -> None:
         self._path = path
-        self._size = start or 0
+        self._size = size
         self._file: IO[bytes] | None = None
         self._written: set[Source] = set()
-        if start is None:
-            try:
-                _refuse_if_used(path)
-            except Refusal as refusal:
-                stop_process(str(refusal))
-        if start:
-            self.open()
+        if path.exists() or size:
+            self._open()
 
-    def open(self) -> IO[bytes]:
+    def _open(self) -> IO[bytes]:
         try:
             file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,7 +174,7 @@ class _FilePart(StatefulSinkPartition[Record, int]):
         return file
 
     def write_batch(self, values: list[Record]) -> None:
-        file = self._file or self.open()
+        file = self._file or self._open()
         lines = b"".join(encode(record) + b"\n" for record in self._new(values))
         try:
             file.write(lines)
@@ -187,10 +190,10 @@ class _FilePart(StatefulSinkPartition[Record, int]):
             else:
                 yield record
 
-    def snapshot(self) -> int:
+    def snapshot(self) -> tuple[str, int]:
         if self._file is not None:
             os.fsync(self._file.fileno())
-        return self._size
+        return str(self._path), self._size
 
     def close(self) -> None:
         if self._file is not None:
@@ -214,71 +217,99 @@ def _source_of(line: bytes) -> Source | None:
         return None
 
 
-class KafkaSink(FixedPartitionedSink[Record, dict[int, int]]):
+class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
     """Writes a topic, each record once, keyed by instance.
 
     Every delivery is confirmed before a snapshot; one that fails ends the process, and the resume
-    writes it. The state is, for each partition of the topic, the offset after the last record.
-    One worker writes for all: anomalies are few.
+    writes it. The state is the topic and, for each of its partitions, the offset after the last
+    record. One worker writes for all: anomalies are few.
+
+    With a recovery store the records are written in transactions under the store's own name, so
+    that a process which was thought dead can no longer write once its successor has started.
     """
 
-    def __init__(self, settings: Settings, topic: str, setting: str) -> None:
-        """Look for the topic; a Refusal if it is not there."""
+    def __init__(self, settings: Settings, topic: str, setting: str, store: Store | None) -> None:
+        """Look for the topic, which `setting` names; a Refusal if it is not there."""
         cluster = kafka.metadata(settings)
         kafka.check_topic(settings, cluster, topic, setting)
         self._settings = settings
         self._topic = topic
+        self._store = store
 
     def list_parts(self) -> list[str]:
         """Return the one writer."""
         return ["writer"]
 
     def build_part(
-        self, step_id: str, for_part: str, resume_state: dict[int, int] | None
+        self, step_id: str, for_part: str, resume_state: tuple[str, dict[int, int]] | None
     ) -> _KafkaPart:
         """Make the producer, having read what was written since the last snapshot."""
-        written: set[Source] = set()
+        settings, topic = self._settings, self._topic
         try:
-            if resume_state is None:
-                offsets = kafka.end_offsets(self._settings, self._topic)
+            if self._store is None:
+                return _KafkaPart(topic, kafka.producer(settings), {}, set(), False)
+            # This first: it fences the process before us and ends what it left half written.
+            producer = kafka.transactional_producer(settings, f"{self._store.id}-{step_id}")
+            if resume_state is not None and resume_state[0] == topic:
+                offsets = dict(resume_state[1])
             else:
-                offsets = dict(resume_state)
-                for message in kafka.read_from(self._settings, self._topic, resume_state):
-                    offsets[message.partition() or 0] = (message.offset() or 0) + 1
-                    source = _source_of((message.value() or b"") + b"\n")
-                    if source is not None:
-                        written.add(source)
+                began = self._store.began(
+                    f"topic {topic}",
+                    lambda: {str(p): o for p, o in kafka.end_offsets(settings, topic).items()},
+                )
+                offsets = {int(partition): offset for partition, offset in began.items()}
+            written: set[Source] = set()
+            for message in kafka.read_from(settings, topic, offsets):
+                source = _source_of((message.value() or b"") + b"\n")
+                if source is not None:
+                    written.add(source)
         except Refusal as refusal:
             stop_process(str(refusal))
-        return _KafkaPart(self._settings, self._topic, offsets, written)
+        return _KafkaPart(topic, producer, offsets, written, True)
 
 
-class _KafkaPart(StatefulSinkPartition[Record, dict[int, int]]):
+class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
     def __init__(
-        self, settings: Settings, topic: str, offsets: dict[int, int], written: set[Source]
+        self,
+        topic: str,
+        producer: Producer,
+        offsets: dict[int, int],
+        written: set[Source],
+        transactional: bool,
     ) -> None:
         self._topic = topic
+        self._producer = producer
         self._offsets = offsets
         self._written = written
-        self._producer = kafka.producer(settings)
+        self._transactional = transactional
 
     def write_batch(self, values: list[Record]) -> None:
-        for record in values:
-            if record.source in self._written:
-                self._written.discard(record.source)
-                continue
-            key = record.instance if isinstance(record, Anomaly) else None
-            while True:
-                try:
-                    self._producer.produce(
-                        self._topic, encode(record), key, on_delivery=self._delivered
-                    )
-                    break
-                except BufferError:  # its queue is full: wait for some deliveries
-                    self._producer.poll(1)
-                except KafkaException as error:
-                    self._stop(kafka.describe(error))
-        self._producer.poll(0)
+        records = [record for record in values if record.source not in self._written]
+        if not records:
+            return
+        try:
+            if self._transactional:
+                self._producer.begin_transaction()
+            for record in records:
+                self._produce(record)
+            if self._transactional:
+                self._producer.commit_transaction(kafka.TIMEOUT)
+            else:
+                self._producer.poll(0)
+        except KafkaException as error:
+            self._stop(kafka.describe(error))
+
+    def _produce(self, record: Record) -> None:
+        key = record.instance if isinstance(record, Anomaly) else None
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic, encode(record), key, on_delivery=self._delivered
+                )
+            except BufferError:  # its queue is full: wait for some deliveries
+                self._producer.poll(1)
+            else:
+                return
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -287,17 +318,17 @@ class _KafkaPart(StatefulSinkPartition[Record, dict[int, int]]):
         offset = (message.offset() or 0) + 1
         self._offsets[partition] = max(offset, self._offsets.get(partition, 0))
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str) -> NoReturn:
         stop_process(
-            f"the topic {self._topic!r} did not take an anomaly or rejected record: {reason}; "
-            "with a recovery store, starting again loses nothing."
+            f"the topic {self._topic!r} did not take an anomaly or a refused record ({reason}); "
+            "started again with its recovery store, the flow writes what is missing."
         )
 
-    def snapshot(self) -> dict[int, int]:
-        left = self._producer.flush()
+    def snapshot(self) -> tuple[str, dict[int, int]]:
+        left = self._producer.flush(kafka.TIMEOUT)
         if left:
             self._stop(f"{left} not confirmed")
-        return dict(self._offsets)
+        return self._topic, dict(self._offsets)
 
     def close(self) -> None:
         self.snapshot()

@@ -12,7 +12,7 @@ from typing import IO, Any
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
-from dataflow import kafka
+from dataflow import kafka, stopping
 from dataflow.records import Raw, encode
 from dataflow.refusal import Refusal, stop_process
 from dataflow.settings import Settings
@@ -83,7 +83,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._consumer.assign([TopicPartition(self._topic, partition, self._offset)])
 
     def next_batch(self) -> list[Raw]:
-        if self._ended:
+        if self._ended or stopping.asked():
             raise StopIteration
         try:
             messages = self._consumer.consume(BATCH, 0.001)
@@ -158,6 +158,8 @@ class _FilePart(StatefulSourcePartition[Raw, int]):
         self._next = start
 
     def next_batch(self) -> list[Raw]:
+        if stopping.asked():
+            raise StopIteration
         batch = [
             Raw(0, offset, record)
             for offset, record in enumerate(islice(self._records, BATCH), start=self._next)
