@@ -225,15 +225,17 @@ def test_forests_of_the_same_parameters_are_one_object_even_after_copying():
     assert one._forest is two._forest is twin._forest is thawed._forest
 
 
-def test_a_copy_learns_on_its_own():
-    for window in (5, 20):
-        one = HalfSpaceTrees(5, 3, window, seed=3)
-        for i in range(window + 3):
-            one.learn_one({"x": i / 50})
-        twin, before = copy.deepcopy(one), one.score_one({"x": 0.9})
-        for _ in range(2 * window):
-            twin.learn_one({"x": 0.9})
-        assert one.score_one({"x": 0.9}) == before != twin.score_one({"x": 0.9})
+@pytest.mark.parametrize("window", [5, 20])
+@pytest.mark.parametrize("features", [("x",), ("x", "y")])
+@pytest.mark.parametrize("more", [1, 40])
+def test_a_copy_learns_on_its_own(window, features, more):
+    one = HalfSpaceTrees(5, 3, window, seed=3)
+    for i in range(window + 3):
+        one.learn_one(dict.fromkeys(features, i / 50))
+    twin, before = copy.deepcopy(one), one._forest.dump(one._state)
+    for _ in range(more):
+        twin.learn_one(dict.fromkeys(features, 0.9))
+    assert one._forest.dump(one._state) == before != twin._forest.dump(twin._state)
 
 
 def test_without_a_seed_trees_are_drawn_anew_and_survive_saving():

@@ -185,7 +185,7 @@ class WideWindows(_Windows):
     to the child that more readings of the present window went to, the left one if they are even.
     """
 
-    __slots__ = ("_features", "_thresholds")
+    __slots__ = ("_features", "_height", "_roots", "_thresholds")
 
     kind = 3
 
@@ -194,18 +194,39 @@ class WideWindows(_Windows):
         self._thresholds = forest.thresholds
         leaves, window = 2**forest.height, forest.window_size
         trees = []
+        # Trees of (feature, threshold, left, right), with a leaf's number in place of a leaf.
+        self._roots: list[Any] = []
         for tree in range(forest.n_trees):
+            axis = (tree * leaves, (tree + 1) * leaves)
             splits = [0]
             for depth in range(forest.height):
                 width = leaves >> depth
-                splits += range(tree * leaves + width // 2, (tree + 1) * leaves, width)
-            axis = (tree * leaves, (tree + 1) * leaves)
+                splits += range(axis[0] + width // 2, axis[1], width)
             trees.append((splits, axis, (tree * window, (tree + 1) * window)))
+            nodes: list[Any] = [None] * leaves + list(range(*axis))
+            for i in range(leaves - 1, 0, -1):
+                cut = forest.features[tree][i], forest.thresholds[tree][i]
+                nodes[i] = (*cut, nodes[2 * i], nodes[2 * i + 1])
+            self._roots.append(nodes[1])
+        self._height = range(forest.height)
         super().__init__(forest, trees, forest.n_trees * window)
 
     def place(self, state: Window, x: Mapping[Hashable, float]) -> list[int]:
         """Return the number of a reading's leaf in each tree."""
-        present: list[int] | None = None
+        numbers = []
+        height = self._height
+        try:
+            for node in self._roots:
+                for _ in height:
+                    feature, threshold, left, right = node
+                    node = left if x[feature] < threshold else right
+                numbers.append(node)
+        except KeyError:
+            return self._place_by_masses(state, x)
+        return numbers
+
+    def _place_by_masses(self, state: Window, x: Mapping[Hashable, float]) -> list[int]:
+        present = sorted(state.present)
         numbers = []
         for (splits, (begin, end), _), features, thresholds in zip(
             self._trees, self._features, self._thresholds, strict=True
@@ -216,8 +237,6 @@ class WideWindows(_Windows):
                 try:
                     right = not x[features[node]] < thresholds[node]
                 except KeyError:
-                    if present is None:
-                        present = sorted(state.present)
                     middle = bisect_left(present, split)
                     left_mass = middle - bisect_left(present, begin)
                     right = left_mass < bisect_left(present, end) - middle
