@@ -27,6 +27,7 @@ __all__ = [
     "check_topic",
     "consumer",
     "create_topics",
+    "delete_topics",
     "describe",
     "end_offsets",
     "metadata",
@@ -145,6 +146,13 @@ def add_partitions(settings: Settings, topic: str, partitions: int) -> None:
     """Give a topic more partitions, so many in all."""
     admin, _ = _admin(settings)
     for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
+        future.result()
+
+
+def delete_topics(settings: Settings, topics: Iterable[str]) -> None:
+    """Delete topics and all that they hold."""
+    admin, _ = _admin(settings)
+    for future in admin.delete_topics(list(topics)).values():
         future.result()
 
 
