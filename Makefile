@@ -1,0 +1,52 @@
+# make run    see it work: the sample stream through a broker and the flow
+# make test   every test that needs no more than pip
+# make lint   lint, format check, types
+# make format | clean
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format clean
+
+# The newest Python that Bytewax and River both have wheels for; PYTHON=... names another.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$python && break; done)
+BIN := .venv/bin
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+run: .venv/run
+	@$(BIN)/python -m dataflow demo
+
+test: .venv/dev
+	@$(BIN)/python -m pytest
+
+lint: .venv/dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+
+.venv/bin/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "error: Python 3.11 or 3.12 is needed and not found: install one, or say make PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
+		echo "error: $(PYTHON) is not Python 3.11 or 3.12, which Bytewax and River need: say make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "error: $(PYTHON) cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+
+# What is installed follows pyproject.toml; the stamps say when it was last looked at.
+.venv/run: pyproject.toml | .venv/bin/python
+	@echo "installing into .venv (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
+	@touch $@
+
+.venv/dev: pyproject.toml | .venv/bin/python
+	@echo "installing into .venv (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/run

@@ -1,0 +1,56 @@
+"""The flow: `python -m bytewax.run dataflow.flow`.
+
+    read        Kafka partitions (or a file)            -> raw records
+    decode      JSON -> Reading | Rejected              bad ones go to the rejected topic
+    key_on      by instance
+    normalize   CPU percent -> 0..1
+    score       stateful_map: one half-space-trees detector per instance
+    filter      score above the threshold
+    write       Kafka topic `anomalies`, JSON lines, or standard output
+
+The step ids are part of the recovery store's format: they never change.
+"""
+
+from __future__ import annotations
+
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+
+from dataflow import detectors, records, recovery, scoring, settings, sinks, sources, stopping
+from dataflow.refusal import Refusal
+
+__all__ = ["build", "flow"]
+
+
+def build(options: settings.Settings, store: recovery.Store | None = None) -> Dataflow:
+    """Wire the flow; a Refusal if its input or an output cannot be used."""
+    detector = detectors.make(options.detector, seed=options.seed, interval=options.interval)
+    threshold = detector.threshold if options.threshold is None else options.threshold
+
+    flow = Dataflow("ec2_anomalies")
+    raw = op.input("read", flow, sources.source(options))
+    decoded = op.map("decode", raw, records.decoder(options))
+    checked = op.branch("check", decoded, scoring.is_reading)
+    keyed = op.key_on("key_on", checked.trues, scoring.instance)
+    normal = op.map_value("normalize", keyed, scoring.normalizer(options.scale))
+    scored = op.stateful_map("score", normal, scoring.scorer(detector))
+    above = op.filter_value("filter", scored, scoring.above(threshold))
+    anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
+    for step, sink in sinks.outputs(options, store).items():
+        op.output(step, anomalies, sink)
+
+    # Bytewax types this branch as either kind.
+    rejected = op.key_on("key_rejected", checked.falses, scoring.origin)  # type: ignore[arg-type]
+    op.output("write_rejected", rejected, sinks.rejected_output(options, store))
+    return flow
+
+
+def flow() -> Dataflow:
+    """Build the flow from the environment: what `python -m bytewax.run dataflow.flow` calls."""
+    try:
+        options = settings.load()
+        store = recovery.guard(options)
+        stopping.on_signals()
+        return build(options, store)
+    except Refusal as refusal:
+        raise SystemExit(f"error: {refusal}") from None

@@ -1,0 +1,270 @@
+"""The one place that makes Kafka clients, checks the cluster before the start, and makes topics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
+
+from dataflow.refusal import Refusal
+from dataflow.settings import Settings
+
+__all__ = [
+    "TIMEOUT",
+    "add_partitions",
+    "check_topic",
+    "consumer",
+    "create_topics",
+    "describe",
+    "end_offsets",
+    "metadata",
+    "partition_ids",
+    "producer",
+    "read_from",
+    "transactional_producer",
+    "watch_partitions",
+]
+
+TIMEOUT = 10.0
+"""Seconds to wait for a broker's answer."""
+
+WATCH = 10.0
+"""Seconds between two looks for new partitions."""
+
+
+class _Client:
+    """The settings of a client, and the last thing that librdkafka complained of."""
+
+    def __init__(self, settings: Settings, **config: Any) -> None:
+        self.brokers = settings.brokers
+        self.complaint: str | None = None
+        self.config = {
+            "bootstrap.servers": settings.brokers,
+            "client.id": "ec2-anomaly-dataflow",
+            # A typing error in a topic's name must not make a topic.
+            "allow.auto.create.topics": False,
+            # librdkafka repeats every failed connection on standard error; we say it once.
+            "log_level": 0,
+            "error_cb": self._complain,
+            **config,
+            **settings.kafka,
+        }
+
+    def _complain(self, error: KafkaError) -> None:
+        # "All brokers are down" follows the reason why and says less.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.complaint is None:
+            self.complaint = error.str()
+
+    def refusal(self, error: Exception) -> Refusal:
+        reason = self.complaint or _sentence(error)
+        # "127.0.0.1:1/bootstrap: Connect to ... failed: refused (after 0ms in state CONNECT)"
+        reason = reason.split("/bootstrap: ")[-1].split(" (after ")[0]
+        return Refusal(
+            f"no answer from the broker {self.brokers} ({reason}): "
+            "check that it runs, and ANOMALY_BROKERS and ANOMALY_KAFKA__*."
+        )
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
+        return error.args[0].str()
+    return str(error)
+
+
+def _admin(settings: Settings) -> tuple[AdminClient, _Client]:
+    client = _Client(settings)
+    try:
+        return AdminClient(client.config), client
+    except KafkaException as wrong:
+        raise Refusal(f"ANOMALY_KAFKA__*: {_sentence(wrong)}.") from None
+
+
+def metadata(settings: Settings) -> ClusterMetadata:
+    """Return what the cluster holds; a Refusal within 10 s if no broker answers."""
+    admin, client = _admin(settings)
+    try:
+        return admin.list_topics(timeout=TIMEOUT)
+    except KafkaException as error:
+        admin.poll(0)
+        raise client.refusal(error) from None
+
+
+def partition_ids(cluster: ClusterMetadata, topic: str) -> list[int]:
+    """Return the partitions of a topic in order; empty if the topic is not there."""
+    found = cluster.topics.get(topic)
+    if found is None or found.error is not None:
+        return []
+    return sorted(found.partitions)
+
+
+def check_topic(settings: Settings, cluster: ClusterMetadata, topic: str, setting: str) -> None:
+    """Refuse if the topic is not there; `setting` is what names it."""
+    if not partition_ids(cluster, topic):
+        raise Refusal(
+            f"the topic {topic!r} is not on {settings.brokers}: create it with "
+            f"`python -m dataflow topics`, or name another in {setting}."
+        )
+
+
+def create_topics(settings: Settings, topics: Iterable[str], partitions: int) -> list[str]:
+    """Create the topics that are not there; return the names of those that were made."""
+    present = metadata(settings).topics
+    missing = [topic for topic in topics if topic not in present]
+    if not missing:
+        return []
+    admin, _ = _admin(settings)
+    made = []
+    for topic, future in admin.create_topics(
+        [NewTopic(topic, num_partitions=partitions) for topic in missing],
+        operation_timeout=TIMEOUT,
+        request_timeout=TIMEOUT,
+    ).items():
+        try:
+            future.result()
+            made.append(topic)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            raise Refusal(f"the topic {topic!r} cannot be created: {_sentence(error)}.") from None
+    return made
+
+
+def add_partitions(settings: Settings, topic: str, partitions: int) -> None:
+    """Give a topic more partitions, so many in all."""
+    admin, _ = _admin(settings)
+    for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
+        future.result()
+
+
+def watch_partitions(settings: Settings, known: int, tell: Callable[[str], None]) -> None:
+    """Look every 10 s, in the background, whether the input topic has got more partitions.
+
+    `tell` is called once, with a sentence, if so. A broker that does not answer is asked again.
+    """
+    admin, _ = _admin(settings)
+
+    def watch() -> None:
+        while True:
+            time.sleep(WATCH)
+            try:
+                cluster = admin.list_topics(settings.topic, timeout=TIMEOUT)
+            except KafkaException:
+                continue
+            present = len(partition_ids(cluster, settings.topic))
+            if present > known:
+                tell(
+                    f"the topic {settings.topic!r} has {present} partitions now and had {known}: "
+                    "the flow ends here; started again, it reads them all."
+                )
+                return
+
+    threading.Thread(target=watch, name="partitions", daemon=True).start()
+
+
+def consumer(settings: Settings, **config: Any) -> Consumer:
+    """Make a consumer that is told where to read, keeps no group, and never skips in silence."""
+    return Consumer(
+        _Client(
+            settings,
+            **{
+                # We keep the offsets ourselves; librdkafka insists on a name.
+                "group.id": "ec2-anomaly-dataflow",
+                "enable.auto.commit": False,
+                # Offsets that are gone are an error, and not a jump to the end.
+                "auto.offset.reset": "error",
+                # The default of a second halves the speed of a backfill.
+                "fetch.queue.backoff.ms": 10,
+                **config,
+            },
+        ).config
+    )
+
+
+def transactional_producer(settings: Settings, name: str) -> Producer:
+    """Make a producer that shuts out every other of its name; a Refusal if it cannot."""
+    client = producer(settings, **{"transactional.id": name})
+    try:
+        client.init_transactions(TIMEOUT)
+    except KafkaException as error:
+        raise Refusal(
+            f"{settings.brokers} does not give leave to write in transactions as {name} "
+            f"({_sentence(error)}): check the rights of the user in ANOMALY_KAFKA__*."
+        ) from None
+    return client
+
+
+def producer(settings: Settings, **config: Any) -> Producer:
+    """Make a producer whose retries neither repeat nor reorder."""
+    return Producer(
+        _Client(
+            settings,
+            **{
+                "enable.idempotence": True,
+                # As the Java clients do, so that one instance has one partition whoever writes.
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                # Fail, and let a resume repeat, while a supervisor still waits.
+                "message.timeout.ms": 10_000,
+                **config,
+            },
+        ).config
+    )
+
+
+def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
+    """Return, for each partition of a topic, the offset of the next record to be written."""
+    client = consumer(settings)
+    try:
+        return {
+            partition: client.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=TIMEOUT
+            )[1]
+            for partition in partition_ids(metadata(settings), topic)
+        }
+    except KafkaException as error:
+        raise Refusal(f"the topic {topic!r} cannot be read: {_sentence(error)}.") from None
+    finally:
+        client.close()
+
+
+def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterator[Message]:
+    """Yield what a topic holds from the given offsets up to now; all of a partition not given."""
+    client = consumer(settings, **{"enable.partition.eof": True})
+    ends = end_offsets(settings, topic)
+    client.assign(
+        [
+            TopicPartition(topic, partition, offsets.get(partition, OFFSET_BEGINNING))
+            for partition, end in ends.items()
+            if end > offsets.get(partition, 0)
+        ]
+    )
+    left = set(client.assignment())
+    try:
+        while left:
+            for message in client.consume(1000, 0.1):
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left = {part for part in left if part.partition != message.partition()}
+                else:
+                    raise Refusal(f"the topic {topic!r} cannot be read: {error.str()}.")
+    finally:
+        client.close()
+
+
+def describe(error: KafkaError | KafkaException) -> str:
+    """Return a Kafka error as words."""
+    return _sentence(error) if isinstance(error, KafkaException) else error.str()

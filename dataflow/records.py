@@ -1,0 +1,287 @@
+"""The records that pass through the flow, and how they are read and written as JSON.
+
+Raw       what a partition or a file held, undecoded
+Reading   a valid `Metric`: one value of one instance at one time
+Rejected  a record that was refused, and why
+Anomaly   a reading whose score lies above the threshold
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from dataflow.settings import Settings
+
+__all__ = [
+    "MAX_INSTANCE_LENGTH",
+    "Anomaly",
+    "Raw",
+    "Reading",
+    "Rejected",
+    "Source",
+    "anomaly_id",
+    "decoder",
+    "encode",
+    "seconds",
+]
+
+MAX_INSTANCE_LENGTH = 256
+
+MAX_INDEX = 2**63
+"""An index is below this, or text of at most `MAX_INSTANCE_LENGTH` characters."""
+
+encode = msgspec.json.Encoder().encode
+_parse_number = msgspec.json.Decoder(int | float).decode
+
+
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """Where a record was read: topic, partition and offset; of a file: its name, 0, the record."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Raw(msgspec.Struct, frozen=True, gc=False):
+    """An undecoded record and where it stood."""
+
+    partition: int
+    offset: int
+    value: bytes | None
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """One value of one instance.
+
+    `timestamp` and `index` are as they came (index a number where it is one); `time` is the
+    timestamp in seconds since 1970, UTC. `value` is as it came, and 0 to 1 once normalized.
+    """
+
+    instance: str
+    timestamp: str | int | float
+    index: str | int | float
+    value: float
+    time: float
+    partition: int
+    offset: int
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A refused record: the kind of reason, a sentence, where it stood, and its bytes (base64)."""
+
+    reason: str
+    error: str
+    source: Source
+    raw: str | None
+
+
+class Anomaly(msgspec.Struct, frozen=True):
+    """A reading that the detector found anomalous; `value` to `upper` are in 0 to 1."""
+
+    instance: str
+    timestamp: str | int | float
+    index: str | int | float
+    value: float
+    score: float
+    threshold: float
+    expected: float | None
+    lower: float | None
+    upper: float | None
+    detector: str
+    id: str
+    source: Source
+
+
+class _Refused(Exception):  # noqa: N818
+    def __init__(self, reason: str, error: str) -> None:
+        self.reason = reason
+        self.error = error
+
+
+def anomaly_id(instance: str, index: str | int | float, timestamp: str | int | float) -> str:
+    """Name an anomaly, always the same for the same reading.
+
+    >>> anomaly_id("24ae8d", 7, "2014-02-14 15:05:00")
+    '53c87c90a668877e7f2f1a40'
+    """
+    key = encode((instance, index, timestamp))
+    return hashlib.blake2b(key, digest_size=12).hexdigest()
+
+
+@lru_cache(maxsize=8192)
+def _parse_time(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return _check_time(float(text))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def _check_time(number: float) -> float:
+    # 1e11 seconds lie in the year 5138; as milliseconds they are March 1973.
+    time = number / 1000 if abs(number) >= 1e11 else float(number)
+    if not abs(time) < 253402300800:
+        raise ValueError("outside the years that a calendar has")
+    return time
+
+
+def seconds(timestamp: str | int | float) -> float:
+    """Read a timestamp as seconds since 1970, UTC; ValueError if it is none.
+
+    `YYYY-MM-DD HH:MM:SS`, ISO 8601 with or without a zone (none means UTC), or seconds or
+    milliseconds since 1970, as a number or as text.
+
+    >>> seconds("2014-02-14 14:30:00") == seconds("2014-02-14T15:30:00+01:00") == 1392388200
+    True
+    >>> seconds(1392388200000) == seconds("1392388200") == 1392388200
+    True
+    """
+    if isinstance(timestamp, str):
+        if len(timestamp) > 64:  # before it is remembered: hostile text would fill the memory
+            raise ValueError("too long for a time")
+        return _parse_time(timestamp)
+    return _check_time(timestamp)
+
+
+def _number(text: str) -> str | int | float:
+    """Return an index as a number where it is one."""
+    if text.isdecimal() and text.isascii() and len(text) <= 18:
+        return int(text)
+    try:
+        number: int | float = _parse_number(text)
+    except ValueError:
+        return text
+    return number
+
+
+def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
+    """Return the function that reads a record. It never raises: what is wrong is `Rejected`."""
+    fields = (settings.key_field, settings.time_field, settings.index_field, settings.value_field)
+    scale = settings.scale
+    low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
+    topic = settings.topic if settings.input == "kafka" else settings.input
+    metric = msgspec.defstruct(
+        "Metric",
+        [
+            ("instance", str),
+            ("timestamp", str | int | float),
+            ("index", str | int | float),
+            ("value", float),
+        ],
+        rename=dict(zip(("instance", "timestamp", "index", "value"), fields, strict=True)),
+        gc=False,
+    )
+    # Not strict: numbers may come as text, as the tutorial's producer writes them.
+    parse: Callable[[bytes], Any] = msgspec.json.Decoder(metric, strict=False).decode
+
+    def decode(raw: Raw) -> Reading | Rejected:
+        try:
+            read = parse(raw.value)  # type: ignore[arg-type]  # None is refused below
+            instance, index, value = read.instance, read.index, read.value
+            # NaN and the infinities fail the comparison, or the one after it.
+            if low <= value <= high and value - value == 0.0 and instance:
+                time = seconds(read.timestamp)
+                if len(instance) <= MAX_INSTANCE_LENGTH and _fits(index):
+                    if index.__class__ is str:
+                        index = _number(index)
+                    return Reading(
+                        instance, read.timestamp, index, value, time, raw.partition, raw.offset
+                    )
+        except Exception:
+            pass
+        reason, error = _reason(raw.value, fields, scale)
+        return Rejected(
+            reason=reason,
+            error=error,
+            source=Source(topic, raw.partition, raw.offset),
+            raw=None if raw.value is None else base64.b64encode(raw.value).decode(),
+        )
+
+    return decode
+
+
+def _fits(index: str | int | float) -> bool:
+    if isinstance(index, str):
+        return len(index) <= MAX_INSTANCE_LENGTH
+    return abs(index) < MAX_INDEX
+
+
+def _reason(
+    value: bytes | None, fields: tuple[str, str, str, str], scale: float | None
+) -> tuple[str, str]:
+    """Say why a record is refused: slowly, field by field, in words."""
+    key_field, time_field, index_field, value_field = fields
+    if value is None:
+        return "no-value", "the record has no value (a tombstone)"
+    if not value.strip():
+        return "no-value", "the record is empty"
+    try:
+        record = msgspec.json.decode(value)
+    except RecursionError:
+        return "not-json", "the record is nested too deeply"
+    except UnicodeDecodeError:
+        return "not-json", "the record is not UTF-8"
+    except ValueError as wrong:  # msgspec's errors are ValueErrors
+        return "not-json", f"the record is not JSON: {wrong}"
+    if not isinstance(record, dict):
+        return "not-an-object", f"the record is JSON, but {_kind(record)} and not an object"
+    for field in fields:
+        if field not in record:
+            return "missing-field", f"the field {field!r} is missing"
+    instance = record[key_field]
+    if not isinstance(instance, str):
+        return "bad-instance", f"{key_field!r} is {_kind(instance)} and not text"
+    if not instance:
+        return "bad-instance", f"{key_field!r} is empty"
+    if len(instance) > MAX_INSTANCE_LENGTH:
+        return "bad-instance", f"{key_field!r} is longer than {MAX_INSTANCE_LENGTH} characters"
+    reason = _value_reason(record[value_field], value_field, scale)
+    if reason is not None:
+        return reason
+    timestamp = record[time_field]
+    if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float)):
+        return "bad-timestamp", f"{time_field!r} is {_kind(timestamp)} and not a time"
+    try:
+        seconds(timestamp)
+    except (ValueError, OverflowError):
+        return "bad-timestamp", f"{time_field!r} cannot be read as a time: {_shown(timestamp)}"
+    index = record[index_field]
+    if isinstance(index, bool) or not isinstance(index, (str, int, float)):
+        return "bad-index", f"{index_field!r} is {_kind(index)} and neither a number nor text"
+    return "bad-index", f"{index_field!r} is too large"
+
+
+def _value_reason(number: Any, field: str, scale: float | None) -> tuple[str, str] | None:
+    if isinstance(number, bool) or not isinstance(number, (str, int, float)):
+        return "not-a-number", f"{field!r} is {_kind(number)} and not a number"
+    try:
+        number = float(number)
+    except ValueError:
+        return "not-a-number", f"{field!r} is not a number: {_shown(number)}"
+    except OverflowError:
+        return "not-a-number", f"{field!r} is too large for a number"
+    if not math.isfinite(number):
+        return "not-a-number", f"{field!r} is not a finite number"
+    if scale is not None and not 0 <= number <= scale:
+        return "out-of-range", f"{field!r} is {number:.12g}, outside 0 to {scale:.12g}"
+    return None
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "text", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,85 @@
+"""The steps of the flow between reading and writing, one small function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+from dataflow.detectors import Detector, Verdict
+from dataflow.records import Anomaly, Reading, Rejected, Source, anomaly_id
+from dataflow.settings import Settings
+
+__all__ = ["above", "instance", "is_reading", "normalizer", "origin", "reporter", "scorer"]
+
+Scored = tuple[Reading, Verdict]
+
+
+def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:
+    """Tell a reading from a refused record."""
+    return isinstance(record, Reading)
+
+
+def instance(reading: Reading) -> str:
+    """Return what readings are keyed by."""
+    return reading.instance
+
+
+def origin(rejected: Rejected) -> str:
+    """Return what refused records are keyed by: there may be no instance in them."""
+    return str(rejected.source.partition)
+
+
+def normalizer(scale: float | None) -> Callable[[Reading], Reading]:
+    """Return the step from 0..scale to 0..1; a scale of None leaves values as they are."""
+    if scale is None:
+        return lambda reading: reading
+
+    def normalize(r: Reading) -> Reading:
+        return Reading(
+            r.instance, r.timestamp, r.index, r.value / scale, r.time, r.partition, r.offset
+        )
+
+    return normalize
+
+
+def scorer(detector: Detector[Any]) -> Callable[[Any, Reading], tuple[Any, Scored]]:
+    """Return the stateful step: an instance's state and a reading to the next state and verdict."""
+    update = detector.update
+
+    def score(state: Any, reading: Reading) -> tuple[Any, Scored]:
+        state, verdict = update(state, reading.value, reading.time)
+        return state, (reading, verdict)
+
+    return score
+
+
+def above(threshold: float) -> Callable[[Scored], bool]:
+    """Return the filter: an anomaly is a score above the threshold, not at it."""
+    return lambda scored: scored[1].score > threshold
+
+
+def reporter(
+    settings: Settings, detector: Detector[Any], threshold: float
+) -> Callable[[Scored], Anomaly]:
+    """Return the step from a scored reading to the anomaly that is written."""
+    topic = settings.topic if settings.input == "kafka" else settings.input
+    name = detector.name
+
+    def report(scored: Scored) -> Anomaly:
+        reading, verdict = scored
+        return Anomaly(
+            instance=reading.instance,
+            timestamp=reading.timestamp,
+            index=reading.index,
+            value=reading.value,
+            score=verdict.score,
+            threshold=threshold,
+            expected=verdict.expected,
+            lower=verdict.lower,
+            upper=verdict.upper,
+            detector=name,
+            id=anomaly_id(reading.instance, reading.index, reading.timestamp),
+            source=Source(topic, reading.partition, reading.offset),
+        )
+
+    return report

@@ -1,0 +1,226 @@
+"""Where raw records come from: the partitions of a topic, or a file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+
+from dataflow import kafka, stopping
+from dataflow.records import Raw, encode
+from dataflow.refusal import Refusal, stop_process
+from dataflow.settings import Settings
+
+__all__ = ["FileSource", "KafkaSource", "read_records", "source"]
+
+BATCH = 1000
+"""Records handed on at a time, at most."""
+
+_PASSING = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+}
+"""Errors of a broker that is away: librdkafka goes on trying, and so do we."""
+
+IDLE = timedelta(milliseconds=10)
+"""How long to leave a partition alone that had nothing to read."""
+
+
+def source(settings: Settings) -> FixedPartitionedSource[Raw, int]:
+    """Return the source that the settings name; a Refusal if it cannot be read."""
+    if settings.input == "kafka":
+        return KafkaSource(settings)
+    return FileSource(Path(settings.input), settings)
+
+
+class KafkaSource(FixedPartitionedSource[Raw, int]):
+    """Reads every partition of a topic, or those that the settings name, from its first record.
+
+    The state of a partition is the offset to read next. A broker that is away is waited for; an
+    offset that is gone, or any other error of the topic, ends the process. Partitions that are
+    added later end the flow cleanly: Bytewax looks for them only at the start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Look for the topic and its partitions; a Refusal if one is not there."""
+        cluster = kafka.metadata(settings)
+        kafka.check_topic(settings, cluster, settings.topic, "ANOMALY_TOPIC")
+        present = kafka.partition_ids(cluster, settings.topic)
+        wanted = present if settings.partitions is None else settings.partitions
+        missing = sorted(set(wanted) - set(present))
+        if missing:
+            raise Refusal(
+                f"ANOMALY_PARTITIONS names {missing[0]}, but the topic {settings.topic!r} "
+                f"has the partitions 0 to {present[-1]}."
+            )
+        self._settings = settings
+        self._partitions = wanted
+        if settings.partitions is None and settings.follow:
+            kafka.watch_partitions(settings, len(present), stopping.ask)
+
+    def list_parts(self) -> list[str]:
+        """Return the partitions, as text."""
+        return [str(partition) for partition in self._partitions]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
+        """Open a partition where the last snapshot left it."""
+        return _KafkaPartition(self._settings, int(for_part), resume_state)
+
+
+class _KafkaPartition(StatefulSourcePartition[Raw, int]):
+    def __init__(self, settings: Settings, partition: int, offset: int | None) -> None:
+        self._topic = settings.topic
+        self._partition = partition
+        self._offset = OFFSET_BEGINNING if offset is None else offset
+        self._ended = False
+        self._idle = False
+        self._consumer = kafka.consumer(settings, **{"enable.partition.eof": not settings.follow})
+        place = TopicPartition(self._topic, partition, self._offset)
+        if self._offset >= 0:  # OFFSET_BEGINNING is below
+            self._check_offset(place)
+        self._consumer.assign([place])
+
+    def _check_offset(self, place: TopicPartition) -> None:
+        """Refuse to resume from an offset that the broker has dropped or never had."""
+        try:
+            first, end = self._consumer.get_watermark_offsets(place, timeout=kafka.TIMEOUT)
+        except KafkaException as error:
+            self._stop(kafka.describe(error))
+        if not first <= self._offset <= end:
+            stop_process(
+                f"partition {self._partition} of the topic {self._topic!r} holds the offsets "
+                f"{first} to {end}, and the recovery store goes on at {self._offset}: the topic "
+                "was made anew, or records were dropped unread; start anew with another store."
+            )
+
+    def next_batch(self) -> list[Raw]:
+        if self._ended or stopping.asked():
+            raise StopIteration
+        try:
+            messages = self._consumer.consume(BATCH, 0.001)
+        except KafkaException as error:
+            self._stop(kafka.describe(error))
+        partition = self._partition
+        batch = []
+        for message in messages:
+            failure = message.error()
+            if failure is None:
+                batch.append(Raw(partition, message.offset(), message.value()))  # type: ignore[arg-type]
+            elif failure.code() == KafkaError._PARTITION_EOF:
+                self._ended = True
+            elif failure.code() not in _PASSING:
+                self._stop(failure.str())
+        if batch:
+            self._offset = batch[-1].offset + 1
+        self._idle = not batch
+        return batch
+
+    def next_awake(self) -> datetime | None:
+        return datetime.now(UTC) + IDLE if self._idle else None
+
+    def snapshot(self) -> int:
+        return self._offset
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _stop(self, reason: str) -> NoReturn:
+        stop_process(
+            f"partition {self._partition} of the topic {self._topic!r} cannot be read "
+            f"from offset {self._offset}: {reason}."
+        )
+
+
+class FileSource(FixedPartitionedSource[Raw, int]):
+    """Reads a `.csv` or `.jsonl` file once, to its end. Its state is the record to read next."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        """Look at the file; a Refusal if it cannot be read or its header lacks a field."""
+        try:
+            with path.open("rb") as file:
+                header = file.readline(1_000_000).decode("utf-8-sig", "replace")
+        except OSError as wrong:
+            raise Refusal(
+                f"{path} cannot be read ({wrong.strerror}): give the path of a file in "
+                "ANOMALY_INPUT, or `kafka`."
+            ) from None
+        if path.suffix == ".csv":
+            columns = next(csv.reader([header]), [])
+            for name in ("key_field", "value_field", "time_field", "index_field"):
+                if getattr(settings, name) not in columns:
+                    raise Refusal(
+                        f"{path} has no column {getattr(settings, name)!r} in its first line: "
+                        f"name the column in ANOMALY_{name.upper()}."
+                    )
+        self._path = path
+
+    def list_parts(self) -> list[str]:
+        """Return the one part that a file is."""
+        return ["file"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _FilePart:
+        """Open the file at the record where the last snapshot left it."""
+        return _FilePart(self._path, resume_state or 0)
+
+
+class _FilePart(StatefulSourcePartition[Raw, int]):
+    def __init__(self, path: Path, start: int) -> None:
+        self._records = islice(read_records(path), start, None)
+        self._next = start
+
+    def next_batch(self) -> list[Raw]:
+        if stopping.asked():
+            raise StopIteration
+        batch = [
+            Raw(0, offset, record)
+            for offset, record in enumerate(islice(self._records, BATCH), start=self._next)
+        ]
+        if not batch:
+            raise StopIteration
+        self._next += len(batch)
+        return batch
+
+    def snapshot(self) -> int:
+        return self._next
+
+
+def read_records(path: Path) -> Iterator[bytes]:
+    """Yield the records of a `.csv` or `.jsonl` file as JSON.
+
+    A row of a CSV file becomes an object of texts, as the tutorial's producer sends it. What
+    cannot be read so is yielded as it stands: the decoder refuses it and says why.
+    """
+    if path.suffix == ".jsonl":
+        with path.open("rb") as lines:
+            for line in lines:
+                yield line.rstrip(b"\r\n")
+        return
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        yield from _rows(file)
+
+
+def _rows(file: IO[str]) -> Iterator[bytes]:
+    rows = csv.reader(file)
+    columns = next(rows, [])
+    while True:
+        try:
+            row: list[Any] = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as wrong:
+            yield f"{wrong} near line {rows.line_num}".encode()
+            continue
+        if not row:
+            continue
+        try:
+            yield encode(dict(zip(columns, row, strict=False)))
+        except UnicodeEncodeError:
+            yield ",".join(row).encode("utf-8", "surrogateescape")

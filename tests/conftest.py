@@ -1,0 +1,179 @@
+"""What the tests share: a real broker, topics of their own, and the flow as its users run it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow import kafka
+from dataflow.broker import EmbeddedBroker
+from dataflow.settings import PREFIX, Settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--brokers", help="HOST:PORT of a cluster to test against, in place of the embedded one"
+    )
+    parser.addoption(
+        "--faults", choices=["short", "long"], default="short", help="how long to make things die"
+    )
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether fault tests are to take their time."""
+    return bool(request.config.getoption("--faults") == "long")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the fault tests counted."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", []):
+                if name == "tally":
+                    counts = ", ".join(f"{count} {what}" for what, count in value.items())
+                    test = report.nodeid.rpartition("::")[2]
+                    terminalreporter.write_line(f"{test}: {counts}")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the repository, where there is one."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not there: {folder.name}/ beside the repository")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith((PREFIX, "BYTEWAX_")):
+            monkeypatch.delenv(name)
+    # There is no .env file in an empty folder.
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def brokers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a broker that all tests share."""
+    given = request.config.getoption("--brokers")
+    if given:
+        yield given
+        return
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker.address
+
+
+_count = itertools.count()
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic's name that no other test, or run of the tests, uses."""
+    return f"test-{os.getpid()}-{next(_count)}"
+
+
+class Flow:
+    """Runs the flow in a process of its own, with settings of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, *arguments: str, timeout: float = 60, **settings: object
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bytewax.run", "dataflow.flow", *arguments],
+            cwd=self.folder,
+            env=environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start(self, *arguments: str, **settings: object) -> subprocess.Popen[str]:
+        """Start it in the background."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "bytewax.run", "dataflow.flow", *arguments],
+            cwd=self.folder,
+            env=environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """The environment of a process that has these settings and no others."""
+    own = {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+    return {**os.environ, **own}
+
+
+@pytest.fixture
+def run_flow(tmp_path: Path) -> Flow:
+    return Flow(tmp_path)
+
+
+@pytest.fixture
+def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `python -m dataflow ...` in a process of its own."""
+
+    def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dataflow", *arguments],
+            cwd=tmp_path,
+            env=environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read_topic(brokers: str, topic: str) -> list[tuple[str | None, dict[str, Any]]]:
+    """All that a topic holds: keys and values."""
+    settings = Settings(_env_file=None, brokers=brokers)
+    return [
+        (key.decode() if (key := message.key()) else None, json.loads(message.value() or b"null"))
+        for message in kafka.read_from(settings, topic, {})
+    ]
+
+
+def fill_topic(
+    brokers: str, topic: str, records: list[tuple[str | None, bytes | None]], partitions: int = 3
+) -> None:
+    """Make a topic and write keyed records to it."""
+    settings = Settings(_env_file=None, brokers=brokers)
+    kafka.create_topics(settings, [topic], partitions)
+    producer = kafka.producer(settings)
+    for key, value in records:
+        producer.produce(topic, value, key)
+    assert producer.flush(30) == 0

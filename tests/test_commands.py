@@ -1,0 +1,173 @@
+"""`python -m dataflow ...`, each command as its users run it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, environment, fill_topic, free_port, read_topic
+from test_flow import made_rows, write_csv
+
+from dataflow import kafka
+from dataflow.cli import COMMANDS
+from dataflow.settings import Settings
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_help_lists_every_command(run_command: Command) -> None:
+    done = run_command("--help")
+    assert done.returncode == 0
+    listed = re.findall(r"^  ([a-z-]+)  ", done.stdout, re.MULTILINE)
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(run_command: Command, command: str) -> None:
+    done = run_command(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Usage: python -m dataflow {command}" in done.stdout
+
+
+def test_a_wrong_command_is_refused(run_command: Command) -> None:
+    done = run_command("dmeo")
+    assert done.returncode == 2
+    assert "dmeo" in done.stderr
+
+
+def test_produce_makes_the_topic_and_keys_by_instance(
+    run_command: Command, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    rows = made_rows(count=50)
+    path = write_csv(tmp_path / "metrics.csv", rows)
+    done = run_command("produce", str(path), brokers=brokers, topic=topic)
+    assert (done.returncode, done.stderr) == (0, "")  # in a pipe: no progress bar
+    assert f"created {topic} with 3 partitions" in done.stdout
+    assert f"wrote 400 records to {topic}" in done.stdout
+    sent = read_topic(brokers, topic)
+    assert all(key == record["instance"] for key, record in sent)
+    for instance in {row["instance"] for row in rows}:
+        mine = [record for _, record in sent if record["instance"] == instance]
+        assert mine == [row for row in rows if row["instance"] == instance]
+    settings = Settings(_env_file=None, brokers=brokers)
+    assert kafka.partition_ids(kafka.metadata(settings), topic) == [0, 1, 2]
+
+
+def test_produce_again_adds_unless_told_not_to(
+    run_command: Command, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    path = write_csv(tmp_path / "metrics.csv", made_rows(count=5))
+    for expected in (40, 80):
+        assert run_command("produce", str(path), brokers=brokers, topic=topic).returncode == 0
+        assert len(read_topic(brokers, topic)) == expected
+    done = run_command("produce", str(path), "--if-empty", brokers=brokers, topic=topic)
+    assert done.returncode == 0
+    assert "holds 80 records already: nothing written" in done.stdout
+    assert len(read_topic(brokers, topic)) == 80
+
+
+def test_produce_sends_what_it_cannot_read_as_it_is(
+    run_command: Command, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"instance": "a", "value": 1}\nnot JSON\n')
+    assert run_command("produce", str(path), brokers=brokers, topic=topic).returncode == 0
+    settings = Settings(_env_file=None, brokers=brokers)
+    sent = {(it.key(), it.value()) for it in kafka.read_from(settings, topic, {})}
+    assert sent == {(b"a", b'{"instance": "a", "value": 1}'), (None, b"not JSON")}
+
+
+def test_produce_at_a_rate_takes_its_time(
+    run_command: Command, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    path = write_csv(tmp_path / "metrics.csv", made_rows(instances=1, count=60))
+    started = time.monotonic()
+    done = run_command("produce", str(path), "--rate", "40", brokers=brokers, topic=topic)
+    assert done.returncode == 0
+    assert time.monotonic() - started >= 1.4  # a lower bound holds on a slow machine as well
+    assert len(read_topic(brokers, topic)) == 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["produce", "missing.csv"], "missing.csv cannot be read"),
+        (["produce", "metrics.parquet"], "neither .csv nor .jsonl"),
+        (["produce", "empty.csv"], "no column"),
+    ],
+)
+def test_produce_refuses_in_one_line(
+    run_command: Command, brokers: str, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "empty.csv").touch()
+    done = run_command(*arguments, brokers=brokers)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
+
+
+def test_topics_makes_what_is_missing(run_command: Command, brokers: str, topic: str) -> None:
+    own = {"brokers": brokers, "topic": topic, "anomalies_topic": f"{topic}.found"}
+    fill_topic(brokers, topic, [], partitions=5)
+    done = run_command("topics", "--partitions", "2", **own)
+    assert done.returncode == 0, done.stderr
+    cluster = kafka.metadata(Settings(_env_file=None, brokers=brokers))
+    assert len(kafka.partition_ids(cluster, topic)) == 5
+    assert len(kafka.partition_ids(cluster, f"{topic}.found")) == 2
+    assert len(kafka.partition_ids(cluster, f"{topic}.rejected")) == 2
+    assert "already" in run_command("topics", **own).stdout
+
+
+def start_broker(folder: Path, port: int) -> subprocess.Popen[str]:
+    broker = subprocess.Popen(
+        [sys.executable, "-m", "dataflow", "broker", "--port", str(port)],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert broker.stdout is not None
+    assert f"127.0.0.1:{port}" in broker.stdout.readline()
+    return broker
+
+
+def test_the_broker_keeps_its_data_and_stops_when_asked(tmp_path: Path, topic: str) -> None:
+    port = free_port()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        with start_broker(tmp_path, port) as broker:
+            fill_topic(f"127.0.0.1:{port}", topic, [("a", b"{}")])
+            broker.send_signal(stop)
+            assert broker.wait(15) == 0
+    with start_broker(tmp_path, port) as broker:
+        assert len(read_topic(f"127.0.0.1:{port}", topic)) == 2
+        broker.terminate()
+
+
+def test_a_port_that_is_taken(run_command: Command, brokers: str) -> None:
+    if not brokers.startswith("127.0.0.1:"):
+        pytest.skip("the broker of --brokers listens elsewhere")
+    port = brokers.rpartition(":")[2]
+    done = run_command("broker", "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: port {port} is taken on 127.0.0.1: give another with --port."
+    ]
+
+
+def test_the_demo_shows_anomalies_and_ends(run_command: Command) -> None:
+    done = run_command("demo", topic="something_else", brokers="nowhere:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    labels = json.loads((REPOSITORY / "data" / "labels.json").read_text())
+    instances = "|".join(labels)
+    found = re.findall(rf"^\d{{4}}-.* ({instances}) +score 0\.\d{{3}}", done.stdout, re.MULTILINE)
+    total: Any = re.search(r"^all +(\d+)$", done.stdout, re.MULTILINE)
+    assert len(found) == int(total[1]) > 0
+    assert re.search(r"32,256 records in [\d.]+ s \([\d,]+ a second", done.stdout)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from dataflow.refusal import Refusal
+from dataflow.settings import PREFIX, Settings, load
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    settings = load()
+    assert settings.brokers == "localhost:9092"
+    assert settings.topic == "ec2_metrics"
+    assert settings.rejected_topic == "ec2_metrics.rejected"
+    assert settings.anomalies_topic == "anomalies"
+    assert settings.outputs == ("stdout",)
+    assert settings.follow
+    assert settings.scale == 100
+    assert settings.threshold is None
+    assert settings.partitions is None
+
+
+def test_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ANOMALY_TOPIC=from_file\nANOMALY_SEED=7\nOTHER=ignored\n")
+    monkeypatch.setenv("ANOMALY_TOPIC", "from_environment")
+    settings = load()
+    assert (settings.topic, settings.seed) == ("from_environment", 7)
+    assert settings.rejected_topic == "from_environment.rejected"
+
+
+def test_scale_none_and_partitions_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALY_SCALE", "none")
+    monkeypatch.setenv("ANOMALY_DETECTOR", "calibrated")
+    monkeypatch.setenv("ANOMALY_PARTITIONS", "2, 0,2")
+    monkeypatch.setenv("ANOMALY_OUTPUT", "stdout, kafka,found.jsonl")
+    settings = load()
+    assert settings.scale is None
+    assert settings.partitions == (0, 2)
+    assert settings.outputs == ("stdout", "kafka", "found.jsonl")
+
+
+def test_librdkafka_settings_get_their_dots_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALY_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("ANOMALY_KAFKA__SASL_PASSWORD", "12345")
+    settings = load()
+    assert settings.kafka == {"security.protocol": "SASL_SSL", "sasl.password": "12345"}
+    assert "12345" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TOPIK", "cpu", "ANOMALY_TOPIK is not a setting: did you mean ANOMALY_TOPIC?"),
+        ("FOLLOW", "perhaps", "ANOMALY_FOLLOW must be a valid boolean"),
+        ("THRESHOLD", "1.5", "ANOMALY_THRESHOLD must be less than or equal to 1"),
+        ("THRESHOLD", "nan", "ANOMALY_THRESHOLD must be"),
+        ("DETECTOR", "magic", "ANOMALY_DETECTOR must be one of"),
+        ("OUTPUT", "out.txt", "ANOMALY_OUTPUT must be `stdout`"),
+        ("OUTPUT", "stdout,stdout", "ANOMALY_OUTPUT names the same output twice"),
+        ("OUTPUT", "a.jsonl,b.jsonl", "ANOMALY_OUTPUT names two files"),
+        ("INPUT", "metrics.parquet", "ANOMALY_INPUT must be `kafka`, or a path"),
+        ("PARTITIONS", "0,x", "ANOMALY_PARTITIONS must be partition numbers"),
+        ("SCALE", "0", "ANOMALY_SCALE must be greater than 0"),
+        ("SCALE", "inf", "ANOMALY_SCALE must be"),
+        ("INTERVAL", "-5", "ANOMALY_INTERVAL must be greater than 0"),
+        ("KAFKA", "{", "ANOMALY_KAFKA"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(Refusal) as refusal:
+        load()
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_detector_that_needs_a_range_is_refused_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANOMALY_SCALE", "none")
+    monkeypatch.setenv("ANOMALY_DETECTOR", "tutorial")
+    with pytest.raises(Refusal, match="ANOMALY_SCALE"):
+        load()
+
+
+def test_the_readme_lists_every_setting_as_it_is() -> None:
+    table = {
+        name: (default, text)
+        for name, default, text in re.findall(
+            r"^\| `ANOMALY_(\w+)` \| (.*?) \| (.*?) \|$",
+            (REPOSITORY / "README.md").read_text(),
+            re.MULTILINE,
+        )
+    }
+    fields = Settings.model_fields
+    assert list(table) == [name.upper() for name in fields]
+    for name, field in fields.items():
+        default, text = table[name.upper()]
+        assert text == field.description
+        value = field.default
+        shown = "" if value in (None, "", {}) else str(value).lower() if value is True else value
+        if default not in ("", "the detector's own", "all", "`TOPIC.rejected`"):
+            assert default == f"`{shown}`"
