@@ -12,7 +12,7 @@ thresholds given here lie between NAB's and the next lower score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -60,30 +60,30 @@ class Series:
 
     Times are in seconds since 1970, UTC, and may repeat or step back. `windows` are the labelled
     spans, first and last moment included, in order of time; `labels` the moments at which the
-    anomalies of those windows began, one a window.
+    anomalies of those windows began, one a window, or nothing: then the windows' first.
     """
 
     instance: str
     times: Floats
     values: Floats
     windows: tuple[tuple[float, float], ...] = ()
-    labels: tuple[float, ...] = field(default=())
+    labels: tuple[float, ...] = ()
 
-    def spans(self) -> list[tuple[int, int]]:
-        """Return the positions of each window's first and last reading; empty windows are left out.
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """Return the positions of the first and last reading of each window that has any.
 
         >>> Series("a", np.arange(5.0), np.zeros(5), ((1, 2), (9, 9))).spans()
-        [(1, 2)]
+        {0: (1, 2)}
         """
-        found: list[tuple[int, int]] = []
+        found: dict[int, tuple[int, int]] = {}
         after = 0
-        for start, end in self.windows:
+        for number, (start, end) in enumerate(self.windows):
             first = after + _first(self.times[after:] >= start)
             # The clock may step back within a window (daylight saving): it ends where the
             # time first passes its end, as in NAB.
             past = first + _first(self.times[first:] > end)
             if past > first:
-                found.append((first, past - 1))
+                found[number] = (first, past - 1)
                 after = past
         return found
 
@@ -117,7 +117,7 @@ class Corpus:
         credits, windows, counted = [], [], []
         self.windows = 0
         for one in self.series:
-            credit, window = _credits(len(one.times), one.spans())
+            credit, window = _credits(len(one.times), list(one.spans().values()))
             start = probation(len(credit))
             # A window that lies in the probation wholly cannot be hit and so is no miss either.
             _, numbered = np.unique(window[start:], return_inverse=True)
