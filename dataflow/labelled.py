@@ -1,8 +1,9 @@
-"""Reads labelled series: this project's sample form, and a checkout of NAB."""
+"""Reads labelled series: this project's sample form, and a checkout of NAB (MIT licence)."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +12,49 @@ import pandas as pd
 
 from dataflow.nab import Floats, Series
 
-__all__ = ["LabelsError", "load_nab", "load_sample"]
+__all__ = ["LabelsError", "load_nab", "load_sample", "to_unit_range"]
+
+SCALE = 100.0
 
 
 class LabelsError(ValueError):
     """Labelled data that cannot be used: which file, what is wrong, what to do."""
 
 
-def load_sample(data: Path, labels: Path) -> list[Series]:
+def load_sample(data: Path, labels: Path | None) -> list[Series]:
     """Read a CSV with columns timestamp, value, instance and its labels, one series an instance.
 
     The labels are JSON, `{instance: [[start, end], ...]}`; an instance without labels has no
-    anomaly. Values are left as they are. Raises LabelsError.
+    anomaly. Values run from 0 to 100 and are returned as 0 to 1, as the flow normalizes them.
+    Raises LabelsError. Without a labels file the series have no windows.
     """
     table = _table(data, {"timestamp", "value", "instance"})
-    if table["instance"].isna().any():
-        raise LabelsError(f"{data}: a row has no instance.")
-    windows = _labels(labels)
+    _refuse(data, table["instance"].isna(), "has no instance")
+    _refuse(data, ~table["value"].between(0, SCALE), f"has a value outside 0 to {SCALE:g}")
+    table["value"] /= SCALE
+    windows = _labels(labels) if labels else {}
     names = table["instance"].astype(str)
     groups = {str(name): rows for name, rows in table.groupby(names, sort=False)}
-    unknown = sorted(set(windows) - set(groups))
-    if unknown and not set(windows) & set(groups):
-        raise LabelsError(f"{labels}: labels no instance of {data} (it names {unknown[0]!r}).")
-    return _usable(
-        [_series(name, rows, windows.get(name, []), [], labels) for name, rows in groups.items()],
-        labels,
-    )
+    if windows and not set(windows) & set(groups):
+        raise LabelsError(f"{labels}: labels no instance of {data} (but {min(windows)!r}).")
+    source = labels or data
+    series = [
+        _series(name, rows, windows.get(name, []), [], source) for name, rows in groups.items()
+    ]
+    return _usable(series, source) if labels else series
+
+
+def to_unit_range(series: Series) -> Series:
+    """Return a NAB series with values from 0 to 1, for detectors that do not scale for themselves.
+
+    CPU percent is divided by 100. Other metrics have no natural range: they are stretched between
+    the least and the greatest value of the whole file, NAB's own convention, which shows a detector
+    the future and so can only flatter it.
+    """
+    if "cpu_utilization" in series.instance and series.values.max() <= SCALE:
+        return replace(series, values=series.values / SCALE)
+    low, high = series.values.min(), series.values.max()
+    return replace(series, values=(series.values - low) / ((high - low) or 1.0))
 
 
 def load_nab(directory: Path, files: str = "**/*.csv") -> list[Series]:
@@ -77,14 +95,17 @@ def _table(path: Path, columns: set[str]) -> pd.DataFrame:
     if missing:
         raise LabelsError(f"{path}: has no column {', '.join(missing)}.")
     values = pd.to_numeric(table["value"], errors="coerce").astype(float)
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise LabelsError(f"{path}, line {wrong[0] + 2}: the value is not a finite number.")
-    times = _seconds(table["timestamp"])
-    wrong = np.flatnonzero(np.isnan(times))
-    if len(wrong):
-        raise LabelsError(f"{path}, line {wrong[0] + 2}: the timestamp cannot be read.")
+    _refuse(path, ~values.between(-1.7e308, 1.7e308), "has a value that is not a finite number")
+    times = pd.Series(_seconds(table["timestamp"]), index=table.index)
+    _refuse(path, times.isna(), "has a timestamp that cannot be read")
+    if table.empty:
+        raise LabelsError(f"{path}: holds no readings.")
     return table.assign(value=values, time=times)
+
+
+def _refuse(path: Path, wrong: pd.Series[bool], what: str) -> None:
+    if wrong.any():
+        raise LabelsError(f"{path}: line {int(wrong.argmax()) + 2} {what}.")
 
 
 def _seconds(stamps: pd.Series[Any]) -> Floats:
@@ -109,7 +130,7 @@ def _labels(path: Path) -> dict[str, list[Any]]:
     except ValueError as error:
         raise LabelsError(f"{path}: is no JSON ({error}).") from error
     if not isinstance(labels, dict) or not all(isinstance(v, list) for v in labels.values()):
-        raise LabelsError(f"{path}: must be an object of lists, {{instance: [[start, end], ...]}}.")
+        raise LabelsError(f"{path}: must be {{instance: [[start, end], ...]}}.")
     return labels
 
 
