@@ -6,9 +6,12 @@ learned of one instance is that instance's *state*, small and cheap to copy, whi
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Detector", "Verdict"]
+__all__ = ["NAMES", "Detector", "Verdict", "make"]
+
+NAMES = ("tutorial",)
+"""The detectors that `make` makes."""
 
 State = TypeVar("State")
 
@@ -65,3 +68,20 @@ class Detector(Protocol[State]):
     def load(self, data: bytes) -> State:
         """Read `dump`'s bytes; ValueError if they are of another version or detector."""
         ...
+
+
+def make(name: str, *, seed: int = 42, interval: float = 300.0) -> Detector[Any]:
+    """Make a detector by its name; ValueError if there is none of that name.
+
+    `interval` is the usual time between two readings of an instance, in seconds: detectors whose
+    constants are times (not counts of readings, as the tutorial's) scale them by it.
+
+    >>> make("tutorial").threshold
+    0.7
+    """
+    # A detector's libraries are loaded with the detector.
+    if name == "tutorial":
+        from dataflow.detectors.tutorial import Tutorial
+
+        return Tutorial(seed=seed)
+    raise ValueError(f"There is no detector {name!r}; there are: {', '.join(NAMES)}.")

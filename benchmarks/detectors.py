@@ -1,0 +1,204 @@
+"""What each detector costs, with River's half-space trees beside it.
+
+    python benchmarks/detectors.py [--json] [--rounds 5] [--records 20000]
+
+The subjects take turns in each round; times are medians of CPU time over the rounds, and a ratio is
+the median of the rounds' ratios to River's trees of the same parameters (of the tutorial's for
+detectors that River has not). Times vary with the machine; ratios much less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import json
+import pickle
+import platform
+import random
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from river.anomaly import HalfSpaceTrees
+
+from dataflow.detectors import NAMES, Detector, make
+from dataflow.detectors.tutorial import Tutorial
+
+KEYS = 50
+MANY_KEYS = 100_000
+# States are multiplied up to this many bytes to weigh them.
+MOST_BYTES = 10_000_000
+
+TUTORIAL = (5, 3, 5)
+RIVERS = (10, 8, 250)
+
+
+class Subject(NamedTuple):
+    """Something to measure: `step(state, value, time)` takes None for the first state."""
+
+    name: str
+    step: Callable[[Any, float, float], Any]
+    dump: Callable[[Any], bytes]
+    load: Callable[[bytes], Any]
+    beside: str
+
+
+def river(parameters: tuple[int, int, int]) -> Subject:
+    """River's trees, one object a key, in the tutorial's order."""
+
+    def step(state: Any, value: float, time: float) -> Any:
+        if state is None:
+            state = HalfSpaceTrees(*parameters, seed=42)
+        x = {"value": value}
+        state.learn_one(x)
+        state.score_one(x)
+        return state
+
+    name = f"River {parameters}"
+    return Subject(name, step, pickle.dumps, pickle.loads, name)
+
+
+def ours(name: str, detector: Detector[Any], beside: str) -> Subject:
+    """A detector of this package."""
+
+    def step(state: Any, value: float, time: float) -> Any:
+        return detector.update(state, value, time)[0]
+
+    return Subject(name, step, detector.dump, detector.load, beside)
+
+
+def subjects() -> list[Subject]:
+    """River's trees, the tutorial's detector in both sizes, every other detector there is."""
+    tutorial, rivers = river(TUTORIAL), river(RIVERS)
+    return [
+        tutorial,
+        ours(f"tutorial {TUTORIAL}", make("tutorial"), tutorial.name),
+        rivers,
+        ours(f"tutorial {RIVERS}", Tutorial(*RIVERS), rivers.name),
+        *(ours(name, make(name), tutorial.name) for name in NAMES if name != "tutorial"),
+    ]
+
+
+def readings(count: int) -> list[tuple[int, float, float]]:
+    """Made-up CPU readings (key, value, time) of KEYS instances, each around its own level."""
+    rng = random.Random(1)
+    levels = [rng.random() for _ in range(KEYS)]
+    rows = []
+    for i in range(count):
+        key = rng.randrange(KEYS)
+        value = rng.random() if rng.random() < 0.01 else rng.gauss(levels[key], 0.03)
+        rows.append((key, min(max(value, 0.0), 1.0), 1.7e9 + i // KEYS * 300.0))
+    return rows
+
+
+def cpu(call: Callable[[], Any]) -> float:
+    """Microseconds of CPU a call, over 20 ms of calls."""
+    calls, taken = 5, 0.0
+    while taken < 0.02:
+        calls *= 2
+        start = time.process_time()
+        for _ in range(calls):
+            call()
+        taken = time.process_time() - start
+    return taken / calls * 1e6
+
+
+def stream(subject: Subject, rows: list[tuple[int, float, float]]) -> tuple[float, list[Any]]:
+    """Microseconds of CPU a record, the calls included and the loop not; the states after."""
+    step = subject.step
+    states: list[Any] = [None] * KEYS
+    start = time.process_time()
+    for key, _, _ in rows:
+        states[key]
+    loop = time.process_time() - start
+    start = time.process_time()
+    for key, value, at in rows:
+        states[key] = step(states[key], value, at)
+    return (time.process_time() - start - loop) / len(rows) * 1e6, states
+
+
+def weigh(subject: Subject, states: list[Any]) -> float:
+    """Bytes of memory a key: a state that has scored, and its slot in a dict of all keys."""
+    saved = [subject.dump(state) for state in states]
+    mean = statistics.mean(map(len, saved))
+    keys = list(range(min(MANY_KEYS, int(MOST_BYTES / mean))))
+    gc.collect()
+    tracemalloc.start()
+    held = {}
+    for key in keys:
+        held[key] = subject.step(subject.load(saved[key % KEYS]), 0.5, 1.8e9)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(held)
+
+
+def measure(rounds: int, records: int) -> dict[str, dict[str, float]]:
+    """Return each subject's figures by name."""
+    rows = readings(records)
+    everyone = subjects()
+    times: dict[str, dict[str, list[float]]] = {subject.name: {} for subject in everyone}
+    figures: dict[str, dict[str, float]] = {subject.name: {} for subject in everyone}
+    for number in range(rounds):
+        for subject in everyone:
+            record, states = stream(subject, rows)
+            state = states[0]
+            taken = {
+                "record_us": record,
+                "new_key_us": cpu(partial(subject.step, None, 0.5, 1.7e9)),
+                "deepcopy_us": cpu(partial(copy.deepcopy, state)),
+                "pickle_us": cpu(partial(pickle.dumps, state)),
+            }
+            for what, value in taken.items():
+                times[subject.name].setdefault(what, []).append(value)
+            if number == 0:
+                figures[subject.name] = {
+                    "memory_bytes": weigh(subject, states),
+                    "pickle_bytes": max(len(pickle.dumps(state)) for state in states),
+                    "dump_bytes": max(len(subject.dump(state)) for state in states),
+                }
+    for subject in everyone:
+        figure = figures[subject.name]
+        for what, values in times[subject.name].items():
+            figure[what] = statistics.median(values)
+            pairs = zip(times[subject.beside][what], values, strict=True)
+            figure[f"{what.removesuffix('_us')}_ratio"] = statistics.median(
+                theirs / own for theirs, own in pairs if own
+            )
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--records", type=int, default=20_000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    figures = measure(options.rounds, options.records)
+    if options.json:
+        machine = {"python": platform.python_version(), "machine": platform.machine()}
+        print(json.dumps({**machine, "rounds": options.rounds, "detectors": figures}, indent=2))
+        return
+    columns = {
+        "record_us": "µs a record",
+        "record_ratio": "x River",
+        "new_key_us": "µs a new key",
+        "deepcopy_us": "µs to copy",
+        "pickle_us": "µs to pickle",
+        "memory_bytes": "B in memory",
+        "pickle_bytes": "B pickled",
+        "dump_bytes": "B dumped",
+    }
+    width = max(map(len, figures))
+    print(" " * width, *(f"{title:>12}" for title in columns.values()))
+    for name, figure in figures.items():
+        cells = (f"{figure[what]:>12,.{0 if what.endswith('bytes') else 2}f}" for what in columns)
+        print(f"{name:{width}}", *cells)
+
+
+if __name__ == "__main__":
+    main()
