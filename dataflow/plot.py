@@ -62,18 +62,9 @@ def draw(
     if start:
         entries.append(Patch(color=_QUIET, alpha=0.15, label="probation, not counted"))
     above.set_ylabel("value")
-    above.legend(
-        handles=entries,
-        loc="lower right",
-        bbox_to_anchor=(1, 1.0),
-        ncols=len(entries),
-        frameon=False,
-        fontsize=10,
-        borderaxespad=0.2,
-        handletextpad=0.5,
-        columnspacing=1.4,
-    )
-    title = f"{series.instance} · {detector}"
+    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False)
+    name = series.instance if len(series.instance) <= 100 else f"{series.instance[:99]}…"
+    title = f"{name} · {detector}"
     found = f"{counts.tp} found (tp), {counts.fn} missed (fn), {counts.fp} false alarms (fp)"
     above.set_title(f"{title}\n{found}", loc="left", fontsize=12, parse_math=False)
 

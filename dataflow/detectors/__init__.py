@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 __all__ = ["NAMES", "Detector", "Verdict", "make"]
 
-NAMES = ("tutorial",)
+NAMES = ("tutorial", "zscore")
 """The detectors that `make` makes."""
 
 State = TypeVar("State")
@@ -84,4 +84,8 @@ def make(name: str, *, seed: int = 42, interval: float = 300.0) -> Detector[Any]
         from dataflow.detectors.tutorial import Tutorial
 
         return Tutorial(seed=seed)
+    if name == "zscore":
+        from dataflow.detectors.zscore import ZScore
+
+        return ZScore()
     raise ValueError(f"There is no detector {name!r}; there are: {', '.join(NAMES)}.")

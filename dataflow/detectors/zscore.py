@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from array import array
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from dataflow.detectors import Verdict
 __all__ = ["Window", "ZScore"]
 
 _VERSION = b"zscore\x01"
+_HEAD = struct.Struct("<IIdd")
 _SIGMAS = 3.0
 # Where nothing has varied yet, a deviation of a thousandth of the level is one of note.
 _FLOOR = 1e-3
@@ -108,17 +110,20 @@ class ZScore:
 
     def dump(self, state: Window) -> bytes:
         """Return the state as bytes that name their version."""
-        head = struct.pack("<Idd", state.next, state.mean, state.squares)
-        return _VERSION + head + struct.pack(f"<{len(state.values)}d", *state.values)
+        head = _HEAD.pack(self.window, state.next, state.mean, state.squares)
+        body = head + struct.pack(f"<{len(state.values)}d", *state.values)
+        return _VERSION + zlib.crc32(body).to_bytes(4) + body
 
     def load(self, data: bytes) -> Window:
-        """Read `dump`'s bytes; ValueError if they are of another version or detector."""
-        head = struct.calcsize("<Idd")
-        body = data[len(_VERSION) + head :]
-        if not data.startswith(_VERSION) or len(data) < len(_VERSION) + head or len(body) % 8:
+        """Read `dump`'s bytes; ValueError if they are another detector's or damaged."""
+        start = len(_VERSION) + 4
+        body = data[start:]
+        if not data.startswith(_VERSION) or len(body) < _HEAD.size:
             raise ValueError("These bytes are no state of this version of the z-score.")
-        next_, mean, squares = struct.unpack_from("<Idd", data, len(_VERSION))
-        values = array("d", struct.unpack(f"<{len(body) // 8}d", body))
-        if len(values) > self.window or next_ >= self.window:
-            raise ValueError(f"This state is of a z-score over more than {self.window} readings.")
+        if zlib.crc32(body).to_bytes(4) != data[len(_VERSION) : start]:
+            raise ValueError("A z-score's state with a wrong checksum: its bytes were damaged.")
+        window, next_, mean, squares = _HEAD.unpack_from(body)
+        if window != self.window:
+            raise ValueError(f"A z-score's state over {window} readings, not {self.window}.")
+        values = array("d", struct.unpack(f"<{(len(body) - _HEAD.size) // 8}d", body[_HEAD.size :]))
         return Window(values, next_, mean, squares)
