@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -215,19 +216,29 @@ def _plot(
 ) -> None:
     from dataflow.plot import draw  # an extra, slow to import
 
+    names = _file_names([one.instance for one in series])
     with _progress("drawing", len(candidates) * len(series)) as done:
         for candidate in candidates:
             detector = candidate.makes[0]
             for one in series_for(detector, series, raw):
-                # An instance may be called anything; a file may not.
-                name = re.sub(r"[^\w.-]+", "_", one.instance.removesuffix(".csv"))[:150]
-                path = directory / f"{name}-{candidate.name}.png"
+                path = directory / f"{names[one.instance]}-{candidate.name}.png"
                 try:
                     said = list(verdicts(detector, one))
                     draw(path, one, said, candidate.name, candidate.threshold)
                 except OSError as error:
                     raise RequestError(f"cannot write {path} ({error.strerror}).") from error
                 done(1)
+
+
+def _file_names(instances: Sequence[str]) -> dict[str, str]:
+    """Return a name for the files of each instance, which may itself be called anything."""
+    names: dict[str, str] = {}
+    for instance in instances:
+        plain = re.sub(r"[^\w.-]+", "_", instance.removesuffix(".csv")).lstrip("._")[:150]
+        taken = {name.casefold() for name in names.values()}
+        choices = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
+        names[instance] = next(name for name in choices if name and name.casefold() not in taken)
+    return names
 
 
 @contextmanager
