@@ -315,3 +315,11 @@ def test_labels_in_the_probation_are_told(run, sample):
     result = run("--data", data, "--labels", labels)
     assert result.exit_code == 2
     assert "first 15%" in result.stderr
+
+
+def test_series_too_short_to_tune_on_are_told(run, tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text("index,timestamp,value,instance\n0,2024-03-01,1,i-a\n")
+    result = run("--data", data, "--tune", 1)
+    assert result.exit_code == 2
+    assert result.stderr == "evaluate: The series are too short to count alerts a week on.\n"

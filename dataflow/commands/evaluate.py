@@ -30,6 +30,11 @@ BASELINES = ("tutorial", "zscore")
 DEFAULT = "calibrated" if "calibrated" in NAMES else "tutorial"
 FIRST_SEED = 42  # the flow's default, so that one seed judges what would run
 
+_LEGEND = """\
+NAB's scores: 0 for silence, 100 for perfection. "best" is the threshold with the highest standard
+score, which only labels can tell. False alarms are per instance and day, an hour of them being one;
+the delay counts from the labelled time, and windows begin before it."""
+
 
 class RequestError(ValueError):
     """Options that cannot be done, in a sentence."""
@@ -50,7 +55,10 @@ class Candidate:
 
     def tune(self, corpus: Corpus, rate: float, labelled: bool) -> None:
         """Find the threshold for a rate of alerts; the labels only judge it afterwards."""
-        self.tuned = counting.tune(corpus.series, self.runs, rate)
+        try:
+            self.tuned = counting.tune(corpus.series, self.runs, rate)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
         if labelled:
             self.at_tuned = judge_at(corpus, self.runs, self.tuned[0])
 
@@ -84,7 +92,7 @@ def evaluate(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="JSON", help="Their labels: {instance: [[start, end], ...]}."),
+        typer.Option(metavar="JSON", help="Their labels: starts and ends by instance."),
     ] = None,
     nab: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A checkout of NAB, instead of both.")
@@ -178,7 +186,7 @@ def _candidates(
     for name in dict.fromkeys([*chosen, *BASELINES]):
         try:
             makes = [make(name, seed=FIRST_SEED + i, interval=interval) for i in range(seeds)]
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             raise RequestError(str(error)) from error
         limit = makes[0].threshold if threshold is None or name not in chosen else threshold
         candidates.append(Candidate(name, name in chosen, makes, limit))
@@ -258,11 +266,7 @@ def _print(candidates: Sequence[Candidate], corpus: Corpus, seeds: int, rate: fl
     if rows:
         print_table(rows, spread=seeds > 1)
         runs = f", {seeds} seeds (mean ± standard deviation)" if seeds > 1 else ""
-        print(
-            f"\n{len(corpus.series)} series, {corpus.windows} labelled windows{runs}. "
-            "NAB's scores: 0 for silence, 100 for perfection;\n'best' is the threshold with the "
-            "highest standard score, known only afterwards. False alarms are per instance and day."
-        )
+        print(f"\n{len(corpus.series)} series, {corpus.windows} labelled windows{runs}.\n{_LEGEND}")
     for one in candidates:
         if one.tuned:
             print(
