@@ -37,6 +37,13 @@ def test_a_small_case_counted_by_hand():
     assert counts.false_alarms_per_day == pytest.approx(3 / counts.days)
 
 
+def test_a_window_counts_that_reaches_out_of_the_probation():
+    one = series(400, (40, 80))
+    assert count(one, alerts(400, 50)).fn == 1
+    assert count(one, alerts(400, 50, 60)).delays == pytest.approx((20 / 12,))
+    assert count(series(400, (40, 59)), alerts(400, 50)).fn == 0
+
+
 def test_without_a_label_the_delay_is_from_the_beginning_of_the_window():
     assert count(series(400, (100, 120)), alerts(400, 112)).delays == (1.0,)
 
@@ -60,6 +67,11 @@ def test_counts_add_up():
 
 def test_an_hour_put_back_begins_no_new_alarm():
     assert alarms(np.array([7000.0, 3600.0, 7000.0])) == [7000.0]
+
+
+def test_the_rate_that_was_asked_for_is_kept_when_met_exactly():
+    scores = np.select([alerts(2372, n) for n in (500, 900, 1300)], [0.9, 0.8, 0.7], 0.1)
+    assert tune([series(2372)], [[scores]], 2) == (0.7, 2.0)  # a week after the probation
 
 
 scored = st.lists(

@@ -15,7 +15,8 @@ import typer
 from typer.testing import CliRunner
 
 from dataflow.commands import evaluate as command
-from dataflow.evaluate import FIGURES
+from dataflow.detectors import make
+from dataflow.evaluate import FIGURES, series_for
 from dataflow.labelled import LabelsError, load_nab, load_sample, to_unit_range
 
 READINGS = 700
@@ -174,6 +175,10 @@ def test_values_come_in_the_range_that_detectors_expect(sample, nab):
     assert cpu.values[505] == 90
     unit = to_unit_range(other).values
     assert (unit.min(), unit.max()) == (0, 1)
+    for name, low in (("tutorial", 0), ("zscore", other.values.min())):
+        (suited,) = series_for(make(name), [other], raw=True)
+        assert suited.values.min() == low
+        assert series_for(make(name), [other], raw=False) == [other]
 
 
 @pytest.mark.parametrize("stamp", ["1709251200", "1709251200000", "2024-03-01T00:00:00Z"])

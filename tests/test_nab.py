@@ -98,6 +98,13 @@ def test_the_threshold_lies_below_what_it_lets_through_even_between_neighbouring
     assert ((scores > best.threshold) == alerts(40, 20)).all()
 
 
+def test_where_silence_is_best_the_threshold_lets_nothing_through():
+    scores = np.full(40, 0.3) + 0.6 * alerts(40, 10, 12)
+    best = Corpus([minutes(40, (38, 39))]).best([scores])
+    assert best.scores.standard == 0
+    assert best.threshold == 1.0
+
+
 def test_scores_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="one number a reading"):
         Corpus([minutes(40, (20, 23))]).score([np.zeros(39)], 0.5)
@@ -139,11 +146,11 @@ def straight(series: list[Series], scores: list[np.ndarray], threshold: float) -
 
 
 @st.composite
-def corpora(draw):
+def corpora(draw, in_probation=False):
     series, scores = [], []
     for _ in range(draw(st.integers(1, 3))):
         n = draw(st.integers(10, 60))
-        start = probation(n)
+        start = 0 if in_probation else probation(n)
         edges = draw(st.lists(st.integers(start, n - 1), unique=True, max_size=6).map(sorted))
         windows = tuple(zip(edges[::2], edges[1::2], strict=False))
         series.append(minutes(n, *windows))
@@ -154,7 +161,7 @@ def corpora(draw):
     return series, scores
 
 
-@given(corpora())
+@given(corpora(in_probation=True))
 def test_the_sweep_equals_the_definition_at_every_threshold(case):
     series, scores = case
     corpus = Corpus(series)
