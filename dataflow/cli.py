@@ -13,7 +13,7 @@ from dataflow.refusal import Refusal
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("demo", "broker", "topics", "recovery", "produce")
+COMMANDS = ("demo", "broker", "topics", "recovery", "produce", "evaluate")
 """Each is the function of that name in the module of that name in `dataflow.commands`."""
 
 

@@ -206,7 +206,7 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
         except Exception:
             pass
         reason, error = _reason(raw.value, fields, scale)
-        kept = raw.value
+        kept: bytes | None = raw.value
         if kept is not None and len(kept) > MAX_RAW:
             kept, error = None, f"{error}; its {len(kept):,} bytes are too many to keep"
         return Rejected(

@@ -210,7 +210,7 @@ def test_field_names_and_scale_are_settings() -> None:
 
 
 def test_no_scale_means_no_bounds_but_still_finite() -> None:
-    free = decoder(Settings(_env_file=None, scale=None, detector="calibrated"))
+    free = decoder(Settings(_env_file=None, scale=None, detector="zscore"))
     assert isinstance(free(raw(changed(value=-1e12))), Reading)
     assert isinstance(free(raw(changed(value="inf"))), Rejected)
 
