@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka_server import ApacheKafka, Unavailable, jars
 
 from dataflow import kafka
 from dataflow.broker import EmbeddedBroker
@@ -44,17 +46,84 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.chdir(tmp_path)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `kafka` on Apache Kafka too."""
+    if metafunc.definition.get_closest_marker("kafka") and not metafunc.config.getoption("brokers"):
+        for fixture in {"brokers", "own_broker"} & set(metafunc.fixturenames):
+            metafunc.parametrize(fixture, ["embedded", "apache"], indirect=True)
+
+
 @pytest.fixture(scope="session")
-def brokers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def brokers(request: pytest.FixtureRequest) -> str:
     """The address of a broker that all tests share."""
-    given = request.config.getoption("--brokers")
+    given: str | None = request.config.getoption("brokers")
     if given:
-        yield given
-        return
+        return given
+    if _kind(request) == "apache":
+        return str(request.getfixturevalue("apache_kafka").address)
+    return str(request.getfixturevalue("embedded_broker").address)
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """The embedded broker that all tests share."""
     with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as broker:
-        yield broker.address
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(
+    kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApacheKafka]:
+    """The Apache Kafka, with TLS and passwords, that all tests share."""
+    folder = tmp_path_factory.mktemp("kafka")
+    with ApacheKafka(folder, jars=kafka_jars, secure=True) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_jars(request: pytest.FixtureRequest) -> Path:
+    """What Apache Kafka consists of; without it, the tests that need it are skipped."""
+    if request.config.getoption("brokers"):
+        pytest.skip("needs a broker that the tests start: not with --brokers")
+    try:
+        return jars()
+    except Unavailable as reason:
+        pytest.skip(f"{reason}.")
+
+
+class PausableBroker(EmbeddedBroker):
+    """The embedded broker with what the tests do to Apache Kafka."""
+
+    def pause(self) -> None:
+        """Let the broker hang, its connections open."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the broker go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def own_broker(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[PausableBroker | ApacheKafka]:
+    """A broker that no other test uses: to kill, pause and start again."""
+    if request.config.getoption("brokers"):
+        pytest.skip("needs a broker that the tests start: not with --brokers")
+    broker: PausableBroker | ApacheKafka
+    if _kind(request) == "apache":
+        broker = ApacheKafka(tmp_path / "kafka", jars=request.getfixturevalue("kafka_jars"))
+    else:
+        broker = PausableBroker(tmp_path / "broker")
+    broker.start()
+    yield broker
+    # It may hang, or be gone already.
+    broker.kill()
+
+
+def _kind(request: pytest.FixtureRequest) -> str:
+    return getattr(request, "param", "embedded")
 
 
 _count = itertools.count()
