@@ -54,12 +54,18 @@ class _Client:
         }
 
     def _complain(self, error: KafkaError) -> None:
-        # "All brokers are down" follows the reason why and says less.
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.complaint is None:
+        # "0/2 brokers are down" says less than the reason why, which may precede it.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.complaint = error.str()
 
-    def refusal(self, error: Exception) -> Refusal:
+    def refusal(self, error: KafkaException) -> Refusal:
         reason = self.complaint or _sentence(error)
+        if self.complaint is None and error.args[0].code() == KafkaError._TRANSPORT:
+            # librdkafka keeps this to its log, though a wrong protocol is the usual cause.
+            reason = (
+                "it closes the connection: if it wants TLS or a password, say so in "
+                "ANOMALY_KAFKA__SECURITY_PROTOCOL"
+            )
         # "127.0.0.1:1/bootstrap: Connect to ... failed: refused (after 0ms in state CONNECT)"
         reason = reason.split("/bootstrap: ")[-1].split(" (after ")[0]
         return Refusal(
