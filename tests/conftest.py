@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka_server import ApacheKafka, Unavailable, jars
+from kafka_jars import Unavailable, jars
+from kafka_server import ApacheKafka
 
 from dataflow import kafka
 from dataflow.broker import EmbeddedBroker
@@ -48,9 +49,13 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what is marked `kafka` on Apache Kafka too."""
-    if metafunc.definition.get_closest_marker("kafka") and not metafunc.config.getoption("brokers"):
-        for fixture in {"brokers", "own_broker"} & set(metafunc.fixturenames):
-            metafunc.parametrize(fixture, ["embedded", "apache"], indirect=True)
+    names = [name for name in ("brokers", "own_broker") if name in metafunc.fixturenames]
+    given = metafunc.config.getoption("brokers")
+    if names and not given and metafunc.definition.get_closest_marker("kafka"):
+        kinds = ["embedded", "apache"]
+        metafunc.parametrize(
+            names, [(kind,) * len(names) for kind in kinds], indirect=True, ids=kinds
+        )
 
 
 @pytest.fixture(scope="session")

@@ -1,63 +1,25 @@
-"""Apache Kafka itself, for tests: one node that is both broker and controller, on 127.0.0.1.
-
-The jars come from Maven Central, once, into a folder of the user's cache. A Java of 17 or later is
-needed to run them, and Maven to fetch them.
-"""
+"""Apache Kafka itself, for tests: one node that is both broker and controller, on 127.0.0.1."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from kafka_jars import program
+
 from dataflow import kafka
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
-KAFKA_VERSION = "4.4.0"
-JAVA_VERSION = 17
-# Within pytest's own limit for a test, and so that the next run goes on where this one stopped.
-DOWNLOAD_SECONDS = 240
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
-
-POM = f"""\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>local</groupId>
-  <artifactId>kafka-server</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{KAFKA_VERSION}</version>
-      <exclusions>
-        <!-- Named by the server's pom and not on Maven Central; only command-line tools use it. -->
-        <exclusion>
-          <groupId>org.apache.kafka</groupId>
-          <artifactId>kafka-tools-api</artifactId>
-        </exclusion>
-      </exclusions>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
 
 # Of one node there can be one replica only; one partition and a short session start sooner.
 SERVER = """\
@@ -80,80 +42,6 @@ broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=2000
 log.cleaner.dedupe.buffer.size=2097152
 """
-
-
-class Unavailable(Exception):  # noqa: N818  it is not a fault of the tests
-    """Why Apache Kafka cannot run here, in a sentence."""
-
-
-def jars() -> Path:
-    """The folder of the server's jars, fetched by Maven if it is not there yet."""
-    _check_java()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = caches / "ec2-anomaly-dataflow"
-    folder = cache / f"kafka-{KAFKA_VERSION}"
-    if folder.is_dir():
-        return folder
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise Unavailable(
-            f"Apache Kafka is not in {folder}, and mvn, which fetches it, is not on PATH"
-        )
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as name:
-        download = Path(name)
-        (download / "pom.xml").write_text(POM)
-        command = [
-            *(maven, "--batch-mode", "--quiet", "dependency:copy-dependencies"),
-            *("-DincludeScope=runtime", f"-DoutputDirectory={download / 'jars'}"),
-        ]
-        try:
-            subprocess.run(
-                command,
-                cwd=download,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=DOWNLOAD_SECONDS,
-                check=True,
-            )
-        except subprocess.TimeoutExpired:
-            raise Unavailable(
-                f"Apache Kafka was not fetched within {DOWNLOAD_SECONDS} s: try again, and Maven "
-                "continues"
-            ) from None
-        except subprocess.CalledProcessError as failed:
-            wrong = re.search(r"\[ERROR\] (.*)", failed.stdout)
-            raise Unavailable(
-                f"Apache Kafka was not fetched: {wrong[1] if wrong else failed}"
-            ) from None
-        # Only a whole download gets the name; a run beside this one may have been first.
-        try:
-            (download / "jars").rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    return folder
-
-
-def _check_java() -> None:
-    java = _program("java")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', said)
-    if version is None or int(version[1]) < JAVA_VERSION:
-        is_there = said.splitlines()[0] if said else "of no version"
-        raise Unavailable(f"Apache Kafka needs Java {JAVA_VERSION} or later: {java} is {is_there}")
-
-
-def _program(name: str) -> str:
-    """The path of `java`, or of what comes with it."""
-    home = os.environ.get("JAVA_HOME")
-    path = os.environ.get("PATH", os.defpath)
-    found = shutil.which(name, path=f"{home}/bin{os.pathsep}{path}" if home else path)
-    if found is None:
-        raise Unavailable(f"Apache Kafka needs Java {JAVA_VERSION} or later: {name} is not on PATH")
-    return found
 
 
 class ApacheKafka:
@@ -273,7 +161,7 @@ class ApacheKafka:
 
     def _java(self, main: str) -> list[str]:
         return [
-            *(_program("java"), "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *(program("java"), "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             *("-cp", f"{self.jars}/*", main),
         ]
@@ -329,7 +217,7 @@ class ApacheKafka:
 def make_certificate(keys: Path, ca_file: Path, password: str) -> None:
     """Make a key with a certificate for 127.0.0.1 that it signed itself, good for a day."""
     store = ["-keystore", str(keys), "-storetype", "PKCS12", "-storepass", password]
-    keytool = _program("keytool")
+    keytool = program("keytool")
     _run(
         *(keytool, "-genkeypair", *store, "-alias", "broker", "-keyalg", "EC", "-validity", "1"),
         *("-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-ext", "bc:c=ca:true"),

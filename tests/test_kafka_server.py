@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from kafka_server import Unavailable, jars, listening
+from kafka_jars import Unavailable, jars
+from kafka_server import listening
 
 import dataflow
 
@@ -41,7 +42,7 @@ def test_no_broker_outlives_tests_that_were_killed(kafka_jars: Path, tmp_path: P
     assert not listening(port)
 
 
-def program(folder: Path, name: str, script: str) -> None:
+def make_program(folder: Path, name: str, script: str) -> None:
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")
     (folder / name).chmod(0o755)
 
@@ -69,7 +70,7 @@ def test_what_is_missing_is_said_and_half_a_download_is_none(
 ) -> None:
     (tmp_path / "bin").mkdir()
     for name, script in programs.items():
-        program(tmp_path / "bin", name, script)
+        make_program(tmp_path / "bin", name, script)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
