@@ -206,9 +206,10 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
         except Exception:
             pass
         reason, error = _reason(raw.value, fields, scale)
-        kept: bytes | None = raw.value
+        kept = raw.value
         if kept is not None and len(kept) > MAX_RAW:
-            kept, error = None, f"{error}; its {len(kept):,} bytes are too many to keep"
+            error = f"{error}; its {len(kept):,} bytes are too many to keep"
+            kept = None
         return Rejected(
             reason=reason,
             error=error,
