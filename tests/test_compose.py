@@ -404,7 +404,12 @@ def test_the_commands_work_one_after_the_other(own_broker: str, folder: Path) ->
     *shell, script = SERVICES["flow"]["command"]
     script = script.replace(STORE, str(folder / "store"))
     with subprocess.Popen(
-        [*shell, script], cwd=folder, env=there, stdout=subprocess.PIPE, text=True
+        [*shell, script],
+        cwd=folder,
+        env=there,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as flow:
         try:
             assert flow.stdout is not None
@@ -413,6 +418,7 @@ def test_the_commands_work_one_after_the_other(own_broker: str, folder: Path) ->
             flow.send_signal(signal.SIGINT)
             flow.communicate(timeout=seconds(SERVICES["flow"]["stop_grace_period"]))
         finally:
-            flow.kill()
+            if flow.poll() is None:  # a shell that kept the signal to itself, and its child
+                os.killpg(flow.pid, signal.SIGKILL)
     assert flow.returncode == 0
     assert anomaly in [record for _, record in read_topic(own_broker, "anomalies")]
