@@ -72,6 +72,7 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
         """Open a partition where the last snapshot left it."""
+        stopping.reading()
         return _KafkaPartition(self._settings, int(for_part), resume_state)
 
 
@@ -168,6 +169,7 @@ class FileSource(FixedPartitionedSource[Raw, int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _FilePart:
         """Open the file at the record where the last snapshot left it."""
+        stopping.reading()
         return _FilePart(self._path, resume_state or 0)
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, fill_topic, free_port, read_json_lines, read_topic
+from conftest import Flow, PausableBroker, fill_topic, free_port, read_json_lines, read_topic
+from kafka_server import ApacheKafka
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores
 
 from dataflow import kafka
@@ -276,6 +277,21 @@ def test_a_clean_stop(
     assert tally.counts["lost"] == 0
 
 
+def test_a_stop_while_it_waits_for_the_other_processes(
+    run_flow: Flow, brokers: str, topic: str, store: Path
+) -> None:
+    fill_topic(brokers, topic, [])
+    addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+    flow = run_flow.start(
+        *with_store(store, "-i", "0", "-a", addresses), brokers=brokers, topic=topic
+    )
+    assert flow.stderr is not None
+    assert "created the topic" in flow.stderr.readline()
+    time.sleep(1)
+    flow.terminate()
+    assert flow.wait(10) == 0
+
+
 class Reader:
     """Reads a process's standard output in the background."""
 
@@ -492,3 +508,61 @@ def test_a_record_that_the_output_topic_finds_too_large(
     assert done.returncode == 0, done.stderr
     tally.compare([record for _, record in read_topic(brokers, out)], rows)
     assert len(read_topic(brokers, f"{topic}.rejected")) == 1
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_a_broker_that_goes_away_and_comes_back(
+    run_flow: Flow,
+    own_broker: PausableBroker | ApacheKafka,
+    topic: str,
+    store: Path,
+    tally: Tally,
+    long: bool,
+    fault: str,
+) -> None:
+    """Killed or stopped while the flow reads and writes; the producer waits meanwhile."""
+    generator = random.Random(fault)
+    brokers = own_broker.address
+    rows = made_rows(INSTANCES, 25_000 if long else 3000)
+    fill_topic(brokers, topic, [])
+    fill_topic(brokers, f"{topic}.out", [])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "kafka",
+        "anomalies_topic": f"{topic}.out",
+    }
+    arguments = with_store(store, "-w", "2")
+    flow = run_flow.start(*arguments, **settings)
+    with Feed(brokers, topic, rows, rate=2000) as feed:
+        for _ in range(20 if long else 2):
+            time.sleep(generator.uniform(1, 4))
+            feed.pause()
+            # The embedded broker keeps what it acknowledged a second ago, no less.
+            time.sleep(1.5)
+            if fault == "kill":
+                own_broker.kill()
+                time.sleep(generator.uniform(0, 2))
+                own_broker.start()
+            else:
+                own_broker.pause()
+                time.sleep(generator.uniform(1, 5))
+                own_broker.resume()
+            tally.counts[f"{fault}s"] += 1
+            if flow.poll() is not None:  # as a supervisor would
+                _, said = flow.communicate()
+                assert "error: " in said
+                tally.counts["restarts of the flow"] += 1
+                flow = run_flow.start(*arguments, **settings)
+            feed.go_on()
+        sent = feed.finish()
+    caught_up = time.monotonic() + 60
+    expected = sum(score > THRESHOLD for score in rivers_scores(sent).values())
+    while len(read_topic(brokers, f"{topic}.out")) < expected and time.monotonic() < caught_up:
+        time.sleep(0.2)
+    flow.terminate()
+    _, said = flow.communicate(timeout=20)
+    tally.compare([record for _, record in read_topic(brokers, f"{topic}.out")], sent)
+    assert flow.returncode == 0, said
