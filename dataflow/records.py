@@ -35,6 +35,9 @@ __all__ = [
 
 MAX_INSTANCE_LENGTH = 256
 
+MAX_RAW = 700_000
+"""Bytes of a refused record that are kept: as base64 they fit into Kafka's megabyte."""
+
 MAX_INDEX = 2**63
 """An index is below this, or text of at most `MAX_INSTANCE_LENGTH` characters."""
 
@@ -75,7 +78,10 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A refused record: the kind of reason, a sentence, where it stood, and its bytes (base64)."""
+    """A refused record: the kind of reason, a sentence, where it stood, and its bytes (base64).
+
+    `raw` is None if the record had no value, or more bytes than can be kept.
+    """
 
     reason: str
     error: str
@@ -200,11 +206,15 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
         except Exception:
             pass
         reason, error = _reason(raw.value, fields, scale)
+        kept = raw.value
+        if kept is not None and len(kept) > MAX_RAW:
+            error = f"{error}; its {len(kept):,} bytes are too many to keep"
+            kept = None
         return Rejected(
             reason=reason,
             error=error,
             source=Source(topic, raw.partition, raw.offset),
-            raw=None if raw.value is None else base64.b64encode(raw.value).decode(),
+            raw=None if kept is None else base64.b64encode(kept).decode(),
         )
 
     return decode

@@ -104,12 +104,12 @@ def generate(seed: int = SEED) -> Sample:
     return Sample(readings, [anomaly for _, anomalies in lives for anomaly in anomalies])
 
 
-def write(folder: Path, seed: int = SEED) -> Path:
-    """Write the sample's files into a folder, over what is there; return the path of the CSV."""
+def write(folder: Path, seed: int = SEED) -> tuple[Path, Path]:
+    """Write the sample's files into a folder, over what is there; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files(seed).items():
         (folder / name).write_bytes(content)
-    return folder / CSV
+    return folder / CSV, folder / LABELS
 
 
 def files(seed: int = SEED) -> dict[str, bytes]:

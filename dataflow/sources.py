@@ -85,13 +85,13 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._consumer = kafka.consumer(settings, **{"enable.partition.eof": not settings.follow})
         place = TopicPartition(self._topic, partition, self._offset)
         if self._offset >= 0:  # OFFSET_BEGINNING is below
-            self._check_offset(place)
+            self._check_offset()
         self._consumer.assign([place])
 
-    def _check_offset(self, place: TopicPartition) -> None:
+    def _check_offset(self) -> None:
         """Refuse to resume from an offset that the broker has dropped or never had."""
         try:
-            first, end = self._consumer.get_watermark_offsets(place, timeout=kafka.TIMEOUT)
+            first, end = kafka.offset_range(self._consumer, self._topic, self._partition)
         except KafkaException as error:
             self._stop(kafka.describe(error))
         if not first <= self._offset <= end:
