@@ -13,7 +13,16 @@ from dataflow.refusal import Refusal
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("demo", "broker", "topics", "recovery", "produce", "evaluate")
+COMMANDS = (
+    "demo",
+    "broker",
+    "topics",
+    "recovery",
+    "produce",
+    "sample",
+    "import-nab",
+    "evaluate",
+)
 """Each is the function of that name in the module of that name in `dataflow.commands`."""
 
 

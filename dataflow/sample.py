@@ -1,9 +1,10 @@
 """The sample stream: fourteen days of CPU of eight made-up EC2 instances, anomalies labelled.
 
-A seed decides every byte. Only arithmetic that IEEE 754 rounds in one way everywhere is used
-(`+ - * /`, comparisons, whole numbers), on `Random.random()`, the one method whose sequence Python
-promises to keep. Hence no `gauss`, `sin` or `exp` (the platform's mathematical library decides
-their last bit), no `sum` of floats (compensated from Python 3.12 on), and no numpy.
+A seed decides every byte, whatever the platform and the Python. Only what IEEE 754 rounds in one
+way everywhere is used (`+ - * /`, comparisons, whole numbers), on `Random.random()`, the one method
+whose sequence Python promises to keep. Hence no `gauss`, `sin`, `exp` or `**` (the platform's
+mathematical library decides their last bit), no `sum` of floats (compensated from Python 3.12 on),
+and no numpy. A reading is a whole number of hundredths over 500, so that it prints exactly.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from random import Random
 from dataflow.sample_hosts import HOSTS, WEEKEND, Bursts, Fault, Host
 
 __all__ = [
-    "DAYS",
+    "CSV",
+    "LABELS",
     "READINGS",
     "SEED",
-    "START",
     "Labelled",
     "Reading",
     "Sample",
+    "files",
     "generate",
     "write",
 ]
 
+CSV = "ec2_metrics.csv"
+LABELS = "labels.json"
 SEED = 20250303
 START = datetime(2025, 3, 3)
 """A Monday, midnight."""
@@ -84,7 +88,7 @@ class Sample:
 
 
 def generate(seed: int = SEED) -> Sample:
-    """Make the sample that belongs to a seed, in about a second.
+    """Make the sample that belongs to a seed, 0 or above, in about a second.
 
     >>> sample = generate()
     >>> len(sample.readings), len(sample.anomalies)
@@ -100,22 +104,19 @@ def generate(seed: int = SEED) -> Sample:
     return Sample(readings, [anomaly for _, anomalies in lives for anomaly in anomalies])
 
 
-def write(folder: Path, seed: int = SEED) -> list[Path]:
-    """Write `ec2_metrics.csv` and `labels.json` into a folder, over what is there."""
+def write(folder: Path, seed: int = SEED) -> tuple[Path, Path]:
+    """Write the sample's files into a folder, over what is there; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     for name, content in files(seed).items():
-        path = folder / name
-        path.write_bytes(content)
-        paths.append(path)
-    return paths
+        (folder / name).write_bytes(content)
+    return folder / CSV, folder / LABELS
 
 
 def files(seed: int = SEED) -> dict[str, bytes]:
-    """Return the content of the sample's files by name."""
+    """Return the contents of the sample's two files, by name."""
     sample = generate(seed)
     labels = json.dumps(sample.windows(), indent=1) + "\n"
-    return {"ec2_metrics.csv": sample.csv().encode(), "labels.json": labels.encode()}
+    return {CSV: sample.csv().encode(), LABELS: labels.encode()}
 
 
 def _time(host: Host, index: int) -> datetime:
@@ -168,7 +169,8 @@ def _load(host: Host, clock: list[int], random: Random) -> Iterator[float]:
         load += _jobs(host, now, random)
         if left == 0 and random.random() < _chance(host.bursts, now):
             # The cube makes most of them short.
-            left = 1 + int(host.bursts.longest * random.random() ** 3)
+            chance = random.random()
+            left = 1 + int(host.bursts.longest * chance * chance * chance)
             height = _between(random, host.bursts.low, host.bursts.high)
         if left > 0:
             left -= 1

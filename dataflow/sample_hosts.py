@@ -28,7 +28,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Bursts:
-    """Work that comes by chance: how many an hour, by hour of day; `longest` in readings."""
+    """Work that comes by chance (a rest, if below 0): how many an hour, by hour of the day.
+
+    Each lasts up to `longest` readings and is `low` to `high` high.
+    """
 
     hourly: tuple[float, ...] = (0.0,) * 24
     longest: int = 1
@@ -115,11 +118,7 @@ WEB = Host(
     deploys=(Deploy(3.46, factor=0.93, restart=18), Deploy(10.6, factor=1.06, restart=15)),
     faults=(
         Fault("spike", "easy", 5.1, 5.9, 0.4, "a crawler on a Saturday", size=55),
-        Fault(
-            *("lost rhythm", "hard", 9.21, 9.25, 9),
-            "the morning does not come: the balancer sends this host nothing",
-            stands=9 * 288 + 54,
-        ),
+        Fault("lost rhythm", "hard", 9.21, 9.25, 9, "no traffic all morning", stands=9 * 288 + 54),
     ),
 )
 BASTION = Host(
@@ -136,11 +135,7 @@ BASTION = Host(
     bursts=Bursts((0.012,) * 24, longest=2, low=0.1, high=0.5),
     faults=(
         Fault("level shift", "fair", 4.2, 6.0, 15, "a miner that keeps itself small", size=0.4),
-        Fault(
-            *("spike", "hard", 10.0, 12.8, 0.2),
-            "as high as the daily job, at an hour that is not its own",
-            size=1.25,
-        ),
+        Fault("spike", "hard", 10.0, 12.8, 0.2, "the daily job at another hour", size=1.25),
     ),
 )
 API = Host(
@@ -216,11 +211,7 @@ DATABASE = Host(
     bursts=Bursts((0.0,) * 8 + (0.12,) * 11 + (0.0,) * 5, longest=5, low=2, high=9, weekend=0.2),
     deploys=(Deploy(4.62, factor=1.1, restart=9),),
     faults=(
-        Fault(
-            *("lost rhythm", "hard", 8.07, 8.085, 15),
-            "its clock is nine hours slow: the backup runs in the morning",
-            late=112,
-        ),
+        Fault("lost rhythm", "hard", 8.07, 8.085, 15, "its clock is nine hours slow", late=112),
         Fault("level shift", "fair", 10.4, 12.2, 12, "a query plan has gone wrong", size=6),
     ),
 )
@@ -264,12 +255,8 @@ BUILDER = Host(
         weekend=0.02,
     ),
     faults=(
-        Fault("drop", "fair", 7.36, 7.44, 6, "stopped: no build all of a Monday morning"),
-        Fault(
-            *("lost rhythm", "hard", 12.84, 12.9, 5),
-            "builds as on a workday, in the night to Sunday",
-            late=4 * 288 + 120,
-        ),
+        Fault("drop", "fair", 7.36, 7.44, 6, "stopped all of a Monday morning"),
+        Fault("lost rhythm", "hard", 12.84, 12.9, 5, "builds on a Saturday night", late=1272),
     ),
 )
 
