@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 
 from dataflow import counting
 from dataflow.counting import Counts
-from dataflow.detectors import NEED_RANGE, Detector, Verdict
+from dataflow.detectors import NEED_RANGE, AnyDetector, Verdict, WindowedDetector
 from dataflow.labelled import to_unit_range
 from dataflow.nab import Corpus, Floats, Scores, Series
 
@@ -44,24 +43,35 @@ class Outcome:
     at_best: Figures
 
 
-def series_for(detector: Detector[Any], series: Sequence[Series], raw: bool) -> list[Series]:
+def series_for(detector: AnyDetector, series: Sequence[Series], raw: bool) -> list[Series]:
     """Return the series in the range that the detector works in; `raw` ones have any range."""
     if raw and detector.name in NEED_RANGE:
         return [to_unit_range(one) for one in series]
     return list(series)
 
 
-def verdicts(detector: Detector[Any], series: Series) -> Iterator[Verdict]:
-    """Yield what the detector says of each reading, from the first on, with an empty state."""
-    update = detector.update
+def verdicts(detector: AnyDetector, series: Series) -> Iterator[Verdict]:
+    """Yield what the detector says of each reading, from the first on, with an empty state.
+
+    Each verdict is its own reading's, however late it came: of a windowed detector, what is
+    counted of delays and early alerts leaves out the wait for the window to fill.
+    """
     state = None
+    if isinstance(detector, WindowedDetector):
+        for value, time in zip(series.values.tolist(), series.times.tolist(), strict=True):
+            state, due = detector.update(state, value, time)
+            yield from due
+        if state is not None:
+            yield from detector.finish(state)[1]
+        return
+    update = detector.update
     for value, time in zip(series.values.tolist(), series.times.tolist(), strict=True):
         state, verdict = update(state, value, time)
         yield verdict
 
 
 def replay(
-    detector: Detector[Any],
+    detector: AnyDetector,
     series: Sequence[Series],
     done: Callable[[int], object] = lambda readings: None,
 ) -> list[Floats]:

@@ -4,7 +4,7 @@
     decode      JSON -> Reading | Rejected              bad ones go to the rejected topic
     key_on      by instance
     normalize   CPU percent -> 0..1
-    score       stateful_map: one half-space-trees detector per instance
+    score       stateful_map: one half-space-trees detector per instance, or a window at a time
     filter      score above the threshold
     write       Kafka topic `anomalies`, JSON lines, or standard output
 
@@ -16,7 +16,17 @@ from __future__ import annotations
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 
-from dataflow import detectors, records, recovery, scoring, settings, sinks, sources, stopping
+from dataflow import (
+    detectors,
+    records,
+    recovery,
+    scoring,
+    settings,
+    sinks,
+    sources,
+    stopping,
+    windowing,
+)
 from dataflow.refusal import Refusal
 
 __all__ = ["build", "flow"]
@@ -33,7 +43,10 @@ def build(options: settings.Settings, store: recovery.Store | None = None) -> Da
     checked = op.branch("check", decoded, scoring.is_reading)
     keyed = op.key_on("key_on", checked.trues, scoring.instance)
     normal = op.map_value("normalize", keyed, scoring.normalizer(options.scale))
-    scored = op.stateful_map("score", normal, scoring.scorer(detector))
+    if isinstance(detector, detectors.WindowedDetector):
+        scored = op.stateful_batch("score_windows", normal, windowing.windower(detector))
+    else:
+        scored = op.stateful_map("score", normal, scoring.scorer(detector))
     above = op.filter_value("filter", scored, scoring.above(threshold))
     anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
     for step, sink in sinks.outputs(options, store).items():

@@ -28,6 +28,9 @@ def keyed_records(path: Path, settings: Settings) -> Iterator[tuple[str | None, 
     if path.suffix not in (".csv", ".jsonl"):
         raise Refusal(f"{path} is neither .csv nor .jsonl: give a file of readings.")
     FileSource(path, settings)
+    if settings.key_field is None:
+        # One key all the same: without any, they would be spread over the partitions.
+        return ((settings.topic, record) for record in read_records(path))
     key_type = msgspec.defstruct("Key", [("key", str)], rename={"key": settings.key_field})
     decode = msgspec.json.Decoder(key_type).decode
 

@@ -14,7 +14,8 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -41,6 +42,9 @@ MAX_RAW = 700_000
 MAX_INDEX = 2**63
 """An index is below this, or text of at most `MAX_INSTANCE_LENGTH` characters."""
 
+Fields: TypeAlias = tuple[str | None, str | None, str, str]
+"""What a record calls its instance, time, index and value; None: it has no such field."""
+
 encode = msgspec.json.Encoder().encode
 _parse_number = msgspec.json.Decoder(int | float).decode
 
@@ -65,14 +69,15 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     """One value of one instance.
 
     `timestamp` and `index` are as they came (index a number where it is one); `time` is the
-    timestamp in seconds since 1970, UTC. `value` is as it came, and 0 to 1 once normalized.
+    timestamp in seconds since 1970, UTC. Both are None where the settings name no field for them.
+    `value` is as it came, and 0 to 1 once normalized.
     """
 
     instance: str
-    timestamp: str | int | float
+    timestamp: str | int | float | None
     index: str | int | float
     value: float
-    time: float
+    time: float | None
     partition: int
     offset: int
 
@@ -93,7 +98,7 @@ class Anomaly(msgspec.Struct, frozen=True):
     """A reading that the detector found anomalous; `value` to `upper` are in 0 to 1."""
 
     instance: str
-    timestamp: str | int | float
+    timestamp: str | int | float | None
     index: str | int | float
     value: float
     score: float
@@ -106,13 +111,7 @@ class Anomaly(msgspec.Struct, frozen=True):
     source: Source
 
 
-class _Refused(Exception):  # noqa: N818
-    def __init__(self, reason: str, error: str) -> None:
-        self.reason = reason
-        self.error = error
-
-
-def anomaly_id(instance: str, index: str | int | float, timestamp: str | int | float) -> str:
+def anomaly_id(instance: str, index: str | int | float, timestamp: str | int | float | None) -> str:
     """Name an anomaly, always the same for the same reading.
 
     >>> anomaly_id("24ae8d", 7, "2014-02-14 15:05:00")
@@ -176,19 +175,9 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
     scale = settings.scale
     low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
     topic = settings.topic if settings.input == "kafka" else settings.input
-    metric = msgspec.defstruct(
-        "Metric",
-        [
-            ("instance", str),
-            ("timestamp", str | int | float),
-            ("index", str | int | float),
-            ("value", float),
-        ],
-        rename=dict(zip(("instance", "timestamp", "index", "value"), fields, strict=True)),
-        gc=False,
-    )
     # Not strict: numbers may come as text, as the tutorial's producer writes them.
-    parse: Callable[[bytes], Any] = msgspec.json.Decoder(metric, strict=False).decode
+    parse: Callable[[bytes], Any] = msgspec.json.Decoder(_metric(settings), strict=False).decode
+    time_of: Callable[[Any], float | None] = seconds if settings.time_field else lambda _: None
 
     def decode(raw: Raw) -> Reading | Rejected:
         try:
@@ -196,7 +185,7 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
             instance, index, value = read.instance, read.index, read.value
             # NaN and the infinities fail the comparison, or the one after it.
             if low <= value <= high and value - value == 0.0 and instance:
-                time = seconds(read.timestamp)
+                time = time_of(read.timestamp)
                 if len(instance) <= MAX_INSTANCE_LENGTH and _fits(index):
                     if index.__class__ is str:
                         index = _number(index)
@@ -220,15 +209,36 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
     return decode
 
 
+def _metric(settings: Settings) -> type[msgspec.Struct]:
+    """Return the type that a record is read as; what no field names is the same in all of them."""
+    names = {
+        "instance": settings.key_field,
+        "timestamp": settings.time_field,
+        "index": settings.index_field,
+        "value": settings.value_field,
+    }
+    kinds = {"instance": str, "value": float}
+    constants: dict[str, Any] = {"instance": settings.only_instance, "timestamp": None}
+    if settings.time_field == settings.index_field:  # one field cannot be read twice
+        del names["timestamp"]
+        constants["timestamp"] = property(attrgetter("index"))
+    rename = {name: field for name, field in names.items() if field is not None}
+    return msgspec.defstruct(
+        "Metric",
+        [(name, kinds.get(name, str | int | float)) for name in rename],
+        rename=rename,
+        namespace={name: it for name, it in constants.items() if name not in rename},
+        gc=False,
+    )
+
+
 def _fits(index: str | int | float) -> bool:
     if isinstance(index, str):
         return len(index) <= MAX_INSTANCE_LENGTH
     return abs(index) < MAX_INDEX
 
 
-def _reason(
-    value: bytes | None, fields: tuple[str, str, str, str], scale: float | None
-) -> tuple[str, str]:
+def _reason(value: bytes | None, fields: Fields, scale: float | None) -> tuple[str, str]:
     """Say why a record is refused: slowly, field by field, in words."""
     key_field, time_field, index_field, value_field = fields
     if value is None:
@@ -246,29 +256,39 @@ def _reason(
     if not isinstance(record, dict):
         return "not-an-object", f"the record is JSON, but {_kind(record)} and not an object"
     for field in fields:
-        if field not in record:
+        if field is not None and field not in record:
             return "missing-field", f"the field {field!r} is missing"
-    instance = record[key_field]
-    if not isinstance(instance, str):
-        return "bad-instance", f"{key_field!r} is {_kind(instance)} and not text"
-    if not instance:
-        return "bad-instance", f"{key_field!r} is empty"
-    if len(instance) > MAX_INSTANCE_LENGTH:
-        return "bad-instance", f"{key_field!r} is longer than {MAX_INSTANCE_LENGTH} characters"
-    reason = _value_reason(record[value_field], value_field, scale)
-    if reason is not None:
+    reason = (
+        (key_field and _instance_reason(record[key_field], key_field))
+        or _value_reason(record[value_field], value_field, scale)
+        or (time_field and _time_reason(record[time_field], time_field))
+    )
+    if reason:
         return reason
-    timestamp = record[time_field]
-    if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float)):
-        return "bad-timestamp", f"{time_field!r} is {_kind(timestamp)} and not a time"
-    try:
-        seconds(timestamp)
-    except (ValueError, OverflowError):
-        return "bad-timestamp", f"{time_field!r} cannot be read as a time: {_shown(timestamp)}"
     index = record[index_field]
     if isinstance(index, bool) or not isinstance(index, (str, int, float)):
         return "bad-index", f"{index_field!r} is {_kind(index)} and neither a number nor text"
     return "bad-index", f"{index_field!r} is too large"
+
+
+def _instance_reason(instance: Any, field: str) -> tuple[str, str] | None:
+    if not isinstance(instance, str):
+        return "bad-instance", f"{field!r} is {_kind(instance)} and not text"
+    if not instance:
+        return "bad-instance", f"{field!r} is empty"
+    if len(instance) > MAX_INSTANCE_LENGTH:
+        return "bad-instance", f"{field!r} is longer than {MAX_INSTANCE_LENGTH} characters"
+    return None
+
+
+def _time_reason(timestamp: Any, field: str) -> tuple[str, str] | None:
+    if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float)):
+        return "bad-timestamp", f"{field!r} is {_kind(timestamp)} and not a time"
+    try:
+        seconds(timestamp)
+    except (ValueError, OverflowError):
+        return "bad-timestamp", f"{field!r} cannot be read as a time: {_shown(timestamp)}"
+    return None
 
 
 def _value_reason(number: Any, field: str, scale: float | None) -> tuple[str, str] | None:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from dataflow.detectors import Detector, Verdict
+from dataflow.detectors import AnyDetector, Detector, Verdict
+from dataflow.index_name import index_namer
 from dataflow.records import Anomaly, Reading, Rejected, Source, anomaly_id
 from dataflow.settings import Settings
 
-__all__ = ["above", "instance", "is_reading", "normalizer", "origin", "reporter", "scorer"]
+__all__ = [
+    "Scored",
+    "above",
+    "instance",
+    "is_reading",
+    "normalizer",
+    "origin",
+    "reporter",
+    "scorer",
+]
 
 Scored = tuple[Reading, Verdict]
 
@@ -59,15 +69,16 @@ def above(threshold: float) -> Callable[[Scored], bool]:
 
 
 def reporter(
-    settings: Settings, detector: Detector[Any], threshold: float
+    settings: Settings, detector: AnyDetector, threshold: float
 ) -> Callable[[Scored], Anomaly]:
     """Return the step from a scored reading to the anomaly that is written."""
     topic = settings.topic if settings.input == "kafka" else settings.input
     name = detector.name
+    named = index_namer(settings.index_field)
 
     def report(scored: Scored) -> Anomaly:
         reading, verdict = scored
-        return Anomaly(
+        anomaly = Anomaly(
             instance=reading.instance,
             timestamp=reading.timestamp,
             index=reading.index,
@@ -81,5 +92,6 @@ def reporter(
             id=anomaly_id(reading.instance, reading.index, reading.timestamp),
             source=Source(topic, reading.partition, reading.offset),
         )
+        return named(anomaly)
 
     return report

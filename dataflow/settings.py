@@ -70,9 +70,18 @@ class Settings(BaseSettings):
     interval: float = Field(
         300, gt=0, le=604_800, description="seconds between two readings of an instance"
     )
-    key_field: str = Field("instance", min_length=1, description="field that names the instance")
+    key_field: str | None = Field(
+        "instance",
+        min_length=1,
+        description="field that names the instance; `none`: all readings are of one instance, "
+        "called after the topic",
+    )
     value_field: str = Field("value", min_length=1, description="field that is scored")
-    time_field: str = Field("timestamp", min_length=1, description="field that says when")
+    time_field: str | None = Field(
+        "timestamp",
+        min_length=1,
+        description="field that says when; `none`: the detector gets no time",
+    )
     index_field: str = Field(
         "index", min_length=1, description="field that counts an instance's readings"
     )
@@ -97,6 +106,11 @@ class Settings(BaseSettings):
     @classmethod
     def _none_is_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "") else value
+
+    @field_validator("key_field", "time_field", mode="before")
+    @classmethod
+    def _no_field(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.lower() == "none" else value
 
     @field_validator("partitions", mode="before")
     @classmethod
@@ -152,6 +166,23 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fields(self) -> Self:
+        # Readings that carry nothing but a time are counted by it.
+        names = ["key_field", "value_field", "index_field"]
+        names += ["time_field"] if self.time_field != self.index_field else []
+        taken: dict[str, str] = {}
+        for name in names:
+            field = getattr(self, name)
+            if field in taken:
+                raise ValueError(
+                    f"{PREFIX}{taken[field].upper()} and {PREFIX}{name.upper()} both name the "
+                    f"field {field!r}: one of them must be another"
+                )
+            if field is not None:
+                taken[field] = name
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _rejected(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +195,17 @@ class Settings(BaseSettings):
     def outputs(self) -> tuple[str, ...]:
         """The outputs one by one."""
         return tuple(self.output.split(","))
+
+    @property
+    def only_instance(self) -> str | None:
+        """What the one instance is called if no field names it; None if one does.
+
+        >>> Settings(_env_file=None, topic="raw-data", key_field="none").only_instance
+        'raw-data'
+        """
+        if self.key_field is not None:
+            return None
+        return self.topic if self.input == "kafka" else Path(self.input).stem
 
     @property
     def uses_kafka(self) -> bool:

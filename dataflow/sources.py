@@ -156,7 +156,7 @@ class FileSource(FixedPartitionedSource[Raw, int]):
         if path.suffix == ".csv":
             columns = next(csv.reader([header]), [])
             for name in ("key_field", "value_field", "time_field", "index_field"):
-                if getattr(settings, name) not in columns:
+                if getattr(settings, name) not in (None, *columns):
                     raise Refusal(
                         f"{path} has no column {getattr(settings, name)!r} in its first line: "
                         f"name the column in ANOMALY_{name.upper()}."

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataflow import counting
 from dataflow.commands.evaluate_table import print_table
-from dataflow.detectors import NAMES, Detector, make
+from dataflow.detectors import NAMES, AnyDetector, make
 from dataflow.evaluate import Figures, Outcome, judge, judge_at, replay, series_for, verdicts
 from dataflow.labelled import LabelsError, load_nab, load_sample
 from dataflow.nab import Corpus, Floats, Series
@@ -46,7 +46,7 @@ class Candidate:
 
     name: str
     asked: bool
-    makes: list[Detector[Any]]
+    makes: list[AnyDetector]
     threshold: float
     runs: list[list[Floats]] = field(default_factory=list)
     outcome: Outcome | None = None

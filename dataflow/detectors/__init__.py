@@ -6,11 +6,22 @@ learned of one instance is that instance's *state*, small and cheap to copy, whi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-__all__ = ["NAMES", "NEED_RANGE", "Detector", "Verdict", "make"]
+from dataflow.refusal import Refusal
 
-NAMES = ("tutorial", "zscore")
+__all__ = [
+    "NAMES",
+    "NEED_RANGE",
+    "AnyDetector",
+    "Detector",
+    "Verdict",
+    "WindowedDetector",
+    "make",
+]
+
+NAMES = ("tutorial", "zscore", "isolation-forest")
 """The detectors that `make` makes."""
 
 NEED_RANGE = frozenset({"tutorial"})
@@ -73,8 +84,54 @@ class Detector(Protocol[State]):
         ...
 
 
-def make(name: str, *, seed: int = 42, interval: float = 300.0) -> Detector[Any]:
+@runtime_checkable
+class WindowedDetector(Protocol[State]):
+    """Gathers the readings of an instance and judges many at once, late.
+
+    Values, times, thresholds and states are as with `Detector`. Verdicts come in the order of the
+    readings, one for each: those that `update` or `finish` returns are for all the readings that
+    had none, the oldest first. Whoever keeps the state keeps those readings beside it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `ANOMALY_DETECTOR` calls it."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """The threshold it ships with: a reading is an anomaly if its score lies above."""
+        ...
+
+    def update(
+        self, state: State | None, value: float, time: float | None
+    ) -> tuple[State, Sequence[Verdict]]:
+        """Take a reading; the state after, and no verdict or all that are due.
+
+        The state that was given may be changed in place: use the one that comes back.
+        """
+        ...
+
+    def finish(self, state: State) -> tuple[State, Sequence[Verdict]]:
+        """Judge what has no verdict yet, because the input ended; the state after can go on."""
+        ...
+
+    def dump(self, state: State) -> bytes:
+        """Return the state as bytes that name their version."""
+        ...
+
+    def load(self, data: bytes) -> State:
+        """Read `dump`'s bytes; ValueError if they are of another version or detector."""
+        ...
+
+
+AnyDetector: TypeAlias = Detector[Any] | WindowedDetector[Any]
+
+
+def make(name: str, *, seed: int = 42, interval: float = 300.0) -> AnyDetector:
     """Make a detector by its name; ValueError if there is none of that name.
+
+    A Refusal if its library is not installed.
 
     `interval` is the usual time between two readings of an instance, in seconds: detectors whose
     constants are times (not counts of readings, as the tutorial's) scale them by it.
@@ -91,4 +148,16 @@ def make(name: str, *, seed: int = 42, interval: float = 300.0) -> Detector[Any]
         from dataflow.detectors.zscore import ZScore
 
         return ZScore()
+    if name == "isolation-forest":
+        try:
+            from dataflow.detectors.isolation import IsolationForest
+        except ModuleNotFoundError as missing:
+            if (missing.name or "").partition(".")[0] != "sklearn":
+                raise
+            raise Refusal(
+                "the detector isolation-forest needs scikit-learn: "
+                "pip install 'ec2-anomaly-dataflow[isolation-forest]'."
+            ) from None
+
+        return IsolationForest(seed=seed)
     raise ValueError(f"There is no detector {name!r}; there are: {', '.join(NAMES)}.")
