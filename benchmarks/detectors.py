@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from river.anomaly import HalfSpaceTrees
 
-from dataflow.detectors import NAMES, Detector, make
+from dataflow.detectors import NAMES, Detector, WindowedDetector, make
 from dataflow.detectors.tutorial import Tutorial
 
 KEYS = 50
@@ -72,14 +72,19 @@ def ours(name: str, detector: Detector[Any], beside: str) -> Subject:
 
 
 def subjects() -> list[Subject]:
-    """River's trees, the tutorial's detector in both sizes, every other detector there is."""
+    """River's trees, the tutorial's detector in both sizes, all others that judge one by one."""
     tutorial, rivers = river(TUTORIAL), river(RIVERS)
+    others = {name: make(name) for name in NAMES if name != "tutorial"}
     return [
         tutorial,
         ours(f"tutorial {TUTORIAL}", make("tutorial"), tutorial.name),
         rivers,
         ours(f"tutorial {RIVERS}", Tutorial(*RIVERS), rivers.name),
-        *(ours(name, make(name), tutorial.name) for name in NAMES if name != "tutorial"),
+        *(
+            ours(name, detector, tutorial.name)
+            for name, detector in others.items()
+            if not isinstance(detector, WindowedDetector)
+        ),
     ]
 
 

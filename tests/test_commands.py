@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, environment, fill_topic, free_port, read_topic
+from conftest import (
+    REPOSITORY,
+    PausableBroker,
+    environment,
+    fill_topic,
+    free_port,
+    read_topic,
+)
 from test_flow import made_rows, write_csv
 
-from dataflow import kafka
+from dataflow import kafka, sine
 from dataflow.cli import COMMANDS
 from dataflow.settings import Settings
 
@@ -96,12 +103,40 @@ def test_produce_at_a_rate_takes_its_time(
     assert len(read_topic(brokers, topic)) == 60
 
 
+def test_produce_keeps_readings_without_an_instance_together(
+    run_command: Command, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    path = write_csv(tmp_path / "metrics.csv", made_rows(count=5))
+    done = run_command("produce", str(path), brokers=brokers, topic=topic, key_field="none")
+    assert done.returncode == 0, done.stderr
+    sent = read_topic(brokers, topic)
+    assert [key for key, _ in sent] == [topic] * 40
+    assert [record for _, record in sent] == made_rows(count=5)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_produce_sine_is_decided_by_its_seed(
+    run_command: Command, own_broker: PausableBroker, named: bool
+) -> None:
+    own = {"brokers": own_broker.address} | ({"topic": "waves"} if named else {})
+    topic = "waves" if named else "raw-data"
+    for seed in ("3", "3", "4"):
+        done = run_command("produce", "sine", "--count", "900", "--seed", seed, **own)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"wrote 900 records to {topic}" in done.stdout
+    sent = [record for _, record in read_topic(own_broker.address, topic)]
+    assert sent[:900] == sent[900:1800] != sent[1800:]
+    assert sent[900:1800] == [json.loads(record) for record in sine.records(900, 3)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["produce", "missing.csv"], "missing.csv cannot be read"),
         (["produce", "metrics.parquet"], "neither .csv nor .jsonl"),
         (["produce", "empty.csv"], "no column"),
+        (["produce", "metrics.csv", "--count", "5"], "--count and --seed are for `produce sine`"),
+        (["produce", "metrics.csv", "--seed", "5"], "--count and --seed are for `produce sine`"),
     ],
 )
 def test_produce_refuses_in_one_line(

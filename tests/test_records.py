@@ -215,9 +215,57 @@ def test_no_scale_means_no_bounds_but_still_finite() -> None:
     assert isinstance(free(raw(changed(value="inf"))), Rejected)
 
 
+SINE = Settings(
+    _env_file=None,
+    topic="raw-data",
+    key_field=None,
+    time_field=None,
+    index_field="time_step",
+    scale=None,
+    detector="zscore",
+)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"value": -5.5, "time_step": 37}',
+        b'{"value": "-5.5", "time_step": "37"}',
+        b'{"value": -5.5, "time_step": 37, "instance": 9, "timestamp": [], "index": {}}',
+    ],
+)
+def test_a_record_without_instance_and_time(record: bytes) -> None:
+    assert decoder(SINE)(raw(record)) == Reading("raw-data", None, 37, -5.5, None, 2, 11)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason", "said"),
+    [
+        (b'{"value": 1}', "missing-field", "'time_step'"),
+        (b'{"time_step": 1}', "missing-field", "'value'"),
+        (b'{"value": "x", "time_step": 1}', "not-a-number", "'x'"),
+        (b'{"value": 1, "time_step": null}', "bad-index", "null"),
+    ],
+)
+def test_what_is_refused_without_instance_and_time(record: bytes, reason: str, said: str) -> None:
+    rejected = decoder(SINE)(raw(record))
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == reason
+    assert said in rejected.error
+
+
+def test_readings_counted_by_their_time() -> None:
+    settings = Settings(_env_file=None, time_field="at", index_field="at")
+    reading = decoder(settings)(raw(b'{"instance": "a", "value": 1, "at": "2024-03-01"}'))
+    assert reading == Reading("a", "2024-03-01", "2024-03-01", 1.0, 1709251200.0, 2, 11)
+    rejected = decoder(settings)(raw(b'{"instance": "a", "value": 1, "at": "soon"}'))
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "bad-timestamp"
+
+
 @given(
-    st.tuples(st.text(), st.integers() | st.text(), st.text()),
-    st.tuples(st.text(), st.integers() | st.text(), st.text()),
+    st.tuples(st.text(), st.integers() | st.text(), st.none() | st.text()),
+    st.tuples(st.text(), st.integers() | st.text(), st.none() | st.text()),
 )
 @example(("a", 1, "b"), ("a", "1", "b"))
 def test_an_id_is_of_one_reading(one: Any, other: Any) -> None:

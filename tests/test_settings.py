@@ -42,6 +42,38 @@ def test_scale_none_and_partitions_and_outputs(monkeypatch: pytest.MonkeyPatch) 
     assert settings.outputs == ("stdout", "kafka", "found.jsonl")
 
 
+def test_a_key_and_a_time_may_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALY_KEY_FIELD", "none")
+    monkeypatch.setenv("ANOMALY_TIME_FIELD", "None")
+    monkeypatch.setenv("ANOMALY_TOPIC", "raw-data")
+    settings = load()
+    assert (settings.key_field, settings.time_field) == (None, None)
+    assert settings.only_instance == "raw-data"
+    assert load(input="/some/where/wave.2.csv").only_instance == "wave.2"
+    assert load(key_field="host").only_instance is None
+
+
+def test_readings_may_be_counted_by_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALY_TIME_FIELD", "at")
+    monkeypatch.setenv("ANOMALY_INDEX_FIELD", "at")
+    assert load().index_field == "at"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("INDEX", "VALUE"), ("INDEX", "KEY"), ("TIME", "VALUE"), ("TIME", "KEY"), ("VALUE", "KEY")],
+)
+def test_one_field_cannot_be_two_things(
+    monkeypatch: pytest.MonkeyPatch, name: str, other: str
+) -> None:
+    monkeypatch.setenv(f"ANOMALY_{name}_FIELD", "x")
+    monkeypatch.setenv(f"ANOMALY_{other}_FIELD", "x")
+    with pytest.raises(Refusal, match="both name the field 'x'") as refusal:
+        load()
+    assert f"ANOMALY_{name}_FIELD" in str(refusal.value)
+    assert f"ANOMALY_{other}_FIELD" in str(refusal.value)
+
+
 def test_librdkafka_settings_get_their_dots_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
     monkeypatch.setenv("ANOMALY_KAFKA__SASL_PASSWORD", "12345")
@@ -67,6 +99,7 @@ def test_librdkafka_settings_get_their_dots_back(monkeypatch: pytest.MonkeyPatch
         ("SCALE", "inf", "ANOMALY_SCALE must be"),
         ("INTERVAL", "-5", "ANOMALY_INTERVAL must be greater than 0"),
         ("KAFKA", "{", "ANOMALY_KAFKA"),
+        ("KEY_FIELD", "", "at least 1 character"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(
