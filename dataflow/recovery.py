@@ -182,7 +182,7 @@ def _fingerprint(settings: Settings) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "not set"
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

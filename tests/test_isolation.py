@@ -290,7 +290,7 @@ def test_kill_9_in_the_middle_of_windows(
     producer = subprocess.Popen(
         [
             *(sys.executable, "-m", "dataflow", "produce", "sine"),
-            *("--count", "9500", "--rate", "700"),
+            *("--count", "6500", "--rate", "650"),
         ],
         env=environment(brokers=brokers, topic=topic),
         stdout=subprocess.DEVNULL,
@@ -311,7 +311,7 @@ def test_kill_9_in_the_middle_of_windows(
     done = run_flow(*with_store(store), follow="false", **own)
     assert done.returncode == 0, done.stderr
     found = found_in([record for _, record in read_topic(brokers, f"{topic}.out")])
-    assert found == found_by_hand(wave(9500))
+    assert found == found_by_hand(wave(6500))
 
 
 def test_stopped_in_mid_window_and_resumed_it_finds_what_it_would_have_found(

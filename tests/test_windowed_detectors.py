@@ -81,7 +81,7 @@ SAVES = {
 
 
 @pytest.mark.parametrize("save", SAVES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(at=st.integers(1, 230), end=st.booleans())
 def test_a_state_saved_and_loaded_at_any_reading_changes_nothing_after_it(name, save, at, end):
     """Nor where the input had ended at that reading, and goes on."""
