@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
@@ -80,7 +80,23 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._ended = False
         self._idle = False
         self._consumer = kafka.consumer(settings, **{"enable.partition.eof": not settings.follow})
-        self._consumer.assign([TopicPartition(self._topic, partition, self._offset)])
+        place = TopicPartition(self._topic, partition, self._offset)
+        if self._offset >= 0:  # OFFSET_BEGINNING is below
+            self._check_offset(place)
+        self._consumer.assign([place])
+
+    def _check_offset(self, place: TopicPartition) -> None:
+        """Refuse to resume from an offset that the broker has dropped or never had."""
+        try:
+            first, end = self._consumer.get_watermark_offsets(place, timeout=kafka.TIMEOUT)
+        except KafkaException as error:
+            self._stop(kafka.describe(error))
+        if not first <= self._offset <= end:
+            stop_process(
+                f"partition {self._partition} of the topic {self._topic!r} holds the offsets "
+                f"{first} to {end}, and the recovery store goes on at {self._offset}: the topic "
+                "was made anew, or records were dropped unread; start anew with another store."
+            )
 
     def next_batch(self) -> list[Raw]:
         if self._ended or stopping.asked():
@@ -113,7 +129,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
     def close(self) -> None:
         self._consumer.close()
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str) -> NoReturn:
         stop_process(
             f"partition {self._partition} of the topic {self._topic!r} cannot be read "
             f"from offset {self._offset}: {reason}."

@@ -24,6 +24,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--brokers", help="HOST:PORT of a cluster to test against, in place of the embedded one"
     )
+    parser.addoption(
+        "--faults", choices=["short", "long"], default="short", help="how long to make things die"
+    )
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether fault tests are to take their time."""
+    return bool(request.config.getoption("--faults") == "long")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the fault tests counted."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", []):
+                if name == "tally":
+                    counts = ", ".join(f"{count} {what}" for what, count in value.items())
+                    test = report.nodeid.rpartition("::")[2]
+                    terminalreporter.write_line(f"{test}: {counts}")
 
 
 @pytest.fixture(scope="session")
