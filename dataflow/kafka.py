@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from confluent_kafka import (
@@ -14,13 +16,14 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic
+from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
 
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = [
     "TIMEOUT",
+    "add_partitions",
     "check_topic",
     "consumer",
     "create_topics",
@@ -31,10 +34,14 @@ __all__ = [
     "producer",
     "read_from",
     "transactional_producer",
+    "watch_partitions",
 ]
 
 TIMEOUT = 10.0
-"""Seconds to wait for a broker's first answer."""
+"""Seconds to wait for a broker's answer."""
+
+WATCH = 10.0
+"""Seconds between two looks for new partitions."""
 
 
 class _Client:
@@ -132,6 +139,38 @@ def create_topics(settings: Settings, topics: Iterable[str], partitions: int) ->
                 continue
             raise Refusal(f"the topic {topic!r} cannot be created: {_sentence(error)}.") from None
     return made
+
+
+def add_partitions(settings: Settings, topic: str, partitions: int) -> None:
+    """Give a topic more partitions, so many in all."""
+    admin, _ = _admin(settings)
+    for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
+        future.result()
+
+
+def watch_partitions(settings: Settings, known: int, tell: Callable[[str], None]) -> None:
+    """Look every 10 s, in the background, whether the input topic has got more partitions.
+
+    `tell` is called once, with a sentence, if so. A broker that does not answer is asked again.
+    """
+    admin, _ = _admin(settings)
+
+    def watch() -> None:
+        while True:
+            time.sleep(WATCH)
+            try:
+                cluster = admin.list_topics(settings.topic, timeout=TIMEOUT)
+            except KafkaException:
+                continue
+            present = len(partition_ids(cluster, settings.topic))
+            if present > known:
+                tell(
+                    f"the topic {settings.topic!r} has {present} partitions now and had {known}: "
+                    "the flow ends here; started again, it reads them all."
+                )
+                return
+
+    threading.Thread(target=watch, name="partitions", daemon=True).start()
 
 
 def consumer(settings: Settings, **config: Any) -> Consumer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -81,16 +82,20 @@ class StreamSink(DynamicSink[tuple[str, Record]]):
         return _StreamPart(getattr(sys, self._stream))
 
 
+_stream_turn = threading.Lock()
+"""Python's streams would mingle the lines of several workers."""
+
+
 class _StreamPart(StatelessSinkPartition[tuple[str, Record]]):
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def write_batch(self, items: list[tuple[str, Record]]) -> None:
-        # One write a batch: lines of several workers must not mingle.
         lines = "".join(encode(record).decode() + "\n" for _, record in items)
         try:
-            self._stream.write(lines)
-            self._stream.flush()
+            with _stream_turn:
+                self._stream.write(lines)
+                self._stream.flush()
         except BrokenPipeError:
             os._exit(1)  # the reader has gone; there is nobody left to tell
 

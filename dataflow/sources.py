@@ -56,7 +56,8 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
     """Reads every partition of a topic, or those that the settings name, from its first record.
 
     The state of a partition is the offset to read next. A broker that is away is waited for; an
-    offset that is gone, or any other error of the topic, ends the process.
+    offset that is gone, or any other error of the topic, ends the process. Partitions that are
+    added later end the flow cleanly: Bytewax looks for them only at the start.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -74,6 +75,8 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
         self._settings = settings
         self._partitions = wanted
         self._pace = Pace(settings.reorder_seconds) if settings.reorder else None
+        if settings.partitions is None and settings.follow:
+            kafka.watch_partitions(settings, len(present), stopping.ask)
 
     def list_parts(self) -> list[str]:
         """Return the partitions, as text."""

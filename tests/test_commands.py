@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, environment, fill_topic, read_topic
+from conftest import REPOSITORY, environment, fill_topic, free_port, read_topic
 from test_flow import made_rows, write_csv
 
 from dataflow import kafka
@@ -138,13 +137,6 @@ def start_broker(folder: Path, port: int) -> subprocess.Popen[str]:
     assert broker.stdout is not None
     assert f"127.0.0.1:{port}" in broker.stdout.readline()
     return broker
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_the_broker_keeps_its_data_and_stops_when_asked(tmp_path: Path, topic: str) -> None:

@@ -6,23 +6,21 @@ randomness comes from seeds; what is random by nature is when the machine gets t
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import random
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, environment, fill_topic, read_json_lines, read_topic
-from test_flow import THRESHOLD, Key, Row, made_rows, rivers_scores
+from conftest import Flow, fill_topic, free_port, read_json_lines, read_topic
+from test_flow import THRESHOLD, Row, made_rows, rivers_scores
 
 from dataflow import kafka
 from dataflow.recovery import initialise
@@ -172,3 +170,198 @@ def test_kill_9(
     done = run_flow(*arguments, follow="false", **settings)
     assert done.returncode == 0, done.stderr
     tally.compare(written(output, brokers, topic, tmp_path), sent)
+
+
+@pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
+def test_kill_9_of_a_cluster_of_two_processes(
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    tally: Tally,
+    long: bool,
+    output: str,
+) -> None:
+    """One of two processes is killed, the other ends or is ended, and both are started again."""
+    generator = random.Random(f"cluster{output}")
+    rows = made_rows(INSTANCES, 25_000 if long else 4000)
+    fill_topic(brokers, topic, [])
+    fill_topic(brokers, f"{topic}.out", [])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": output,
+        "anomalies_topic": f"{topic}.out",
+    }
+
+    def start(**more: object) -> list[subprocess.Popen[str]]:
+        addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+        return [
+            run_flow.start(
+                *with_store(store, "-i", str(process), "-a", addresses), **settings, **more
+            )
+            for process in range(2)
+        ]
+
+    with Feed(brokers, topic, rows, rate=2000) as feed:
+        for _ in range(10 if long else 2):
+            flows = start()
+            time.sleep(generator.uniform(3, 7))
+            victim = generator.randrange(2)
+            kill(flows[victim])
+            tally.counts["kills"] += 1
+            # The other ends by itself, unless the two had not met yet.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                flows[1 - victim].wait(3)
+            assert flows[1 - victim].returncode != 0
+            kill(flows[1 - victim])
+        sent = feed.finish()
+    for flow in start(follow="false"):
+        _, said = flow.communicate(timeout=60)
+        assert flow.returncode == 0, said
+    tally.compare(written(output, brokers, topic, tmp_path), sent)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_clean_stop(
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    tally: Tally,
+    long: bool,
+    stop: signal.Signals,
+    workers: int,
+) -> None:
+    """The flow ends by itself, quietly, and the next one reads no record again."""
+    generator = random.Random(f"{stop}{workers}")
+    rows = made_rows(INSTANCES, 10_000 if long else 2500)
+    fill_topic(brokers, topic, [])
+    # At a threshold of 0 on standard output, every reading that is scored is seen.
+    settings = {"brokers": brokers, "topic": topic, "detector": "tutorial", "threshold": 0}
+    arguments = with_store(store, "-w", str(workers))
+    scored: list[str] = []
+    with Feed(brokers, topic, rows, rate=2000) as feed:
+        for _ in range(5 if long else 1):
+            flow = run_flow.start(*arguments, **settings)
+            reader = Reader(flow)
+            reader.wait_for_lines(1)
+            time.sleep(generator.uniform(0, 3))
+            started = time.monotonic()
+            flow.send_signal(stop)
+            assert flow.wait(20) == 0
+            took = time.monotonic() - started
+            tally.counts["stops"] += 1
+            tally.counts["slowest, ms"] = max(tally.counts["slowest, ms"], round(1000 * took))
+            scored += reader.lines()
+            assert flow.stderr is not None
+            assert flow.stderr.read().splitlines()[1:] == []  # at most: the topic was created
+        sent = feed.finish()
+    done = run_flow(*arguments, follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    scored += done.stdout.splitlines()
+    places = Counter(
+        (it["source"]["partition"], it["source"]["offset"]) for it in map(json.loads, scored)
+    )
+    expected = sum(score > 0 for score in rivers_scores(sent).values())
+    tally.counts["records"] = len(sent)
+    tally.counts["replayed"] = sum(places.values()) - len(places)
+    tally.counts["lost"] = expected - len(places)
+    tally.close()
+    assert tally.counts["replayed"] == 0
+    assert tally.counts["lost"] == 0
+
+
+class Reader:
+    """Reads a process's standard output in the background."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._lines: list[str] = []
+        self._process = process
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+
+    def wait_for_lines(self, count: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(self._lines) < count:
+            assert self._process.poll() is None, "the flow ended"
+            assert time.monotonic() < deadline, "the flow writes nothing"
+            time.sleep(0.01)
+
+    def lines(self) -> list[str]:
+        """All of them, once the process has ended."""
+        self._thread.join(10)
+        return self._lines
+
+
+def test_workers_and_partitions_change(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tmp_path: Path, tally: Tally
+) -> None:
+    """1, 3, 2 and 1 workers, two processes between, and two more partitions at last."""
+    rows = made_rows(INSTANCES, 3000)
+    parts = [rows[start : start + 4000] for start in range(0, len(rows), 4000)]
+    fill_topic(brokers, topic, [])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "found.jsonl",
+        "follow": "false",
+    }
+    for part, workers in zip(parts, (1, 3, 2, 1, 2), strict=False):
+        fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in part])
+        done = run_flow(*with_store(store, "-w", str(workers)), **settings)
+        assert done.returncode == 0, done.stderr
+        tally.counts["changes"] += 1
+    addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+    part = parts[5]
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in part])
+    flows = [
+        run_flow.start(*with_store(store, "-i", str(process), "-a", addresses), **settings)
+        for process in range(2)
+    ]
+    for flow in flows:
+        _, said = flow.communicate(timeout=60)
+        assert flow.returncode == 0, said
+    tally.compare(read_json_lines(tmp_path / "found.jsonl"), rows)
+
+
+def test_partitions_that_are_added_are_read_after_a_restart(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tmp_path: Path, tally: Tally
+) -> None:
+    """A running flow notices them and ends cleanly; started again, it reads them from the start.
+
+    An instance that the new count of partitions moves keeps its order only if its producer waits
+    until the flow has read what came before; so this one does.
+    """
+    rows = made_rows(INSTANCES, 2000)
+    first, second = rows[:8000], rows[8000:]
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in first])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "found.jsonl",
+    }
+    arguments = with_store(store, "-w", "2")
+    done = run_flow(*arguments, follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    flow = run_flow.start(*arguments, **settings)
+    time.sleep(3)
+    kafka.add_partitions(Settings(_env_file=None, brokers=brokers), topic, 5)
+    _, said = flow.communicate(timeout=30)
+    assert flow.returncode == 0
+    assert f"the topic '{topic}' has 5 partitions now and had 3" in said
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in second])
+    done = run_flow(*arguments, follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    tally.compare(read_json_lines(tmp_path / "found.jsonl"), rows)
