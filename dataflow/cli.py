@@ -13,7 +13,7 @@ from dataflow.refusal import Refusal
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("broker", "topics", "recovery", "produce")
+COMMANDS = ("broker", "topics", "recovery", "produce", "replay")
 """Each is the function of that name in the module of that name in `dataflow.commands`."""
 
 
