@@ -7,6 +7,7 @@ partitions is scored in an order that differs from run to run.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ def admitter(
     settings: Settings,
     decode: Callable[[Raw], Reading | Rejected],
     counts: Counts = COUNTS,
-    say: Callable[[str], object] = lambda line: print(line, file=sys.stderr, flush=True),
+    say: Callable[[str], object] | None = None,
 ) -> Callable[[Raw], Reading | Rejected]:
     """Return `decode` with a bound: the first `max_instances` instances pass, all others do not.
 
@@ -49,6 +50,7 @@ def admitter(
     partitions: dict[str, int] = {}
     most = settings.max_instances
     warned: set[str] = set()
+    say = say or _say
 
     def once(kind: str, line: str) -> None:
         if kind not in warned:
@@ -99,3 +101,8 @@ def admitter(
         )
 
     return admit
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # a warning that nobody reads must not end the flow
+        print(line, file=sys.stderr, flush=True)

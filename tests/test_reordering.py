@@ -85,6 +85,17 @@ def test_unkeyed_input_scores_as_keyed_input_does(
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected_scores(rows)
 
 
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_partitions_are_read_abreast_however_long_they_are(
+    run_flow: Flow, brokers: str, topic: str, settings: dict[str, Any], tmp_path: Path, workers: str
+) -> None:
+    rows = made_rows(instances=1, count=8000)
+    scatter(brokers, topic, rows)
+    done = run_flow("-w", workers, **settings, reorder_size=600)
+    assert done.returncode == 0, done.stderr
+    assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected_scores(rows)
+
+
 def test_one_instance_on_every_partition_and_one_partition_written_after_the_other(
     run_flow: Flow, brokers: str, topic: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, fill_topic, read_json_lines, read_topic
+from conftest import Flow, fill_topic, read_json_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
@@ -166,6 +166,9 @@ def test_the_mark_is_a_rejected_record() -> None:
 
 Run = Callable[..., Any]
 
+QUICK = {"kafka__fetch_wait_max_ms": "10"}
+"""The end of a partition is told after this."""
+
 
 @pytest.fixture
 def flow_once(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> Callable[[], None]:
@@ -191,12 +194,13 @@ def held(brokers: str, topic: str) -> Callable[[], tuple[list[Any], list[Any]]]:
     """What the input topic and the rejected topic hold: keys and raw values; records."""
 
     def look() -> tuple[list[Any], list[Any]]:
-        settings = Settings(_env_file=None, brokers=brokers)
+        settings = Settings(_env_file=None, brokers=brokers, kafka={"fetch_wait_max_ms": "10"})
         sent = [
             ((message.key() or b"").decode(), message.value())
             for message in kafka.read_from(settings, topic, {})
         ]
-        return sent, [record for _, record in read_topic(brokers, f"{topic}.rejected")]
+        rejected = kafka.read_from(settings, f"{topic}.rejected", {})
+        return sent, [json.loads(message.value() or b"") for message in rejected]
 
     return look
 
@@ -229,7 +233,7 @@ def test_mended_records_are_scored_once_and_a_dry_run_changes_nothing(
     )
     flow_once()
     before = held()
-    options = {"brokers": brokers, "topic": topic}
+    options = {"brokers": brokers, "topic": topic, **QUICK}
 
     done = run_command("replay", **options)
     assert done.returncode == 0, done.stderr
@@ -290,7 +294,7 @@ def test_raw_records_are_sent_again_by_reason_once_settings_allow_them(
     flow_once()
     before, rejected = held()
     assert len(rejected) == 4
-    options = {"brokers": brokers, "topic": topic, "scale": 200}
+    options = {"brokers": brokers, "topic": topic, "scale": 200, **QUICK}
     arguments = ["replay", "--reason", "out-of-range", "--reason", "not-json"]
     done = run_command(*arguments, "--yes", **options)
     assert done.returncode == 0, done.stderr
@@ -327,7 +331,7 @@ def test_a_file_of_rejected_records_and_the_times(
     line["raw"] = base64.b64encode(GOOD).decode()
     path = tmp_path / "found.rejected.jsonl"
     path.write_text(json.dumps(line) + "\n")
-    options = {"brokers": brokers, "topic": topic}
+    options = {"brokers": brokers, "topic": topic, **QUICK}
     for number in (1, 0):
         done = run_command("replay", str(path), "--yes", **options)
         assert done.returncode == 0, done.stderr
@@ -368,7 +372,7 @@ def test_since_and_until_are_the_time_of_rejection(
         record = record.replace("e30=", found.raw or "")
         producer.produce(rejected, record, timestamp=(base + number * 60) * 1000)
     producer.flush()
-    options = {"brokers": brokers, "topic": topic}
+    options = {"brokers": brokers, "topic": topic, **QUICK}
     for arguments, number in (
         (("--since", moment(base + 120)), 3),
         (("--until", moment(base + 120)), 2),
