@@ -13,7 +13,17 @@ from dataflow.refusal import Refusal
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("broker", "topics", "recovery", "produce", "replay")
+COMMANDS = (
+    "demo",
+    "broker",
+    "topics",
+    "recovery",
+    "produce",
+    "replay",
+    "sample",
+    "import-nab",
+    "evaluate",
+)
 """Each is the function of that name in the module of that name in `dataflow.commands`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,9 +28,11 @@ __all__ = [
     "check_topic",
     "consumer",
     "create_topics",
+    "delete_topics",
     "describe",
     "end_offsets",
     "metadata",
+    "offset_range",
     "partition_ids",
     "producer",
     "read_from",
@@ -39,6 +42,14 @@ __all__ = [
 
 TIMEOUT = 10.0
 """Seconds to wait for a broker's answer."""
+
+_SILENT = logging.Logger("librdkafka", level=logging.CRITICAL + 1)
+
+_NO_LEADER_YET = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
 
 WATCH = 10.0
 """Seconds between two looks for new partitions."""
@@ -56,19 +67,25 @@ class _Client:
             # A typing error in a topic's name must not make a topic.
             "allow.auto.create.topics": False,
             # librdkafka repeats every failed connection on standard error; we say it once.
-            "log_level": 0,
+            "logger": _SILENT,
             "error_cb": self._complain,
             **config,
             **settings.kafka,
         }
 
     def _complain(self, error: KafkaError) -> None:
-        # "All brokers are down" follows the reason why and says less.
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.complaint is None:
+        # "0/2 brokers are down" says less than the reason why, which may precede it.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.complaint = error.str()
 
-    def refusal(self, error: Exception) -> Refusal:
+    def refusal(self, error: KafkaException) -> Refusal:
         reason = self.complaint or _sentence(error)
+        if self.complaint is None and error.args[0].code() == KafkaError._TRANSPORT:
+            # librdkafka keeps this to its log, though a wrong protocol is the usual cause.
+            reason = (
+                "it closes the connection: if it wants TLS or a password, say so in "
+                "ANOMALY_KAFKA__SECURITY_PROTOCOL"
+            )
         # "127.0.0.1:1/bootstrap: Connect to ... failed: refused (after 0ms in state CONNECT)"
         reason = reason.split("/bootstrap: ")[-1].split(" (after ")[0]
         return Refusal(
@@ -145,6 +162,13 @@ def add_partitions(settings: Settings, topic: str, partitions: int) -> None:
     """Give a topic more partitions, so many in all."""
     admin, _ = _admin(settings)
     for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
+        future.result()
+
+
+def delete_topics(settings: Settings, topics: Iterable[str]) -> None:
+    """Delete topics and all that they hold."""
+    admin, _ = _admin(settings)
+    for future in admin.delete_topics(list(topics)).values():
         future.result()
 
 
@@ -228,15 +252,28 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     client = consumer(settings)
     try:
         return {
-            partition: client.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=TIMEOUT
-            )[1]
+            partition: offset_range(client, topic, partition)[1]
             for partition in partition_ids(metadata(settings), topic)
         }
     except KafkaException as error:
         raise Refusal(f"the topic {topic!r} cannot be read: {_sentence(error)}.") from None
     finally:
         client.close()
+
+
+def offset_range(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """Return the first offset that a partition holds, and the one after its last.
+
+    A partition that was made a moment ago has no leader yet, and is asked again.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return client.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterator[Message]:

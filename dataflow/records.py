@@ -36,6 +36,9 @@ __all__ = [
 
 MAX_INSTANCE_LENGTH = 256
 
+MAX_RAW = 700_000
+"""Bytes of a refused record that are kept: as base64 they fit into Kafka's megabyte."""
+
 MAX_INDEX = 2**63
 """An index is below this, or text of at most `MAX_INSTANCE_LENGTH` characters."""
 
@@ -76,7 +79,10 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A refused record: the kind of reason, a sentence, where it stood, and its bytes (base64)."""
+    """A refused record: the kind of reason, a sentence, where it stood, and its bytes (base64).
+
+    `raw` is None if the record had no value, or more bytes than can be kept.
+    """
 
     reason: str
     error: str
@@ -207,6 +213,10 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
 
 def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
     """Refuse a record: the kind of reason, and a sentence."""
+    kept = raw.value
+    if kept is not None and len(kept) > MAX_RAW:
+        error = f"{error}; its {len(kept):,} bytes are too many to keep"
+        kept = None
     return Rejected(
         reason=reason,
         error=error,
@@ -215,7 +225,7 @@ def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
             raw.partition,
             raw.offset,
         ),
-        raw=None if raw.value is None else base64.b64encode(raw.value).decode(),
+        raw=None if kept is None else base64.b64encode(kept).decode(),
     )
 
 

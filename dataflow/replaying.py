@@ -174,11 +174,11 @@ def _bytes_of(rejected: Mended) -> tuple[bytes | None, str]:
     if not isinstance(rejected.mended, msgspec.UnsetType):
         return bytes(rejected.mended), ""
     if rejected.raw is None:
-        return None, "it had no value"
+        return None, rejected.error  # it had no value, or too many bytes to be kept
     try:
         return base64.b64decode(rejected.raw, validate=True), ""
     except ValueError:
-        return None, "its raw bytes were cut"
+        return None, "its raw bytes are no base64"
 
 
 def marker(source: Source, topic: str) -> Rejected:

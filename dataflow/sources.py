@@ -84,6 +84,7 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
         """Open a partition where the last snapshot left it."""
+        stopping.reading()
         return _KafkaPartition(self._settings, int(for_part), resume_state, self._pace)
 
 
@@ -103,15 +104,15 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._consumer = kafka.consumer(settings, **{"enable.partition.eof": needs_end})
         place = TopicPartition(self._topic, partition, self._offset)
         if self._offset >= 0:  # OFFSET_BEGINNING is below
-            self._check_offset(place)
+            self._check_offset()
         self._consumer.assign([place])
         if pace is not None:
             pace.join(partition, time.monotonic())
 
-    def _check_offset(self, place: TopicPartition) -> None:
+    def _check_offset(self) -> None:
         """Refuse to resume from an offset that the broker has dropped or never had."""
         try:
-            first, end = self._consumer.get_watermark_offsets(place, timeout=kafka.TIMEOUT)
+            first, end = kafka.offset_range(self._consumer, self._topic, self._partition)
         except KafkaException as error:
             self._stop(kafka.describe(error))
         if not first <= self._offset <= end:
@@ -204,6 +205,7 @@ class FileSource(FixedPartitionedSource[Raw, int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _FilePart:
         """Open the file at the record where the last snapshot left it."""
+        stopping.reading()
         return _FilePart(self._path, resume_state or 0)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
+import threading
 
-__all__ = ["ask", "asked", "on_signals"]
+__all__ = ["ask", "asked", "on_signals", "reading"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _asked = False
+_reading = False
 
 
 def asked() -> bool:
@@ -25,13 +28,27 @@ def ask(reason: str | None = None) -> None:
     _asked = True
 
 
+def reading() -> None:
+    """Say that a source has begun: from here on, an end takes a snapshot."""
+    global _reading
+    _reading = True
+
+
 def on_signals() -> None:
-    """End cleanly on the first SIGTERM or SIGINT, and at once on the second."""
+    """End cleanly on the first SIGTERM or SIGINT, and at once on the second.
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if asked():
-            os._exit(128 + number)
+    At once, too, before anything is read. To be called in the main thread, before other threads
+    start. A thread waits for the signals, because a Python handler runs in the main thread only,
+    which may be deep in Bytewax, waiting for the other processes of its cluster.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def wait() -> None:
+        signal.sigwait(_SIGNALS)
         ask()
+        if _reading:
+            number = signal.sigwait(_SIGNALS)
+            os._exit(128 + number)
+        os._exit(0)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    threading.Thread(target=wait, name="signals", daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka_jars import Unavailable, jars
+from kafka_server import ApacheKafka
 
 from dataflow import kafka
 from dataflow.broker import EmbeddedBroker
@@ -65,17 +68,88 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.chdir(tmp_path)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `kafka` on Apache Kafka too."""
+    names = [name for name in ("brokers", "own_broker") if name in metafunc.fixturenames]
+    given = metafunc.config.getoption("brokers")
+    if names and not given and metafunc.definition.get_closest_marker("kafka"):
+        kinds = ["embedded", "apache"]
+        metafunc.parametrize(
+            names, [(kind,) * len(names) for kind in kinds], indirect=True, ids=kinds
+        )
+
+
 @pytest.fixture(scope="session")
-def brokers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def brokers(request: pytest.FixtureRequest) -> str:
     """The address of a broker that all tests share."""
-    given = request.config.getoption("--brokers")
+    given: str | None = request.config.getoption("brokers")
     if given:
-        yield given
-        return
+        return given
+    if _kind(request) == "apache":
+        return str(request.getfixturevalue("apache_kafka").address)
+    return str(request.getfixturevalue("embedded_broker").address)
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """The embedded broker that all tests share."""
     with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as broker:
-        yield broker.address
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(
+    kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApacheKafka]:
+    """The Apache Kafka, with TLS and passwords, that all tests share."""
+    folder = tmp_path_factory.mktemp("kafka")
+    with ApacheKafka(folder, jars=kafka_jars, secure=True) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_jars(request: pytest.FixtureRequest) -> Path:
+    """What Apache Kafka consists of; without it, the tests that need it are skipped."""
+    if request.config.getoption("brokers"):
+        pytest.skip("needs a broker that the tests start: not with --brokers")
+    try:
+        return jars()
+    except Unavailable as reason:
+        pytest.skip(f"{reason}.")
+
+
+class PausableBroker(EmbeddedBroker):
+    """The embedded broker with what the tests do to Apache Kafka."""
+
+    def pause(self) -> None:
+        """Let the broker hang, its connections open."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the broker go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def own_broker(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[PausableBroker | ApacheKafka]:
+    """A broker that no other test uses: to kill, pause and start again."""
+    if request.config.getoption("brokers"):
+        pytest.skip("needs a broker that the tests start: not with --brokers")
+    broker: PausableBroker | ApacheKafka
+    if _kind(request) == "apache":
+        broker = ApacheKafka(tmp_path / "kafka", jars=request.getfixturevalue("kafka_jars"))
+    else:
+        broker = PausableBroker(tmp_path / "broker")
+    broker.start()
+    yield broker
+    # It may hang, or be gone already.
+    broker.kill()
+
+
+def _kind(request: pytest.FixtureRequest) -> str:
+    return getattr(request, "param", "embedded")
 
 
 _count = itertools.count()
@@ -92,6 +166,7 @@ class Flow:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
 
     def __call__(
         self, *arguments: str, timeout: float = 60, **settings: object
@@ -107,8 +182,8 @@ class Flow:
         )
 
     def start(self, *arguments: str, **settings: object) -> subprocess.Popen[str]:
-        """Start it in the background."""
-        return subprocess.Popen(
+        """Start it in the background; what still runs when the test ends is killed."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "bytewax.run", "dataflow.flow", *arguments],
             cwd=self.folder,
             env=environment(**settings),
@@ -116,6 +191,8 @@ class Flow:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -125,8 +202,13 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 @pytest.fixture
-def run_flow(tmp_path: Path) -> Flow:
-    return Flow(tmp_path)
+def run_flow(tmp_path: Path) -> Iterator[Flow]:
+    flow = Flow(tmp_path)
+    yield flow
+    for process in flow.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 @pytest.fixture

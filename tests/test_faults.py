@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, fill_topic, free_port, read_json_lines, read_topic
+from conftest import Flow, PausableBroker, fill_topic, free_port, read_json_lines, read_topic
+from kafka_server import ApacheKafka
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores
 
 from dataflow import kafka
@@ -276,6 +277,21 @@ def test_a_clean_stop(
     assert tally.counts["lost"] == 0
 
 
+def test_a_stop_while_it_waits_for_the_other_processes(
+    run_flow: Flow, brokers: str, topic: str, store: Path
+) -> None:
+    fill_topic(brokers, topic, [])
+    addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+    flow = run_flow.start(
+        *with_store(store, "-i", "0", "-a", addresses), brokers=brokers, topic=topic
+    )
+    assert flow.stderr is not None
+    assert "created the topic" in flow.stderr.readline()
+    time.sleep(1)
+    flow.terminate()
+    assert flow.wait(10) == 0
+
+
 class Reader:
     """Reads a process's standard output in the background."""
 
@@ -365,3 +381,188 @@ def test_partitions_that_are_added_are_read_after_a_restart(
     done = run_flow(*arguments, follow="false", **settings)
     assert done.returncode == 0, done.stderr
     tally.compare(read_json_lines(tmp_path / "found.jsonl"), rows)
+
+
+def fuzzed(generator: random.Random, row: Row) -> bytes | None:
+    """A good record, damaged in one of the ways that records are."""
+    record: dict[str, Any] = dict(row)
+    field = generator.choice(list(record))
+    wrong: Any = generator.choice([None, [], {}, True, "", "\x00", "nan", "1e999", "x" * 300])
+    raw = bytearray(json.dumps(record).encode())
+    match generator.randrange(6):
+        case 0:
+            del record[field]
+        case 1:
+            record[field] = wrong if field != "index" else [wrong]
+            if field in ("timestamp", "instance") and wrong not in (None, "", "x" * 300):
+                record[field] = [wrong]
+        case 2:
+            record["value"] = generator.choice([-1, 101, "-0.5", 1e300, "inf", 10**350])
+        case 3:
+            return bytes(raw[: generator.randrange(len(raw))])
+        case 4:
+            return None
+        case 5:
+            raw[generator.randrange(len(raw))] = generator.choice(b"\xff\xfe\x00\x01")
+            return bytes(raw)
+    return json.dumps(record).encode()
+
+
+def test_fuzzed_records_among_good_ones(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tmp_path: Path, tally: Tally, long: bool
+) -> None:
+    generator = random.Random(3)
+    rows = made_rows(INSTANCES, 2500 if long else 500)
+    bad = 10_000 if long else 2000
+    records: list[tuple[str | None, bytes | None]] = [
+        (row["instance"], json.dumps(row).encode()) for row in rows
+    ]
+    for _ in range(bad):
+        row = generator.choice(rows)
+        place = generator.randrange(len(records))
+        records.insert(place, (row["instance"], fuzzed(generator, row)))
+    fill_topic(brokers, topic, records)
+    done = run_flow(
+        *with_store(store, "-w", "3"),
+        brokers=brokers,
+        topic=topic,
+        detector="tutorial",
+        output="found.jsonl",
+        follow="false",
+    )
+    assert done.returncode == 0, done.stderr
+    rejected = [record for _, record in read_topic(brokers, f"{topic}.rejected")]
+    tally.counts["fuzzed"] = bad
+    tally.counts["rejected"] = len(rejected)
+    tally.counts["reasons"] = len({record["reason"] for record in rejected})
+    tally.compare(read_json_lines(tmp_path / "found.jsonl"), rows)
+    assert len(rejected) == bad
+    places = {(it["source"]["partition"], it["source"]["offset"]) for it in rejected}
+    assert len(places) == bad
+
+
+def test_an_output_topic_that_goes_away(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tally: Tally
+) -> None:
+    """The flow ends within 15 s in one line, and the resume writes what is missing."""
+    rows = made_rows(INSTANCES, 1000)
+    first, second = rows[:4000], rows[4000:]
+    out = f"{topic}.out"
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "kafka",
+        "anomalies_topic": out,
+    }
+    fill_topic(brokers, out, [])
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in first])
+    done = run_flow(*with_store(store), follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    kept = [record for _, record in read_topic(brokers, out)]
+    flow = run_flow.start(*with_store(store), **settings)
+    time.sleep(4)
+    assert flow.poll() is None
+    kafka.delete_topics(Settings(_env_file=None, brokers=brokers), [out])
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in second])
+    started = time.monotonic()
+    _, said = flow.communicate(timeout=30)
+    assert time.monotonic() - started < 15
+    assert flow.returncode == 1
+    assert len(said.splitlines()) == 1, said
+    assert f"the topic '{out}' did not take an anomaly" in said
+    fill_topic(brokers, out, [])
+    store_again = run_flow(*with_store(store), follow="false", **settings)
+    assert store_again.returncode == 0, store_again.stderr
+    tally.compare(kept + [record for _, record in read_topic(brokers, out)], rows)
+
+
+def test_a_record_that_the_output_topic_finds_too_large(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tally: Tally
+) -> None:
+    """The flow ends in one line; with room for the record, the resume writes all."""
+    rows = made_rows(INSTANCES, 500)
+    out = f"{topic}.out"
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "kafka",
+        "anomalies_topic": out,
+        "follow": "false",
+    }
+    fill_topic(brokers, out, [])
+    for row in rows:
+        row["instance"] += "-" * 200
+    bad: list[tuple[str | None, bytes | None]] = [("x", b"x" * 1500)]
+    fill_topic(
+        brokers,
+        topic,
+        [(row["instance"], json.dumps(row).encode()) for row in rows] + bad,
+    )
+    done = run_flow(*with_store(store), kafka__message_max_bytes=1500, **settings)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert "did not take an anomaly or a refused record" in done.stderr.splitlines()[1]
+    done = run_flow(*with_store(store), **settings)
+    assert done.returncode == 0, done.stderr
+    tally.compare([record for _, record in read_topic(brokers, out)], rows)
+    assert len(read_topic(brokers, f"{topic}.rejected")) == 1
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_a_broker_that_goes_away_and_comes_back(
+    run_flow: Flow,
+    own_broker: PausableBroker | ApacheKafka,
+    topic: str,
+    store: Path,
+    tally: Tally,
+    long: bool,
+    fault: str,
+) -> None:
+    """Killed or stopped while the flow reads and writes; the producer waits meanwhile."""
+    generator = random.Random(fault)
+    brokers = own_broker.address
+    rows = made_rows(INSTANCES, 25_000 if long else 3000)
+    fill_topic(brokers, topic, [])
+    fill_topic(brokers, f"{topic}.out", [])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "kafka",
+        "anomalies_topic": f"{topic}.out",
+    }
+    arguments = with_store(store, "-w", "2")
+    flow = run_flow.start(*arguments, **settings)
+    with Feed(brokers, topic, rows, rate=2000) as feed:
+        for _ in range(20 if long else 2):
+            time.sleep(generator.uniform(1, 4))
+            feed.pause()
+            # The embedded broker keeps what it acknowledged a second ago, no less.
+            time.sleep(1.5)
+            if fault == "kill":
+                own_broker.kill()
+                time.sleep(generator.uniform(0, 2))
+                own_broker.start()
+            else:
+                own_broker.pause()
+                time.sleep(generator.uniform(1, 5))
+                own_broker.resume()
+            tally.counts[f"{fault}s"] += 1
+            if flow.poll() is not None:  # as a supervisor would
+                _, said = flow.communicate()
+                assert "error: " in said
+                tally.counts["restarts of the flow"] += 1
+                flow = run_flow.start(*arguments, **settings)
+            feed.go_on()
+        sent = feed.finish()
+    caught_up = time.monotonic() + 60
+    expected = sum(score > THRESHOLD for score in rivers_scores(sent).values())
+    while len(read_topic(brokers, f"{topic}.out")) < expected and time.monotonic() < caught_up:
+        time.sleep(0.2)
+    flow.terminate()
+    _, said = flow.communicate(timeout=20)
+    tally.compare([record for _, record in read_topic(brokers, f"{topic}.out")], sent)
+    assert flow.returncode == 0, said

@@ -129,15 +129,15 @@ def test_equal_indexes_keep_the_order_of_their_arrival() -> None:
 def test_a_reading_waits_so_long_and_no_longer_whatever_gaps_lie_before_it() -> None:
     counts = Counts()
     order = Order(10, 30.0, counts)
-    for index, now in ((9, 0.0), (5, 1.0), (12, 2.0), (7, 29.0)):
+    for index, now in ((9, 100.0), (5, 101.0), (12, 102.0), (7, 129.0)):
         assert order.add(reading(index), now) == []
-    assert order.due() == 30.0
-    assert order.expire(29.9) == []
-    assert indexes(order.expire(30.0)) == [5, 7, 9]
-    assert order.due() == 32.0
-    assert indexes(order.add(reading(8), 31.0)) == [8]
-    assert indexes(order.add(reading(10), 31.0)) == [10]
-    assert indexes(order.add(reading(11), 31.0)) == [11, 12]
+    assert order.due() == 130.0
+    assert order.expire(129.9) == []
+    assert indexes(order.expire(130.0)) == [5, 7, 9]
+    assert order.due() == 132.0
+    assert indexes(order.add(reading(8), 131.0)) == [8]
+    assert indexes(order.add(reading(10), 131.0)) == [10]
+    assert indexes(order.add(reading(11), 131.0)) == [11, 12]
     assert order.due() is None
     assert (counts.held, counts.given_up, counts.late) == (4, 3, 1)
 

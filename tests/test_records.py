@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow.records import Anomaly, Raw, Reading, Rejected, anomaly_id, decoder, seconds
+from dataflow.records import Anomaly, Raw, Reading, Rejected, anomaly_id, decoder, encode, seconds
 from dataflow.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
@@ -148,6 +148,16 @@ def test_what_is_refused_and_why(value: bytes | None, reason: str, said: str) ->
     assert (None if rejected.raw is None else base64.b64decode(rejected.raw)) == value
 
 
+def test_a_record_too_large_to_keep_is_still_refused_in_words() -> None:
+    rejected = decode(raw(b"x" * 700_001))
+    assert isinstance(rejected, Rejected)
+    assert rejected.raw is None
+    assert "its 700,001 bytes are too many to keep" in rejected.error
+    kept = decode(raw(b"x" * 700_000))
+    assert isinstance(kept, Rejected)
+    assert len(encode(kept)) < 1_000_000
+
+
 @given(st.binary(max_size=200))
 @example(b"\x00")
 def test_no_bytes_make_it_raise(value: bytes) -> None:
@@ -200,7 +210,7 @@ def test_field_names_and_scale_are_settings() -> None:
 
 
 def test_no_scale_means_no_bounds_but_still_finite() -> None:
-    free = decoder(Settings(_env_file=None, scale=None, detector="calibrated"))
+    free = decoder(Settings(_env_file=None, scale=None, detector="zscore"))
     assert isinstance(free(raw(changed(value=-1e12))), Reading)
     assert isinstance(free(raw(changed(value="inf"))), Rejected)
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
 
-from dataflow import kafka, replaying
+from dataflow import kafka, replaying, resending
 from dataflow.producing import key_reader
 from dataflow.records import Source, decoder
 from dataflow.recovery import initialise
@@ -320,6 +320,27 @@ def test_raw_records_are_sent_again_by_reason_once_settings_allow_them(
         ("not-json", "refused again"): 1,
         ("not-an-object", "refused again"): 1,
     }
+
+
+def test_a_replay_that_dies_or_is_overtaken_leaves_nothing(
+    held: Callable[[], Any], brokers: str, topic: str
+) -> None:
+    fill_topic(brokers, topic, [])
+    fill_topic(brokers, f"{topic}.rejected", [])
+    settings = Settings(_env_file=None, brokers=brokers, topic=topic)
+    (item,) = decide([refused(GOOD)])
+    first = resending.Sender(settings)
+    first.send(item)
+    second = resending.Sender(settings)
+    assert resending.read_marks(settings) == {}
+    second.send(item)
+    second.commit()
+    with pytest.raises(Refusal, match="did not take a record"):
+        first.commit()
+    sent, marks = held()
+    assert sent == [("host-0", GOOD)]
+    assert [mark["reason"] for mark in marks] == ["replayed"]
+    assert list(resending.read_marks(settings)) == [item.found.rejected.source]
 
 
 def test_a_file_of_rejected_records_and_the_times(

@@ -33,7 +33,7 @@ def test_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_scale_none_and_partitions_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_SCALE", "none")
-    monkeypatch.setenv("ANOMALY_DETECTOR", "calibrated")
+    monkeypatch.setenv("ANOMALY_DETECTOR", "zscore")
     monkeypatch.setenv("ANOMALY_PARTITIONS", "2, 0,2")
     monkeypatch.setenv("ANOMALY_OUTPUT", "stdout, kafka,found.jsonl")
     settings = load()

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 __all__ = ["NAMES", "NEED_RANGE", "Detector", "Verdict", "make"]
 
-NAMES = ("tutorial",)
+NAMES = ("tutorial", "zscore")
+"""The detectors that `make` makes."""
 
 NEED_RANGE = frozenset({"tutorial"})
 """Detectors whose values must lie in 0 to 1; the others scale for themselves."""
-"""The detectors that `make` makes."""
 
 State = TypeVar("State")
 
@@ -87,4 +87,8 @@ def make(name: str, *, seed: int = 42, interval: float = 300.0) -> Detector[Any]
         from dataflow.detectors.tutorial import Tutorial
 
         return Tutorial(seed=seed)
+    if name == "zscore":
+        from dataflow.detectors.zscore import ZScore
+
+        return ZScore()
     raise ValueError(f"There is no detector {name!r}; there are: {', '.join(NAMES)}.")

@@ -1,0 +1,104 @@
+"""`python -m dataflow demo`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dataflow import kafka, producing, sample, settings
+from dataflow.broker import EmbeddedBroker
+from dataflow.commands import progress
+from dataflow.records import Anomaly
+from dataflow.refusal import Refusal
+
+__all__ = ["demo"]
+
+_anomaly = msgspec.json.Decoder(Anomaly).decode
+
+
+def demo(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the flow.")] = 3,
+    partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions of the topic.")] = 3,
+) -> None:
+    """Show it all: a broker, the sample stream through it, the flow, its anomalies; then end."""
+    out = Console(highlight=False, soft_wrap=True)
+    with tempfile.TemporaryDirectory(prefix="anomaly-demo-") as folder:
+        file, _labels = sample.write(Path(folder))
+        with EmbeddedBroker(Path(folder) / "broker") as broker:
+            # The demo stands by itself: what it needs wins over the user's settings.
+            own = {
+                "ANOMALY_BROKERS": broker.address,
+                "ANOMALY_INPUT": "kafka",
+                "ANOMALY_TOPIC": "ec2_metrics",
+                "ANOMALY_FOLLOW": "false",
+                "ANOMALY_OUTPUT": "stdout",
+            }
+            os.environ.update(own)
+            options = settings.load()
+            kafka.create_topics(options, [options.topic, options.rejected_topic], partitions)
+            out.print(f"broker    {broker.address} (embedded, for this demo)")
+            records = producing.count_records(file)
+            with progress.bar("loading", records) as advance:
+                producing.send(options, producing.keyed_records(file, options), None, advance)
+            out.print(
+                f"loaded    {records:,} readings into {options.topic}, {partitions} partitions"
+            )
+            out.print(
+                f"flow      python -m bytewax.run dataflow.flow -w {workers}, "
+                f"detector {options.detector}\n"
+            )
+            started = time.monotonic()
+            found: Counter[str] = Counter()
+            for anomaly in _run_flow(workers):
+                found[anomaly.instance] += 1
+                out.print(_line(anomaly))
+            took = time.monotonic() - started
+    _summary(out, found, records, took)
+
+
+def _run_flow(workers: int) -> Iterator[Anomaly]:
+    command = [sys.executable, "-m", "bytewax.run", "dataflow.flow", "-w", str(workers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as flow:
+        try:
+            assert flow.stdout is not None
+            for line in flow.stdout:
+                yield _anomaly(line)
+        except BaseException:
+            flow.kill()
+            raise
+    if flow.returncode:
+        raise Refusal(f"the flow ended with status {flow.returncode}; what it said stands above.")
+
+
+def _line(anomaly: Anomaly) -> str:
+    cpu = f"CPU {100 * anomaly.value:5.1f}%"
+    if anomaly.lower is not None and anomaly.upper is not None:
+        cpu += f", expected {100 * anomaly.lower:.1f} to {100 * anomaly.upper:.1f}%"
+    return f"{anomaly.timestamp}  {anomaly.instance}  score {anomaly.score:.3f}  {cpu}"
+
+
+def _summary(out: Console, found: Counter[str], records: int, took: float) -> None:
+    table = Table("instance", "anomalies", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for instance in sorted(found):
+        table.add_row(instance, str(found[instance]))
+    table.add_row("all", str(found.total()))
+    out.print()
+    out.print(table)
+    out.print(
+        f"\n{records:,} records in {took:.1f} s ({records / took:,.0f} a second, start included)."
+        "\nNext: your own topic with ANOMALY_BROKERS and ANOMALY_TOPIC, and"
+        "\n`python -m dataflow --help`; the README says how it works."
+    )

@@ -1,0 +1,129 @@
+"""The rolling z-score: how many standard deviations a reading is from the day before it.
+
+The baseline that a detector has to beat. It knows no hour and no week, and an anomaly that lasts
+raises the deviation by which it is judged.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from array import array
+from dataclasses import dataclass
+
+from dataflow.detectors import Verdict
+
+__all__ = ["Window", "ZScore"]
+
+_VERSION = b"zscore\x01"
+_HEAD = struct.Struct("<IIdd")
+_SIGMAS = 3.0
+# Where nothing has varied yet, a deviation of a thousandth of the level is one of note.
+_FLOOR = 1e-3
+
+
+class Window:
+    """The last readings of one instance, their mean and the sum of squares about it."""
+
+    __slots__ = ("mean", "next", "squares", "values")
+
+    def __init__(self, values: array[float], next_: int, mean: float, squares: float) -> None:
+        self.values = values
+        self.next = next_
+        self.mean = mean
+        self.squares = squares
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """Scores z / (z + 3), where z is a reading's distance from the mean in standard deviations.
+
+    Mean and deviation are those of the `window` readings before it (one day of CloudWatch); the
+    first `start` readings of an instance score 0. Half a score is three deviations, and the
+    threshold. The band is mean and three deviations.
+
+    >>> detector = ZScore()
+    >>> state = None
+    >>> for value in [0.2, 0.4] * 20:
+    ...     state, verdict = detector.update(state, value, None)
+    >>> [round(number, 3) for number in verdict]
+    [0.255, 0.297, -0.002, 0.597]
+    >>> round(detector.score(state, 1.0, None).score, 3)  # seven deviations
+    0.7
+    """
+
+    window: int = 288
+    start: int = 30
+
+    @property
+    def name(self) -> str:
+        """What `ANOMALY_DETECTOR` calls it."""
+        return "zscore"
+
+    @property
+    def threshold(self) -> float:
+        """Three standard deviations."""
+        return 0.5
+
+    def score(self, state: Window | None, value: float, time: float | None) -> Verdict:
+        """Score a reading against a state, leaving the state as it is."""
+        if not math.isfinite(value):
+            raise ValueError(f"A reading must be a finite number, not {value}.")
+        if state is None or len(state.values) < self.start:
+            return Verdict(0.0)
+        if not math.isfinite(state.squares):  # readings beyond 1e150
+            return Verdict(0.0)
+        mean = state.mean
+        deviation = math.sqrt(state.squares / len(state.values))
+        deviation = max(deviation, _FLOOR * abs(mean), 1e-12)
+        z = abs(value - mean) / deviation
+        reach = _SIGMAS * deviation
+        # z / (z + 3), in the form that infinity does not turn into NaN.
+        return Verdict(1 - _SIGMAS / (z + _SIGMAS), mean, mean - reach, mean + reach)
+
+    def update(
+        self, state: Window | None, value: float, time: float | None
+    ) -> tuple[Window, Verdict]:
+        """Score a reading, then learn it."""
+        verdict = self.score(state, value, time)
+        if state is None:
+            state = Window(array("d"), 0, 0.0, 0.0)
+        values = state.values
+        if len(values) < self.window:
+            values.append(value)
+            step = value - state.mean
+            state.mean += step / len(values)
+            state.squares += step * (value - state.mean)
+            return state, verdict
+        old = values[state.next]
+        values[state.next] = value
+        state.next = (state.next + 1) % self.window
+        before, mean = state.squares, state.mean
+        state.mean = mean + (value - old) / self.window
+        state.squares += (value - old) * (value - state.mean + old - mean)
+        # Rounding adds up, and a giant that leaves takes the digits of the rest along.
+        if state.next == 0 or state.squares < 1e-6 * before:
+            state.mean = sum(values) / self.window
+            state.squares = sum((v - state.mean) * (v - state.mean) for v in values)
+        return state, verdict
+
+    def dump(self, state: Window) -> bytes:
+        """Return the state as bytes that name their version."""
+        head = _HEAD.pack(self.window, state.next, state.mean, state.squares)
+        body = head + struct.pack(f"<{len(state.values)}d", *state.values)
+        return _VERSION + zlib.crc32(body).to_bytes(4) + body
+
+    def load(self, data: bytes) -> Window:
+        """Read `dump`'s bytes; ValueError if they are another detector's or damaged."""
+        start = len(_VERSION) + 4
+        body = data[start:]
+        if not data.startswith(_VERSION) or len(body) < _HEAD.size:
+            raise ValueError("These bytes are no state of this version of the z-score.")
+        if zlib.crc32(body).to_bytes(4) != data[len(_VERSION) : start]:
+            raise ValueError("A z-score's state with a wrong checksum: its bytes were damaged.")
+        window, next_, mean, squares = _HEAD.unpack_from(body)
+        if window != self.window:
+            raise ValueError(f"A z-score's state over {window} readings, not {self.window}.")
+        values = array("d", struct.unpack(f"<{(len(body) - _HEAD.size) // 8}d", body[_HEAD.size :]))
+        return Window(values, next_, mean, squares)

@@ -1,0 +1,247 @@
+"""Apache Kafka itself, for tests: one node that is both broker and controller, on 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kafka_jars import program
+
+from dataflow import kafka
+from dataflow.refusal import Refusal
+from dataflow.settings import Settings
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+
+# Of one node there can be one replica only; one partition and a short session start sooner.
+SERVER = """\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=\
+PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
+log.cleaner.dedupe.buffer.size=2097152
+"""
+
+
+class ApacheKafka:
+    """A broker in a folder, for the length of a `with`; it may be ended and started again.
+
+    `secure` adds TLS at `tls_address` and TLS with a password at `sasl_address`: SCRAM-SHA-512 or
+    PLAIN, for `user` and `password`. `ca_file` is what a client must trust.
+    """
+
+    user = "reader"
+    password = "the-readers-password"
+
+    def __init__(self, folder: Path, *, jars: Path, secure: bool = False) -> None:
+        self.folder = folder
+        self.jars = jars
+        self.secure = secure
+        listeners = ["PLAINTEXT", "CONTROLLER", *(["SSL", "SASL_SSL"] if secure else [])]
+        self.ports = dict(zip(listeners, _free_ports(len(listeners)), strict=True))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.ports['PLAINTEXT']}"
+
+    @property
+    def tls_address(self) -> str:
+        return f"127.0.0.1:{self.ports['SSL']}"
+
+    @property
+    def sasl_address(self) -> str:
+        return f"127.0.0.1:{self.ports['SASL_SSL']}"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.folder / "ca.pem"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "kafka.log"
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start the broker on what the folder holds, and wait until it answers."""
+        if not (self.folder / "data").exists():
+            self._prepare()
+        # The kernel ends the broker should the tests be killed, which end it otherwise.
+        guard = shutil.which("setpriv")
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *([guard, "--pdeathsig", "KILL"] if guard else []),
+                    *self._java("kafka.Kafka"),
+                    str(self.folder / "server.properties"),
+                ],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._await_answer()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """End the broker as an operator would."""
+        process = self._running()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the broker as a crash would."""
+        process = self._running()
+        process.kill()
+        process.wait()
+
+    def pause(self) -> None:
+        """Let the broker hang, its connections open."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the broker go on."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the broker was not started")
+        return self._process
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        settings = Settings(_env_file=None, brokers=self.address)
+        while True:
+            if self._running().poll() is not None:
+                raise RuntimeError(f"Apache Kafka ended at once; {self.log} ends:\n{self._tail()}")
+            try:
+                # It listens before it answers, and librdkafka waits ever longer between tries.
+                if listening(self.ports["PLAINTEXT"]):
+                    kafka.metadata(settings)
+                    return
+            except Refusal:
+                pass
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Apache Kafka does not answer; {self.log}:\n{self._tail()}")
+            time.sleep(0.05)
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+
+    def _java(self, main: str) -> list[str]:
+        return [
+            *(program("java"), "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            *("-cp", f"{self.jars}/*", main),
+        ]
+
+    def _prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = SERVER
+        users = []
+        if self.secure:
+            keys = self.folder / "keys.p12"
+            make_certificate(keys, self.ca_file, self.password)
+            module = "org.apache.kafka.common.security"
+            config += (
+                f"ssl.keystore.type=PKCS12\nssl.keystore.location={keys}\n"
+                f"ssl.keystore.password={self.password}\n"
+                "sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN\n"
+                "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
+                f"{module}.scram.ScramLoginModule required;\n"
+                "listener.name.sasl_ssl.plain.sasl.jaas.config="
+                f"{module}.plain.PlainLoginModule required "
+                f'user_{self.user}="{self.password}";\n'
+            )
+            users = ["--add-scram", f"SCRAM-SHA-512=[name={self.user},password={self.password}]"]
+        config += "listeners=" + ",".join(
+            f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()
+        )
+        config += f"\ncontroller.quorum.bootstrap.servers=127.0.0.1:{self.ports['CONTROLLER']}"
+        config += f"\nlog.dirs={self.folder / 'data'}\n"
+        path = self.folder / "server.properties"
+        path.write_text(config)
+        _run(
+            *self._java("kafka.tools.StorageTool"),
+            *("format", "--standalone", "--config", str(path)),
+            *("--cluster-id", "dGVzdHMtb2Yta2Fma2EtNA", *users),
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._running().poll() is None:
+            # A paused broker would not hear of its end.
+            self.resume()
+            self.stop()
+
+
+def make_certificate(keys: Path, ca_file: Path, password: str) -> None:
+    """Make a key with a certificate for 127.0.0.1 that it signed itself, good for a day."""
+    store = ["-keystore", str(keys), "-storetype", "PKCS12", "-storepass", password]
+    keytool = program("keytool")
+    _run(
+        *(keytool, "-genkeypair", *store, "-alias", "broker", "-keyalg", "EC", "-validity", "1"),
+        *("-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-ext", "bc:c=ca:true"),
+    )
+    _run(keytool, "-exportcert", *store, "-alias", "broker", "-rfc", "-file", str(ca_file))
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{Path(command[0]).name} failed:\n{done.stdout}{done.stderr}")
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        servers = [held.enter_context(socket.socket()) for _ in range(count)]
+        for server in servers:
+            server.bind(("127.0.0.1", 0))
+        return [server.getsockname()[1] for server in servers]
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(0.2)
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,238 @@
+"""What the flow relies on in a broker, shown on the embedded one and on Apache Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from conftest import PausableBroker
+from kafka_server import ApacheKafka, make_certificate
+
+from dataflow import kafka
+from dataflow.refusal import Refusal
+from dataflow.settings import Settings
+
+OwnBroker = PausableBroker | ApacheKafka
+
+
+def settings(brokers: str, **librdkafka: str) -> Settings:
+    return Settings(_env_file=None, brokers=brokers, kafka=librdkafka)
+
+
+def write(brokers: str, topic: str, numbers: range, **librdkafka: str) -> None:
+    """Write each number, keyed by one of five keys."""
+    producer = kafka.producer(settings(brokers, **librdkafka))
+    for number in numbers:
+        producer.produce(topic, str(number).encode(), f"key-{number % 5}")
+    assert producer.flush(20) == 0
+
+
+def read(brokers: str, topic: str, **librdkafka: str) -> dict[str, list[int]]:
+    """What the topic holds: each key's numbers, in order."""
+    found: dict[str, list[int]] = {}
+    places: dict[str, set[int | None]] = {}
+    for message in kafka.read_from(settings(brokers, **librdkafka), topic, {}):
+        key = (message.key() or b"").decode()
+        found.setdefault(key, []).append(int(message.value() or b""))
+        places.setdefault(key, set()).add(message.partition())
+    assert all(len(partitions) == 1 for partitions in places.values())
+    return found
+
+
+def keyed(numbers: range) -> dict[str, list[int]]:
+    return {f"key-{first}": [it for it in numbers if it % 5 == first] for first in range(5)}
+
+
+def wait_until_kept(broker: OwnBroker) -> None:
+    """Wait until what the broker acknowledged outlives a kill of it."""
+    if isinstance(broker, PausableBroker):
+        time.sleep(1.5)
+
+
+@pytest.mark.kafka
+def test_keyed_records_come_back_in_order(brokers: str, topic: str) -> None:
+    assert kafka.create_topics(settings(brokers), [topic], 3) == [topic]
+    assert kafka.create_topics(settings(brokers), [topic], 3) == []
+    write(brokers, topic, range(1000))
+    assert read(brokers, topic) == keyed(range(1000))
+    assert sum(kafka.end_offsets(settings(brokers), topic).values()) == 1000
+
+
+@pytest.mark.kafka
+def test_keys_lie_where_the_java_clients_put_them(brokers: str, topic: str) -> None:
+    kafka.create_topics(settings(brokers), [topic], 3)
+    write(brokers, topic, range(5))
+    places = {it.key(): it.partition() for it in kafka.read_from(settings(brokers), topic, {})}
+    # Utils.toPositive(Utils.murmur2(key)) % 3, as Kafka's own Java says.
+    assert places == {b"key-0": 1, b"key-1": 0, b"key-2": 2, b"key-3": 2, b"key-4": 0}
+
+
+@pytest.mark.kafka
+def test_a_missing_topic_is_not_made(brokers: str, topic: str) -> None:
+    producer = kafka.producer(settings(brokers, message_timeout_ms="1000"))
+    errors: list[KafkaError | None] = []
+    producer.produce(topic, b"1", on_delivery=lambda error, _: errors.append(error))
+    producer.flush(20)
+    assert len(errors) == 1
+    assert errors[0] is not None
+    assert topic not in kafka.metadata(settings(brokers)).topics
+
+
+@pytest.mark.kafka
+def test_offsets_that_are_not_there_are_an_error(brokers: str, topic: str) -> None:
+    kafka.create_topics(settings(brokers), [topic], 1)
+    write(brokers, topic, range(10))
+    consumer = kafka.consumer(settings(brokers))
+    try:
+        consumer.assign([TopicPartition(topic, 0, 11)])
+        (message,) = consumer.consume(1, 20)
+        error = message.error()
+        assert error is not None
+        assert error.code() == KafkaError._AUTO_OFFSET_RESET
+    finally:
+        consumer.close()
+
+
+@pytest.mark.kafka
+def test_the_second_producer_of_a_transactional_id_fences_the_first(
+    brokers: str, topic: str
+) -> None:
+    kafka.create_topics(settings(brokers), [topic], 1)
+    own = settings(brokers, transactional_id=topic)
+    first = kafka.producer(own)
+    first.init_transactions(20)
+    first.begin_transaction()
+    first.produce(topic, b"1", "key-1")
+    assert first.flush(20) == 0
+    second = kafka.producer(own)
+    second.init_transactions(20)
+    with pytest.raises(KafkaException) as fenced:
+        first.commit_transaction(20)
+    assert fenced.value.args[0].code() == KafkaError._FENCED
+    second.begin_transaction()
+    second.produce(topic, b"2", "key-2")
+    second.commit_transaction(20)
+    second.begin_transaction()
+    second.produce(topic, b"3", "key-3")
+    assert second.flush(20) == 0
+    second.abort_transaction(20)
+    assert read(brokers, topic) == {"key-2": [2]}
+
+
+@pytest.mark.kafka
+def test_what_was_acknowledged_outlives_the_broker(
+    own_broker: OwnBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = own_broker.address
+    kafka.create_topics(settings(address), [topic], 3)
+    for count, end in ((500, own_broker.stop), (1000, own_broker.kill)):
+        write(address, topic, range(count - 500, count))
+        wait_until_kept(own_broker)
+        end()
+        with monkeypatch.context() as patch:
+            patch.setattr(kafka, "TIMEOUT", 0.5)
+            with pytest.raises(Refusal, match="no answer from the broker"):
+                kafka.metadata(settings(address))
+        own_broker.start()
+        assert own_broker.address == address
+        assert read(address, topic) == keyed(range(count))
+
+
+@pytest.mark.kafka
+def test_a_broker_that_hangs_goes_on_where_it_was(own_broker: OwnBroker, topic: str) -> None:
+    address = own_broker.address
+    kafka.create_topics(settings(address), [topic], 3)
+    producer = kafka.producer(settings(address))
+    producer.produce(topic, b"0", "key-0")
+    assert producer.flush(20) == 0
+    own_broker.pause()
+    for number in range(1, 100):
+        producer.produce(topic, str(number).encode(), f"key-{number % 5}")
+    assert producer.flush(2) == 99
+    own_broker.resume()
+    assert producer.flush(20) == 0
+    assert read(address, topic) == keyed(range(100))
+
+
+def secured(broker: ApacheKafka, **changed: str) -> dict[str, str]:
+    """What a client of the listener with passwords needs."""
+    return {
+        "security_protocol": "SASL_SSL",
+        "ssl_ca_location": str(broker.ca_file),
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_username": broker.user,
+        "sasl_password": broker.password,
+        **changed,
+    }
+
+
+def test_tls(apache_kafka: ApacheKafka, topic: str) -> None:
+    client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
+    kafka.create_topics(settings(apache_kafka.tls_address, **client), [topic], 3)
+    write(apache_kafka.tls_address, topic, range(100), **client)
+    assert read(apache_kafka.tls_address, topic, **client) == keyed(range(100))
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
+def test_tls_and_a_password(apache_kafka: ApacheKafka, topic: str, mechanism: str) -> None:
+    client = secured(apache_kafka, sasl_mechanism=mechanism)
+    kafka.create_topics(settings(apache_kafka.sasl_address, **client), [topic], 3)
+    write(apache_kafka.sasl_address, topic, range(100), **client)
+    assert read(apache_kafka.sasl_address, topic, **client) == keyed(range(100))
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Ask with these settings, and hear one line that has no password in it."""
+    # librdkafka tries again until the time is over, whatever the broker says.
+    monkeypatch.setattr(kafka, "TIMEOUT", 2.0)
+
+    def ask(brokers: str, client: dict[str, str], said: str) -> None:
+        with pytest.raises(Refusal) as refusal:
+            kafka.metadata(settings(brokers, **client))
+        sentence = str(refusal.value)
+        assert "\n" not in sentence
+        assert f"no answer from the broker {brokers} " in sentence
+        assert said in sentence
+        assert client.get("sasl_password", "no password") not in sentence
+
+    return ask
+
+
+Refused = Callable[[str, dict[str, str], str], None]
+
+
+def test_a_wrong_certificate_authority(
+    apache_kafka: ApacheKafka, refused: Refused, tmp_path: Path
+) -> None:
+    make_certificate(tmp_path / "keys.p12", tmp_path / "other.pem", "the-keys-password")
+    client = {"security_protocol": "SSL", "ssl_ca_location": str(tmp_path / "other.pem")}
+    refused(apache_kafka.tls_address, client, "certificate verify failed")
+    refused(
+        apache_kafka.sasl_address,
+        secured(apache_kafka, ssl_ca_location=str(tmp_path / "other.pem")),
+        "certificate verify failed",
+    )
+
+
+def test_plaintext_against_tls(apache_kafka: ApacheKafka, refused: Refused) -> None:
+    refused(apache_kafka.tls_address, {}, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
+
+
+def test_tls_against_plaintext(apache_kafka: ApacheKafka, refused: Refused) -> None:
+    client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
+    refused(apache_kafka.address, client, "SSL")
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
+def test_a_wrong_password(apache_kafka: ApacheKafka, refused: Refused, mechanism: str) -> None:
+    client = secured(apache_kafka, sasl_mechanism=mechanism, sasl_password="not-the-password")
+    refused(apache_kafka.sasl_address, client, "uthentication")
+
+
+def test_no_password(apache_kafka: ApacheKafka, refused: Refused) -> None:
+    client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
+    refused(apache_kafka.sasl_address, client, "ANOMALY_KAFKA__SECURITY_PROTOCOL")

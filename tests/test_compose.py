@@ -1,0 +1,318 @@
+"""`docker-compose.yml`: what it says is held against the package that it runs.
+
+There may be no container engine here. The file is read, and the commands in it are run as they
+stand, against the embedded broker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from bytewax.run import _parse_args
+from conftest import REPOSITORY, environment, read_topic
+
+from dataflow import settings
+from dataflow.broker import EmbeddedBroker
+from dataflow.cli import COMMANDS, _app
+from dataflow.settings import PREFIX, Settings
+
+COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
+COMPOSE = yaml.safe_load(COMPOSE_FILE.read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = [name for name, service in SERVICES.items() if service["image"] == "ec2-anomaly-dataflow"]
+THEIRS = [name for name in SERVICES if name not in OURS]
+STORE = "/recovery"
+
+FIXED = {"brokers", "output"}
+"""Settings that the file decides."""
+
+LEFT_OUT = {"input", "follow", "partitions", "kafka"}
+"""Settings of a flow that reads something else, ends, shares its work or needs a password."""
+
+
+def commands(service: str) -> list[list[str]]:
+    """The programs that a service runs, one after the other."""
+    command = SERVICES[service]["command"]
+    if command[:2] == ["sh", "-c"]:
+        return [shlex.split(part.strip().removeprefix("exec ")) for part in command[2].split("&&")]
+    return [command]
+
+
+def dataflow_options(service: str, command: str) -> dict[str, Any]:
+    """What `python -m dataflow COMMAND` makes of its words in a service; refuses what it does."""
+    for words in commands(service):
+        if words[:4] == ["python", "-m", "dataflow", command]:
+            parser = typer.main.get_command(_app(COMMANDS)).commands[command]  # type: ignore
+            return dict(parser.make_context(command, words[4:]).params)
+    raise AssertionError(f"{service} does not run {command}")
+
+
+def flow_options(words: list[str]) -> Namespace:
+    """What `python -m bytewax.run` makes of its words."""
+    assert words[:3] == ["python", "-m", "bytewax.run"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, "argv", words[2:])
+        options: Namespace = _parse_args()
+    return options
+
+
+def given(service: str) -> dict[str, str]:
+    """The variables that a service always has."""
+    return {name: v for name, v in SERVICES[service]["environment"].items() if v is not None}
+
+
+def seconds(duration: str) -> int:
+    assert re.fullmatch(r"\d+s", duration)
+    return int(duration[:-1])
+
+
+# Images and ports
+
+
+@pytest.mark.parametrize("service", THEIRS)
+def test_images_of_others_are_pinned(service: str) -> None:
+    assert re.fullmatch(r"[a-z./-]+:v\d+\.\d+\.\d+", SERVICES[service]["image"])
+
+
+def test_one_service_builds_the_image_and_comes_before_the_others() -> None:
+    assert [name for name in OURS if "build" in SERVICES[name]] == ["topics"]
+    assert SERVICES["topics"]["build"] == "."
+    for name in OURS:
+        assert SERVICES[name]["pull_policy"] == "never"
+        assert name == "topics" or "topics" in SERVICES[name]["depends_on"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_ports_are_open_to_this_machine_only(service: str) -> None:
+    for port in SERVICES[service].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+
+
+def test_listeners_are_where_clients_look() -> None:
+    listens, advertises = (
+        dict(
+            address.split("://")
+            for word in SERVICES["redpanda"]["command"]
+            if word.startswith(option)
+            for address in word.removeprefix(option).split(",")
+        )
+        for option in ("--kafka-addr=", "--advertise-kafka-addr=")
+    )
+    port = {name: address.rpartition(":")[2] for name, address in listens.items()}
+    assert advertises == {
+        "internal": f"redpanda:{port['internal']}",
+        "external": f"localhost:{port['external']}",
+    }
+    # What runs on the host finds the broker without any setting.
+    assert advertises["external"] == Settings(_env_file=None).brokers
+    assert SERVICES["redpanda"]["ports"] == [f"127.0.0.1:{port['external']}:{port['external']}"]
+    assert SERVICES["console"]["environment"] == {"KAFKA_BROKERS": advertises["internal"]}
+    for name in OURS:
+        assert given(name)[f"{PREFIX}BROKERS"] == advertises["internal"]
+
+
+# Order, volumes, end
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_waits_are_for_something_that_happens(service: str) -> None:
+    for name, wait in SERVICES[service].get("depends_on", {}).items():
+        needed = SERVICES[name]
+        if wait["condition"] == "service_healthy":
+            assert needed["healthcheck"]["test"][0] == "CMD"
+        else:
+            assert wait["condition"] == "service_completed_successfully"
+            assert "restart" not in needed
+
+
+def test_everything_waits_for_the_broker_and_the_flow_for_its_topics() -> None:
+    def before(service: str) -> set[str]:
+        direct = set(SERVICES[service].get("depends_on", {}))
+        return direct.union(*(before(name) for name in direct))
+
+    assert all("redpanda" in before(name) for name in SERVICES if name != "redpanda")
+    assert "topics" in before("flow")
+    # `docker compose up flow` is the flow on one's own readings.
+    assert "load" not in before("flow")
+
+
+def test_named_volumes_are_declared_and_used() -> None:
+    used = [v.split(":") for service in SERVICES.values() for v in service.get("volumes", [])]
+    assert sorted(name for name, _ in used) == sorted(COMPOSE["volumes"])
+    assert dict(used)["redpanda"] == "/var/lib/redpanda/data"
+    assert dict(used)["recovery"] == STORE
+
+
+def test_the_flow_is_stopped_by_a_signal_that_it_heeds_and_has_time() -> None:
+    flow = SERVICES["flow"]
+    assert flow["stop_signal"] == "SIGINT"
+    words = commands("flow")[-1]
+    assert seconds(flow["stop_grace_period"]) >= 2 * flow_options(words).snapshot_interval.seconds
+    assert flow["restart"] == "unless-stopped"
+
+
+# Commands
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_command_is_one_that_exists(service: str) -> None:
+    for words in commands(service):
+        if words[2] == "dataflow":
+            assert dataflow_options(service, words[3])
+        else:
+            assert flow_options(words).import_str == "dataflow.flow"
+
+
+def test_partitions_files_and_workers_are_as_many() -> None:
+    flow = flow_options(commands("flow")[-1])
+    partitions = dataflow_options("topics", "topics")["partitions"]
+    assert dataflow_options("flow", "recovery")["partitions"] == partitions
+    assert flow.workers_per_process == partitions
+
+
+def test_the_store_is_made_where_the_flow_looks() -> None:
+    flow = flow_options(commands("flow")[-1])
+    assert dataflow_options("flow", "recovery")["folder"] == Path(STORE)
+    assert flow.recovery_directory == Path(STORE)
+    assert (flow.snapshot_interval.seconds, flow.backup_interval.seconds) == (10, 0)
+
+
+def test_the_sample_is_loaded_once() -> None:
+    options = dataflow_options("load", "produce")
+    assert options["if_empty"] is True
+    assert options["file"].parent == Path("data")
+    assert (REPOSITORY / options["file"]).is_file()
+
+
+# Settings
+
+
+def test_our_services_have_the_same_settings() -> None:
+    first, *others = (SERVICES[name]["environment"] for name in OURS)
+    assert all(other == first for other in others)
+
+
+def test_every_setting_is_fixed_passed_on_or_left_out() -> None:
+    names = {name.removeprefix(PREFIX).lower() for name in SERVICES["flow"]["environment"]}
+    assert names == Settings.model_fields.keys() - LEFT_OUT
+    assert {name.removeprefix(PREFIX).lower() for name in given("flow")} == FIXED
+
+
+def test_what_the_file_fixes_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in given("flow").items():
+        monkeypatch.setenv(name, value)
+    assert settings.load().outputs == ("kafka", "stdout")
+
+
+@pytest.fixture(scope="module")
+def compose() -> list[str]:
+    """The words that start Docker Compose, which does without an engine for what we ask."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        try:
+            if subprocess.run([*words, "version"], capture_output=True, check=False).returncode:
+                continue
+        except OSError:
+            continue
+        return words
+    pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+
+
+def configured(compose: list[str], folder: Path, **given: object) -> dict[str, Any]:
+    """What Docker Compose makes of the file with these settings in the environment."""
+    (folder / "empty.env").touch()
+    done = subprocess.run(
+        [*compose, "--env-file", folder / "empty.env", "-f", COMPOSE_FILE, "config"],
+        env=environment(**given),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return dict(yaml.safe_load(done.stdout)["services"])
+
+
+def test_docker_compose_takes_the_file(compose: list[str], tmp_path: Path) -> None:
+    assert configured(compose, tmp_path).keys() == SERVICES.keys()
+
+
+def test_settings_are_passed_on_only_if_they_are_set(compose: list[str], tmp_path: Path) -> None:
+    unset = configured(compose, tmp_path)["flow"]["environment"]
+    assert {name: value for name, value in unset.items() if value is not None} == given("flow")
+    services = configured(compose, tmp_path, detector="half-space", brokers="elsewhere:9092")
+    for name in OURS:
+        environment_there = services[name]["environment"]
+        assert environment_there[f"{PREFIX}DETECTOR"] == "half-space"
+        assert environment_there[f"{PREFIX}BROKERS"] == given("flow")[f"{PREFIX}BROKERS"]
+
+
+# All of it, but for the containers
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder like the image's."""
+    (tmp_path / "data").symlink_to(REPOSITORY / "data")
+    return tmp_path
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[str]:
+    """The file's topics have the names that every flow's have: they need a broker of their own."""
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        yield broker.address
+
+
+def test_the_commands_work_one_after_the_other(own_broker: str, folder: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    there = {**os.environ, **given("flow"), f"{PREFIX}BROKERS": own_broker, "PATH": path}
+
+    def run(service: str) -> str:
+        return subprocess.run(
+            SERVICES[service]["command"],
+            cwd=folder,
+            env=there,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert [line.split()[:2] for line in run("topics").splitlines()] == [
+        ["created", name] for name in ("ec2_metrics", "anomalies", "ec2_metrics.rejected")
+    ]
+    assert run("load").startswith("wrote ")
+    assert run("load").endswith("already: nothing written\n")
+
+    *shell, script = SERVICES["flow"]["command"]
+    script = script.replace(STORE, str(folder / "store"))
+    with subprocess.Popen(
+        [*shell, script],
+        cwd=folder,
+        env=there,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as flow:
+        try:
+            assert flow.stdout is not None
+            assert flow.stdout.readline().startswith("made a recovery store of 3 files")
+            anomaly = json.loads(flow.stdout.readline())
+            flow.send_signal(signal.SIGINT)
+            flow.communicate(timeout=seconds(SERVICES["flow"]["stop_grace_period"]))
+        finally:
+            if flow.poll() is None:  # a shell that kept the signal to itself, and its child
+                os.killpg(flow.pid, signal.SIGKILL)
+    assert flow.returncode == 0
+    assert anomaly in [record for _, record in read_topic(own_broker, "anomalies")]

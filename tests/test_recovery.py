@@ -1,0 +1,261 @@
+"""The recovery store: what is refused before anything is touched, each in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Flow, fill_topic, read_json_lines
+from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
+from test_refusals import refused
+
+from dataflow import kafka
+from dataflow.recovery import initialise
+from dataflow.settings import Settings
+
+
+def with_store(store: Path) -> list[str]:
+    return ["-r", str(store), "-s", "1", "-b", "0"]
+
+
+@pytest.fixture
+def used(tmp_path: Path, run_flow: Flow) -> tuple[Path, dict[str, object]]:
+    """A store that has seen a finished run, and the settings of that run."""
+    write_csv(tmp_path / "metrics.csv", made_rows(2, 200))
+    store = tmp_path / "store"
+    initialise(store, 2)
+    settings: dict[str, object] = {
+        "input": "metrics.csv",
+        "detector": "tutorial",
+        "output": "found.jsonl",
+    }
+    done = run_flow(*with_store(store), **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    return store, settings
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.iterdir()}
+
+
+def refused_untouched(run_flow: Flow, store: Path, settings: dict[str, object], *said: str) -> None:
+    before = contents(store)
+    refused(run_flow(*with_store(store), **settings), str(store), *said)
+    assert contents(store) == before
+
+
+def test_missing_and_empty_stores(run_flow: Flow, tmp_path: Path) -> None:
+    write_csv(tmp_path / "metrics.csv", made_rows(1, 20))
+    store = tmp_path / "store"
+    said = ("no recovery store", f"python -m dataflow recovery {store}")
+    refused(run_flow(*with_store(store), input="metrics.csv"), *said)
+    assert not store.exists()
+    store.mkdir()
+    refused(run_flow(*with_store(store), input="metrics.csv"), *said)
+    assert list(store.iterdir()) == []
+
+
+def test_the_command_makes_a_store_once(
+    run_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = run_command("recovery", "store", "--partitions", "2")
+    assert done.returncode == 0
+    assert "made a recovery store of 2 files" in done.stdout
+    before = contents(tmp_path / "store")
+    assert sorted(before) == ["part-0.sqlite3", "part-1.sqlite3"]
+    done = run_command("recovery", "store", "--partitions", "5")
+    assert done.returncode == 0
+    assert "already" in done.stdout
+    assert contents(tmp_path / "store") == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").touch()
+    done = run_command("recovery", "other")
+    assert done.returncode == 1
+    assert "not empty" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("seed", 7, "ANOMALY_SEED=42, and now it is 7"),
+        ("interval", 60, "ANOMALY_INTERVAL=300.0, and now it is 60.0"),
+        ("value_field", "index", "ANOMALY_VALUE_FIELD=value, and now it is index"),
+        ("scale", 200, "ANOMALY_SCALE=100.0, and now it is 200.0"),
+        ("input", "other.csv", "ANOMALY_INPUT="),
+    ],
+)
+def test_changed_settings(
+    run_flow: Flow,
+    tmp_path: Path,
+    used: tuple[Path, dict[str, object]],
+    setting: str,
+    value: object,
+    said: str,
+) -> None:
+    store, settings = used
+    write_csv(tmp_path / "other.csv", made_rows(1, 20))
+    refused_untouched(run_flow, store, {**settings, setting: value}, said)
+
+
+def test_what_does_not_decide_the_state_may_change(
+    run_flow: Flow, used: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    store, settings = used
+    done = run_flow(*with_store(store), **{**settings, "threshold": 0.9, "output": "more.jsonl"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "more.jsonl").read_bytes() == b""  # the input had ended before
+
+
+def test_another_programs_store(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
+    store, settings = used
+    (store / "dataflow.json").unlink()
+    refused_untouched(run_flow, store, settings, "another program's")
+
+
+def test_a_store_of_another_format(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
+    store, settings = used
+    owner = json.loads((store / "dataflow.json").read_text())
+    (store / "dataflow.json").write_text(json.dumps({**owner, "version": 99}))
+    refused_untouched(run_flow, store, settings, "format 99")
+
+
+@pytest.mark.parametrize("name", ["dataflow.json", "part-1.sqlite3"])
+def test_a_damaged_store(run_flow: Flow, used: tuple[Path, dict[str, object]], name: str) -> None:
+    store, settings = used
+    path = store / name
+    data = bytearray(path.read_bytes())
+    data[: len(data) // 2] = b"\xa5" * (len(data) // 2)
+    path.write_bytes(data)
+    refused_untouched(run_flow, store, settings, "damaged", name)
+
+
+def test_an_incomplete_store(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
+    store, settings = used
+    (store / "part-0.sqlite3").unlink()
+    refused_untouched(run_flow, store, settings, "incomplete", "1 of 2")
+
+
+def test_files_of_different_times(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> None:
+    """Part of the store is put back from an old copy."""
+    rows = made_rows(2, 50)
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    initialise(store, 2)
+    settings: dict[str, object] = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "found.jsonl",
+        "follow": "false",
+    }
+    for number in range(8):
+        fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+        assert run_flow(*with_store(store), **settings).returncode == 0
+        if number == 0:
+            shutil.copytree(store, copy)
+    for part in ("part-0.sqlite3", "part-1.sqlite3"):
+        newer = (store / part).read_bytes()
+        shutil.copy(copy / part, store / part)
+        done = run_flow(*with_store(store), **settings)
+        refused(done, "not of one time")
+        (store / part).write_bytes(newer)
+
+
+def test_a_second_flow_on_the_store(
+    run_flow: Flow, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    fill_topic(brokers, topic, [])
+    store = tmp_path / "store"
+    initialise(store, 1)
+    settings: dict[str, object] = {"brokers": brokers, "topic": topic, "output": "found.jsonl"}
+    first = run_flow.start(*with_store(store), **settings)
+    try:
+        deadline = time.monotonic() + 30
+        while not (store / "lock-0").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        refused(run_flow(*with_store(store), **settings), "held by another process")
+        assert first.poll() is None
+    finally:
+        first.terminate()
+        first.communicate(timeout=20)
+    assert first.returncode == 0
+
+
+def test_a_topic_that_was_made_anew(
+    run_flow: Flow, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    rows = made_rows(4, 200)
+    records: list[tuple[str | None, bytes | None]] = [
+        (row["instance"], json.dumps(row).encode()) for row in rows
+    ]
+    fill_topic(brokers, topic, records)
+    store = tmp_path / "store"
+    initialise(store, 1)
+    settings: dict[str, object] = {
+        "brokers": brokers,
+        "topic": topic,
+        "output": "found.jsonl",
+        "follow": "false",
+    }
+    assert run_flow(*with_store(store), **settings).returncode == 0
+    kafka.delete_topics(Settings(_env_file=None, brokers=brokers), [topic])
+    fill_topic(brokers, topic, records[:8])
+    found = (tmp_path / "found.jsonl").read_bytes()
+    refused(run_flow(*with_store(store), **settings), topic, "made anew")
+    assert (tmp_path / "found.jsonl").read_bytes() == found
+
+
+def test_a_crash_before_the_first_snapshot(run_flow: Flow, tmp_path: Path) -> None:
+    """What was written before there was anything to resume from is not written again."""
+    rows = made_rows(8, 1500)
+    write_csv(tmp_path / "metrics.csv", rows)
+    store = tmp_path / "store"
+    initialise(store, 1)
+    settings = {"input": "metrics.csv", "detector": "tutorial", "output": "found.jsonl"}
+    hour = ["-r", str(store), "-s", "3600", "-b", "0"]
+    flow = run_flow.start(*hour, **settings)
+    deadline = time.monotonic() + 60
+    found = tmp_path / "found.jsonl"
+    while not (found.exists() and found.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    flow.kill()
+    flow.communicate()
+    assert found.stat().st_size
+    done = run_flow(*hour, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    check_once(read_json_lines(found), rows)
+
+
+def check_once(found: list[dict[str, object]], rows: list[Row]) -> None:
+    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    assert len(found) == len(expected)
+    assert {(it["instance"], it["index"]): it["score"] for it in found} == expected
+
+
+def test_a_line_cut_off_by_a_crash_is_mended(
+    run_flow: Flow, used: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    store, settings = used
+    found = tmp_path / "found.jsonl"
+    whole = found.read_bytes()
+    assert whole.count(b"\n") > 2
+    with found.open("ab") as file:
+        file.write(whole[:40])
+    done = run_flow(*with_store(store), **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found.read_bytes() == whole
+
+
+def test_an_output_that_lost_something(
+    run_flow: Flow, used: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    store, settings = used
+    found = tmp_path / "found.jsonl"
+    found.write_bytes(found.read_bytes()[:-10])
+    refused(run_flow(*with_store(store), **settings), "shorter than when the flow stopped")
