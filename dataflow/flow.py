@@ -3,6 +3,7 @@
     read        Kafka partitions (or a file)            -> raw records
     decode      JSON -> Reading | Rejected              bad ones go to the rejected topic
     key_on      by instance
+    reorder     by index, where producers cannot key    only with ANOMALY_REORDER=true
     normalize   CPU percent -> 0..1
     score       stateful_map: one half-space-trees detector per instance
     filter      score above the threshold
@@ -16,7 +17,18 @@ from __future__ import annotations
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 
-from dataflow import detectors, records, recovery, scoring, settings, sinks, sources, stopping
+from dataflow import (
+    admission,
+    detectors,
+    records,
+    recovery,
+    reordering,
+    scoring,
+    settings,
+    sinks,
+    sources,
+    stopping,
+)
 from dataflow.refusal import Refusal
 
 __all__ = ["build", "flow"]
@@ -29,9 +41,11 @@ def build(options: settings.Settings, store: recovery.Store | None = None) -> Da
 
     flow = Dataflow("ec2_anomalies")
     raw = op.input("read", flow, sources.source(options))
-    decoded = op.map("decode", raw, records.decoder(options))
+    decoded = op.map("decode", raw, admission.admitter(options, records.decoder(options)))
     checked = op.branch("check", decoded, scoring.is_reading)
     keyed = op.key_on("key_on", checked.trues, scoring.instance)
+    if options.reorder:
+        keyed = op.stateful_batch("reorder", keyed, reordering.reorderer(options))
     normal = op.map_value("normalize", keyed, scoring.normalizer(options.scale))
     scored = op.stateful_map("score", normal, scoring.scorer(detector))
     above = op.filter_value("filter", scored, scoring.above(threshold))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from kafka_jars import Unavailable, jars
 from kafka_server import ApacheKafka
@@ -20,6 +21,12 @@ from kafka_server import ApacheKafka
 from dataflow import kafka
 from dataflow.broker import EmbeddedBroker
 from dataflow.settings import PREFIX, Settings
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
