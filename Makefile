@@ -19,7 +19,7 @@ run: .venv/run
 	@$(BIN)/python -m dataflow demo
 
 test: .venv/dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 test-faults: .venv/dev
 	@$(BIN)/python -m pytest tests/test_faults.py --faults long --timeout 3600
