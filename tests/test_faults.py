@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from conftest import Flow, PausableBroker, fill_topic, free_port, read_json_lines, read_topic
 from kafka_server import ApacheKafka
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
@@ -613,3 +615,82 @@ def test_an_output_broker_that_is_gone(
     done = run_flow(*with_store(store), **settings)
     assert done.returncode == 0, done.stderr
     tally.compare([record for _, record in read_topic(brokers, out)], rows)
+
+
+def test_records_that_were_dropped_unread(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tmp_path: Path
+) -> None:
+    """Retention took what the flow had yet to read: it says so, and touches nothing."""
+    rows = made_rows(INSTANCES, 300)
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "found.jsonl",
+        "follow": "false",
+    }
+    assert run_flow(*with_store(store), **settings).returncode == 0
+    found = (tmp_path / "found.jsonl").read_bytes()
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    options = Settings(_env_file=None, brokers=brokers)
+    admin = AdminClient({"bootstrap.servers": brokers})
+    ends = kafka.end_offsets(options, topic)
+    for future in admin.delete_records(
+        [TopicPartition(topic, partition, end) for partition, end in ends.items()]
+    ).values():
+        try:
+            future.result()
+        except KafkaException as error:
+            pytest.skip(f"this broker deletes no records: {error}")
+    done = run_flow(*with_store(store), **settings)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "records were dropped unread" in done.stderr
+    assert (tmp_path / "found.jsonl").read_bytes() == found
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_million_records(
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    tally: Tally,
+    long: bool,
+    workers: int,
+) -> None:
+    """Every one is read, and the memory does not grow with them."""
+    rows = made_rows(INSTANCES, 125_000 if long else 6000)
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    peaks = []
+    for number, (name, count) in enumerate([("few", 2000), ("all", len(rows))]):
+        if name == "few":
+            fill_topic(
+                brokers,
+                f"{topic}.few",
+                [(row["instance"], json.dumps(row).encode()) for row in rows[:count]],
+            )
+        folder = tmp_path / f"store-{number}"
+        initialise(folder, 3)
+        flow = run_flow.start(
+            *with_store(folder, "-w", str(workers)),
+            brokers=brokers,
+            topic=f"{topic}.few" if name == "few" else topic,
+            detector="tutorial",
+            output=f"{name}.jsonl",
+            follow="false",
+        )
+        peak = 0
+        while flow.poll() is None:
+            with contextlib.suppress(OSError, IndexError):
+                status = Path(f"/proc/{flow.pid}/status").read_text()
+                peak = int(status.split("VmHWM:")[1].split()[0])
+            time.sleep(0.02)
+        assert flow.returncode == 0, flow.communicate()
+        peaks.append(peak // 1024)
+    tally.counts["MB at 2,000 records"], tally.counts["MB at all"] = peaks
+    tally.compare(read_json_lines(tmp_path / "all.jsonl"), rows)
+    # librdkafka fetches ahead; that is bounded, and so is what Bytewax has in hand.
+    assert peaks[1] - peaks[0] < 250
