@@ -19,7 +19,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from dataflow import kafka, stopping
+from dataflow import kafka, metrics, stopping
 from dataflow.pace import Pace
 from dataflow.records import Raw, encode
 from dataflow.refusal import Refusal, stop_process
@@ -29,6 +29,9 @@ __all__ = ["FileSource", "KafkaSource", "read_records", "source"]
 
 BATCH = 1000
 """Records handed on at a time, at most."""
+
+LAG_SECONDS = 1.0
+"""Between two looks at how far behind a partition is."""
 
 BATCH_ABREAST = 100
 """The same where partitions are read abreast: so far ahead one may be of another."""
@@ -106,6 +109,9 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         if self._offset >= 0:  # OFFSET_BEGINNING is below
             self._check_offset()
         self._consumer.assign([place])
+        self._place = place
+        self._lag = metrics.CONSUMER_LAG.labels(self._topic, partition)
+        self._lag_due = 0.0
         if pace is not None:
             pace.join(partition, time.monotonic())
 
@@ -149,7 +155,16 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
             self._keep_pace(self._pace, batch, messages, at_end)
         self._ended = at_end and not self._follow
         self._idle = not batch
+        self._tell_lag()
         return batch
+
+    def _tell_lag(self) -> None:
+        now = time.monotonic()
+        if now >= self._lag_due and self._offset >= 0:
+            # What the last fetch said: nobody is asked.
+            end = self._consumer.get_watermark_offsets(self._place, cached=True)[1]
+            self._lag.set(max(0, end - self._offset))
+            self._lag_due = now + LAG_SECONDS
 
     def _keep_pace(
         self, pace: Pace, batch: list[Raw], messages: list[Message], at_end: bool
