@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 __all__ = ["NAMES", "Detector", "Verdict", "make"]
 
-NAMES = ("tutorial", "zscore")
+NAMES = ("calibrated", "tutorial", "zscore")
 """The detectors that `make` makes."""
 
 State = TypeVar("State")
@@ -80,6 +80,10 @@ def make(name: str, *, seed: int = 42, interval: float = 300.0) -> Detector[Any]
     0.7
     """
     # A detector's libraries are loaded with the detector.
+    if name == "calibrated":
+        from dataflow.detectors.calibrated import Calibrated
+
+        return Calibrated(seed=seed, interval=interval)
     if name == "tutorial":
         from dataflow.detectors.tutorial import Tutorial
 
