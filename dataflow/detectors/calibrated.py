@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from math import log2, sqrt
 
 from dataflow.detectors import Verdict
-from dataflow.detectors.calibrated_state import SIGNATURE, Memory, read, signature, start
-from dataflow.detectors.stratified import LEAVES, TREES, draw
+from dataflow.detectors.calibrated_habit import expect, learn
+from dataflow.detectors.calibrated_state import BEYOND, Memory, begin, read
+from dataflow.detectors.stratified import LEAVES, TREES, Trees, draw
 
 __all__ = ["Calibrated"]
 
 LARGEST = 1e30
-"""Values beyond are taken for this, so that no square or sum overflows."""
+"""Values beyond are taken for this, so that no sum or square overflows."""
 
-HOUR_RATE = 0.05
-WEEK_RATE = 0.1
 WIDTH = 16.0
-BITS_FLOOR = 0.3
+"""At this many times its usual size, a feature is halfway to the end of the trees' range."""
+
+SLACK = 1.5
+"""The scale of a feature stays until its usual size has changed by this factor."""
+
+FLAT = 1e-9
+FLAT_STEP = 0.001
+FLAT_RANGE = 0.01
+"""However still an instance was: the least usual size and range, as shares of its level."""
+
+SPREAD = 0.3
+"""Bits of deviation that every instance is granted."""
+
 BONUS = 6.0
 BONUS_HALF = 0.08
-BAR = 0.75
+"""Leaving the known range by this share of it brings half the bonus."""
+
 ALERT = 3.0
+"""Deviations above which a reading is an anomaly: a score of one half."""
+
+LEAST = ALERT / 4
+"""Below this, nothing is held back after an alert."""
+
+BAND = 3.0
+"""Usual misses from the expected level to `lower` and `upper`."""
 
 
 class Calibrated:
@@ -66,10 +86,7 @@ class Calibrated:
             raise ValueError(f"An interval is a number of seconds above 0, not {interval!r}.")
         self.seed = seed
         self.interval = float(interval)
-        self._signature = signature(seed, self.interval)
-        self._residual_trees = draw(seed, "residual")
-        self._step_trees = draw(seed, "step")
-        scale = max(1.0, 300.0 / self.interval)
+        scale = min(max(1.0, 300.0 / self.interval), 30.0)
         self._level_rate = 1 / (208 * scale)  # a half-life of 12 hours
         self._first = round(150 * scale)
         self._size_rate = 1 / (2016 * scale)
@@ -79,6 +96,13 @@ class Calibrated:
         self._memory = round(3000 * scale)
         self._start = round(200 * scale)
         self._quiet = round(84 * scale)
+        most = 2 * self._week  # that a leaf or all of them can hold: half is forgotten each week
+        self._signature = (seed & (1 << 64) - 1, self.interval, "H" if most < 1 << 16 else "L")
+        self._residual_trees = draw(seed, "residual", 0)
+        self._step_trees = draw(seed, "step", TREES * LEAVES)
+        # log2 of every mass that can occur, once: the leaf's share is compared with 1/32.
+        self._all_bits = [log2(mass + 1.0) for mass in range(most + 1)]
+        self._leaf_bits = [log2(LEAVES * mass + 1.0) / TREES for mass in range(most + 1)]
 
     def __reduce__(self) -> tuple[type[Calibrated], tuple[int, float]]:
         return type(self), (self.seed, self.interval)
@@ -95,192 +119,92 @@ class Calibrated:
             if not abs(value) < float("inf"):
                 raise ValueError(f"A reading's value must be a finite number, not {value!r}.")
             value = LARGEST if value > 0 else -LARGEST
-        if state is None:
-            state = start(float(value), self._signature)
-        m = state
+        m = begin(self._signature, float(value)) if state is None else state
         n = m.seen
         x = value - m.origin
         hour = int((n * self.interval if time is None else time) // 3600)
-        day_cell = hour % 24
-        week_cell = 24 + hour % 168
+        day = hour % 24
+        week = 24 + hour % 168
 
-        # What habit explains: the level that has been nearest of late, by a clear margin.
-        hours = m.hours
-        level = m.level
-        by_hour = hours[day_cell]
-        by_week = hours[week_cell]
-        hour_known = by_hour == by_hour
-        week_known = by_week == by_week
-        off_level = m.off_level
-        off_hour = m.off_hour
-        off_week = m.off_week
-        expected = level
-        spread = off_level
-        if hour_known and off_hour < 0.8 * off_level:
-            expected = by_hour
-            spread = off_hour
-        if week_known and off_week < 0.8 * (off_hour if off_hour < off_level else off_level):
-            expected = by_week
-            spread = off_week
-        residual = x - expected
-        step = x - m.previous
-
-        # Both features on the scale of their own usual size, squeezed into 0 to 1. The scale
-        # stays what it was in the beginning until the size has changed by half: masses learned
-        # on another scale say little.
-        residual_off = abs(residual)
-        step_off = abs(step)
-        if n >= self._first:
-            rate = self._size_rate
-            residual_size = m.residual_size + rate * (residual_off - m.residual_size)
-            step_size = m.step_size + rate * (step_off - m.step_size)
-            residual_scale = m.residual_scale
-            if residual_size > 1.5 * residual_scale:
-                residual_scale = residual_size / 1.5
-            elif 1.5 * residual_size < residual_scale:
-                residual_scale = residual_size * 1.5
-            step_scale = m.step_scale
-            if step_size > 1.5 * step_scale:
-                step_scale = step_size / 1.5
-            elif 1.5 * step_size < step_scale:
-                step_scale = step_size * 1.5
-        else:
-            if n:
-                residual_size = m.residual_size + (residual_off - m.residual_size) / n
-                step_size = m.step_size + (step_off - m.step_size) / n
-            else:
-                residual_size = step_size = 0.0
-            m.residual_scale = residual_scale = residual_size
-            m.step_scale = step_scale = step_size
-        m.residual_size = residual_size
-        m.step_size = step_size
+        expected, miss = expect(m, day, week)
         high = m.high if m.high > m.last_high else m.last_high
         low = m.low if m.low < m.last_low else m.last_low
-        top = abs(high + m.origin)
-        bottom = abs(low + m.origin)
-        if bottom > top:
-            top = bottom
-        least = 0.016 * top if n else 0.0
-        if least < 1e-9:
-            least = 1e-9
-        wide = WIDTH * residual_scale
-        if wide < least:
-            wide = least
-        u = 0.5 + 0.5 * residual / (wide + residual_off)
-        wide = WIDTH * step_scale
-        if wide < least:
-            wide = least
-        v = 0.5 + 0.5 * step / (wide + step_off)
-
-        # Surprise in bits: how rare the leaves are that the features fall into.
-        total = m.total
-        information = log2(total + 1.0)
-        trees = self._residual_trees
-        a, b, c, d, e, f, g, h = trees.leaves[bisect_right(trees.cuts, u)]
-        w = m.residual_masses
-        product = w[a] * w[b] * w[c] * w[d] * w[e] * w[f] * w[g] * w[h]
-        w[a] += LEAVES
-        w[b] += LEAVES
-        w[c] += LEAVES
-        w[d] += LEAVES
-        w[e] += LEAVES
-        w[f] += LEAVES
-        w[g] += LEAVES
-        w[h] += LEAVES
-        residual_bits = m.residual_bits
-        residual_bits += self._smooth * (information - log2(product) / TREES - residual_bits)
-        m.residual_bits = residual_bits
-        trees = self._step_trees
-        a, b, c, d, e, f, g, h = trees.leaves[bisect_right(trees.cuts, v)]
-        w = m.step_masses
-        product = w[a] * w[b] * w[c] * w[d] * w[e] * w[f] * w[g] * w[h]
-        w[a] += LEAVES
-        w[b] += LEAVES
-        w[c] += LEAVES
-        w[d] += LEAVES
-        w[e] += LEAVES
-        w[f] += LEAVES
-        w[g] += LEAVES
-        w[h] += LEAVES
-        step_bits = m.step_bits
-        step_bits += self._smooth * (information - log2(product) / TREES - step_bits)
-        m.step_bits = step_bits
-        m.total = total + 1.0
-
-        # ... in units of this instance's own habit.
-        apart = residual_bits - m.residual_mean
-        other = step_bits - m.step_mean
-        z = apart / sqrt(m.residual_variance + BITS_FLOOR * BITS_FLOOR)
-        y = other / sqrt(m.step_variance + BITS_FLOOR * BITS_FLOOR)
-        if z > y:
-            y = z
-        if y < 0.0:
-            y = 0.0
-        if n >= self._calibrate:
-            rate = 1.0 / (min(n - self._calibrate + 1, self._memory))
-            m.residual_mean += rate * apart
-            m.residual_variance += rate * (apart * apart * (1.0 - rate) - m.residual_variance)
-            m.step_mean += rate * other
-            m.step_variance += rate * (other * other * (1.0 - rate) - m.step_variance)
-
-        # Outside the range of this week and the last?
-        outside = x - high if x > high else low - x
-        if outside > 0.0 and n >= self._start:
-            least = 0.01 * top
-            span = high - low
-            if span < least:
-                span = least
-            if span < 1e-9:
-                span = 1e-9
-            outside /= span
-            y += BONUS * outside / (outside + BONUS_HALF)
-
-        # One alert an episode: for a while after one, only twice as much is another.
+        top = max(abs(high + m.origin), abs(low + m.origin)) if n else 0.0
+        y = self._surprise(m, x - expected, x - m.previous, FLAT_STEP * top + FLAT)
         if n < self._start:
             y = 0.0
         else:
-            m.since = since = m.since + 1
-            if since >= self._quiet:
-                m.bar = BAR
-            if y > m.bar:
-                if y > BAR:
-                    m.since = 0
-                    bar = BAR
-                    while bar < y:
-                        bar *= 2.0
-                    m.bar = bar
-            elif y > BAR:
-                y = BAR
+            outside = x - high if x > high else low - x
+            if outside > 0.0:
+                outside /= max(high - low, FLAT_RANGE * top, FLAT)
+                y += BONUS * outside / (outside + BONUS_HALF)
+            y = once(m, y, self._quiet)
 
-        # Learn.
+        learn(m, x, day, week, self._level_rate)
+        m.previous = x
         if x > m.high:
             m.high = x
         if x < m.low:
             m.low = x
-        m.previous = x
-        away = x - level
-        m.level = level + self._level_rate * away
-        rate = self._level_rate
-        away = abs(away)
-        m.off_level = off_level + rate * (away - off_level)
-        if hour_known:
-            m.off_hour = off_hour + rate * (abs(x - by_hour) - off_hour)
-            hours[day_cell] = by_hour + HOUR_RATE * (x - by_hour)
-        else:
-            m.off_hour = off_hour + rate * (1.5 * away - off_hour)
-            hours[day_cell] = x
-        if week_known:
-            m.off_week = off_week + rate * (abs(x - by_week) - off_week)
-            hours[week_cell] = by_week + WEEK_RATE * (x - by_week)
-        else:
-            m.off_week = off_week + rate * (1.5 * away - off_week)
-            hours[week_cell] = x
         m.seen = n = n + 1
         if n % self._week == 0:
             turn(m)
         expected += m.origin
-        spread *= 3.0
-        return m, Verdict(y / (y + ALERT), expected, expected - spread, expected + spread)
+        miss *= BAND
+        return m, Verdict(y / (y + ALERT), expected, expected - miss, expected + miss)
+
+    def _surprise(self, m: Memory, residual: float, step: float, least: float) -> float:
+        """Return how rare the last readings were, in deviations of this instance; learn it."""
+        n = m.seen
+        residual_off = abs(residual)
+        step_off = abs(step)
+        rate = self._size_rate if n >= self._first else 1.0 / n if n else 0.0
+        m.residual_size += rate * (residual_off - m.residual_size)
+        m.step_size += rate * (step_off - m.step_size)
+        if n < self._first:
+            m.residual_scale = m.residual_size
+            m.step_scale = m.step_size
+        else:
+            m.residual_scale = follow(m.residual_scale, m.residual_size)
+            m.step_scale = follow(m.step_scale, m.step_size)
+        residual_wide = WIDTH * max(m.residual_scale, least)
+        step_wide = WIDTH * max(m.step_scale, least)
+
+        information = self._all_bits[m.total]
+        m.total += 1
+        bits = information - self._visit(
+            self._residual_trees, 0.5 + 0.5 * residual / (residual_wide + residual_off), m.masses
+        )
+        m.residual_bits += self._smooth * (bits - m.residual_bits)
+        bits = information - self._visit(
+            self._step_trees, 0.5 + 0.5 * step / (step_wide + step_off), m.masses
+        )
+        m.step_bits += self._smooth * (bits - m.step_bits)
+
+        apart = m.residual_bits - m.residual_mean
+        other = m.step_bits - m.step_mean
+        y = max(
+            apart / sqrt(m.residual_variance + SPREAD * SPREAD),
+            other / sqrt(m.step_variance + SPREAD * SPREAD),
+            0.0,
+        )
+        if n >= self._calibrate:
+            rate = 1.0 / min(n - self._calibrate + 1, self._memory)
+            m.residual_mean += rate * apart
+            m.residual_variance += rate * (apart * apart * (1.0 - rate) - m.residual_variance)
+            m.step_mean += rate * other
+            m.step_variance += rate * (other * other * (1.0 - rate) - m.step_variance)
+        return y
+
+    def _visit(self, trees: Trees, place: float, masses: array[int]) -> float:
+        """Return the bits of the leaves around a place, and count a reading in each."""
+        leaf_bits = self._leaf_bits
+        bits = 0.0
+        for leaf in trees.leaves[bisect_right(trees.cuts, place)]:
+            mass = masses[leaf]
+            bits += leaf_bits[mass]
+            masses[leaf] = mass + 1
+        return bits
 
     def dump(self, state: Memory) -> bytes:
         """Return the state as bytes, less than 3 kB."""
@@ -290,22 +214,54 @@ class Calibrated:
         """Read `dump`'s bytes; ValueError if another detector, version, seed or interval wrote."""
         state = read(data)
         if state.signature != self._signature:
-            seed, interval = SIGNATURE.unpack(state.signature)
+            seed, interval, _ = state.signature
             raise ValueError(
                 f"This state of detector 'calibrated' was learned with seed {seed} and interval "
-                f"{interval:g} s; this detector has seed {self.seed} and interval "
+                f"{interval:g} s; this detector has seed {self._signature[0]} and interval "
                 f"{self.interval:g} s. Set them as they were, or start with an empty recovery "
                 "store."
             )
         return state
 
 
+def follow(scale: float, size: float) -> float:
+    """Return a scale that stays within a factor of SLACK of the usual size."""
+    if size > SLACK * scale:
+        return size / SLACK
+    if size * SLACK < scale:
+        return size * SLACK
+    return scale
+
+
+def once(m: Memory, y: float, quiet: int) -> float:
+    """Return y if it is news, or what is let through of it: one alert an episode.
+
+    A y in LEAST * 2**i to LEAST * 2**(i + 1) holds back all up to the end of that step for the
+    next `quiet` readings. ALERT is such an end, so that an alert is followed by another only if
+    that is twice as much, or later.
+    """
+    m.since += 1
+    if m.since >= quiet:
+        m.bar = LEAST
+    if y <= LEAST:
+        return y
+    if y <= m.bar:
+        return LEAST
+    m.since = 0
+    bar = LEAST
+    while bar < y:
+        bar *= 2.0
+    m.bar = bar
+    return y
+
+
 def turn(m: Memory) -> None:
     """Start another week: forget half of what the forests hold, and the range before the last."""
-    for masses in (m.residual_masses, m.step_masses):
-        masses[:] = [(weight - 1.0) // (2 * LEAVES) * LEAVES + 1.0 for weight in masses]
-    m.total //= 2.0
+    masses = m.masses
+    for leaf, mass in enumerate(masses):
+        masses[leaf] = mass >> 1
+    m.total >>= 1
     m.last_high = m.high
     m.last_low = m.low
-    m.high = -1e300
-    m.low = 1e300
+    m.high = -BEYOND
+    m.low = BEYOND

@@ -6,14 +6,18 @@ import random
 from bisect import bisect_right
 from typing import NamedTuple
 
-__all__ = ["HEIGHT", "LEAVES", "TREES", "Trees", "draw"]
+__all__ = ["HEIGHT", "LEAVES", "TREES", "Leaves", "Trees", "draw"]
 
 TREES = 8
-"""Trees in a forest. The hot loop of `calibrated` is written out for eight."""
+"""Trees in a forest."""
 
 HEIGHT = 5
 LEAVES = 2**HEIGHT
 PADDING = 0.15
+
+
+Leaves = tuple[int, ...]
+"""One leaf of each tree, as places in a list of masses."""
 
 
 class Trees(NamedTuple):
@@ -25,11 +29,13 @@ class Trees(NamedTuple):
     """
 
     cuts: list[float]
-    leaves: list[tuple[int, int, int, int, int, int, int, int]]
+    leaves: list[Leaves]
 
 
-def draw(seed: int, name: str) -> Trees:
+def draw(seed: int, name: str, first: int = 0) -> Trees:
     """Draw the eight trees of height 5 that seed and name stand for, over 0 to 1.
+
+    Their masses stand together in a list, from place `first` on.
 
     Each node halves its interval at a random point that keeps 15% clear of both ends, as in
     River's padded trees. There all points are drawn independently; here the eight trees' points
@@ -68,9 +74,10 @@ def draw(seed: int, name: str) -> Trees:
     cells = [0.0, *merged]  # a number in each cell: its left end
     leaves = []
     for cell in cells:
-        a, b, c, d, e, f, g, h = (
-            tree * LEAVES + bisect_right(points, cell) if cell else tree * LEAVES
-            for tree, points in enumerate(cuts)
+        leaves.append(
+            tuple(
+                first + tree * LEAVES + (bisect_right(points, cell) if cell else 0)
+                for tree, points in enumerate(cuts)
+            )
         )
-        leaves.append((a, b, c, d, e, f, g, h))
     return Trees(merged, leaves)
