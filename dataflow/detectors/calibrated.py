@@ -34,6 +34,9 @@ BONUS = 6.0
 BONUS_HALF = 0.08
 """Leaving the known range by this share of it brings half the bonus."""
 
+STUCK = 4
+"""A value that stays this many times longer than any did brings the bonus too."""
+
 ALERT = 3.0
 """Deviations above which a reading is an anomaly: a score of one half."""
 
@@ -96,6 +99,7 @@ class Calibrated:
         self._memory = round(3000 * scale)
         self._start = round(200 * scale)
         self._quiet = round(84 * scale)
+        self._stuck = round(72 * scale)
         most = 2 * self._week  # that a leaf or all of them can hold: half is forgotten each week
         self._signature = (seed & (1 << 64) - 1, self.interval, "H" if most < 1 << 16 else "L")
         self._residual_trees = draw(seed, "residual", 0)
@@ -130,6 +134,11 @@ class Calibrated:
         high = m.high if m.high > m.last_high else m.last_high
         low = m.low if m.low < m.last_low else m.last_low
         top = max(abs(high + m.origin), abs(low + m.origin)) if n else 0.0
+        if x == m.previous:
+            m.same += 1
+        else:
+            m.longest = max(m.longest, m.same)
+            m.same = 0
         y = self._surprise(m, x - expected, x - m.previous, FLAT_STEP * top + FLAT)
         if n < self._start:
             y = 0.0
@@ -138,6 +147,8 @@ class Calibrated:
             if outside > 0.0:
                 outside /= max(high - low, FLAT_RANGE * top, FLAT)
                 y += BONUS * outside / (outside + BONUS_HALF)
+            if m.same == max(self._stuck, STUCK * m.longest):
+                y += BONUS
             y = once(m, y, self._quiet)
 
         learn(m, x, day, week, self._level_rate)

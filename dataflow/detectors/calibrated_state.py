@@ -19,11 +19,12 @@ BEYOND = 1e300
 """Farther than any value: the range before the first reading of a week."""
 
 
-NUMBER = 21
+COUNTS = 5
+NUMBERS = 21
 
 CHECK = struct.Struct("<I")
 SIGNATURE = struct.Struct("<Qdc")
-NUMBERS = struct.Struct(f"<3q{NUMBER}d")
+FIXED = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
 BODY = len(MARK) + CHECK.size
 UNKNOWN = array("f", [float("nan")]) * HOURS
 SWAP = sys.byteorder == "big"
@@ -48,6 +49,7 @@ class Memory:
         "last_high",
         "last_low",
         "level",
+        "longest",
         "low",
         "masses",
         "off_hour",
@@ -60,6 +62,7 @@ class Memory:
         "residual_scale",
         "residual_size",
         "residual_variance",
+        "same",
         "seen",
         "signature",
         "since",
@@ -74,17 +77,19 @@ class Memory:
     seen: int
     since: int
     total: int
+    same: int
+    longest: int
 
     def __init__(
         self,
         signature: Signature,
-        counts: tuple[int, int, int],
+        counts: Sequence[int],
         numbers: Sequence[float],
         hours: array[float],
         masses: array[int],
     ) -> None:
         self.signature = signature
-        self.seen, self.since, self.total = counts
+        self.seen, self.since, self.total, self.same, self.longest = counts
         (
             self.origin,
             self.previous,
@@ -117,6 +122,9 @@ class Memory:
     def __reduce__(self) -> tuple[object, tuple[bytes]]:
         return read, (self.dump(),)
 
+    def _counts(self) -> tuple[int, ...]:
+        return self.seen, self.since, self.total, self.same, self.longest
+
     def _numbers(self) -> tuple[float, ...]:
         return (
             self.origin,
@@ -146,7 +154,7 @@ class Memory:
         """Return a copy that shares nothing that changes."""
         return Memory(
             self.signature,
-            (self.seen, self.since, self.total),
+            self._counts(),
             self._numbers(),
             self.hours[:],
             self.masses[:],
@@ -163,7 +171,7 @@ class Memory:
         body = b"".join(
             (
                 SIGNATURE.pack(seed, interval, code.encode()),
-                NUMBERS.pack(self.seen, self.since, self.total, *self._numbers()),
+                FIXED.pack(*self._counts(), *self._numbers()),
                 hours.tobytes(),
                 masses.tobytes(),
             )
@@ -173,10 +181,10 @@ class Memory:
 
 def begin(signature: Signature, value: float) -> Memory:
     """Return the state before the first reading, which is of this value."""
-    numbers = [0.0] * NUMBER
+    numbers = [0.0] * NUMBERS
     numbers[0] = value
     numbers[-5:-1] = -BEYOND, BEYOND, -BEYOND, BEYOND
-    return Memory(signature, (0, 0, 0), numbers, UNKNOWN[:], array(signature[2], [0]) * MASSES)
+    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], array(signature[2], [0]) * MASSES)
 
 
 def read(data: bytes) -> Memory:
@@ -195,11 +203,11 @@ def read(data: bytes) -> Memory:
             "that were stored. Start with an empty recovery store."
         )
     seed, interval, code = SIGNATURE.unpack_from(body)
-    seen, since, total, *numbers = NUMBERS.unpack_from(body, SIGNATURE.size)
-    at = SIGNATURE.size + NUMBERS.size
+    fixed = FIXED.unpack_from(body, SIGNATURE.size)
+    at = SIGNATURE.size + FIXED.size
     hours = array("f", body[at : at + 4 * HOURS])
     masses = array(code.decode(), body[at + 4 * HOURS :])
     if SWAP:
         hours.byteswap()
         masses.byteswap()
-    return Memory((seed, interval, code.decode()), (seen, since, total), numbers, hours, masses)
+    return Memory((seed, interval, code.decode()), fixed[:COUNTS], fixed[COUNTS:], hours, masses)
