@@ -128,7 +128,8 @@ def tune(
     """Return the lowest threshold with at most `rate` alarms an instance and week, and its rate.
 
     Labels are not looked at: every alarm counts, right or wrong. `runs` are the scores of one or
-    more runs (seeds), each one array a series; the rate is their mean.
+    more runs (seeds), each one array a series; the rate is their mean. Raises ValueError if no time
+    passes after the probation.
 
     >>> week = Series("a", np.arange(2016) * 300.0, np.zeros(2016))
     >>> scores = np.where(np.arange(2016) % 500 == 499, np.arange(2016) / 2016, 0.1)
@@ -137,6 +138,8 @@ def tune(
     (0.495536, 2.35)
     """
     weeks = sum(_span(one) for one in series) / WEEK * len(runs)
+    if not weeks:
+        raise ValueError("The series are too short to count alerts a week on.")
     pairs = [
         (one.times[probation(len(one.times)) :], scores[probation(len(one.times)) :])
         for run in runs

@@ -29,12 +29,11 @@ def load_sample(data: Path, labels: Path | None) -> list[Series]:
     Raises LabelsError. Without a labels file the series have no windows.
     """
     table = _table(data, {"timestamp", "value", "instance"})
-    _refuse(data, table["instance"].isna(), "has no instance")
+    _refuse(data, table["instance"] == "", "has no instance")
     _refuse(data, ~table["value"].between(0, SCALE), f"has a value outside 0 to {SCALE:g}")
     table["value"] /= SCALE
     windows = _labels(labels) if labels else {}
-    names = table["instance"].astype(str)
-    groups = {str(name): rows for name, rows in table.groupby(names, sort=False)}
+    groups = {str(name): rows for name, rows in table.groupby("instance", sort=False)}
     if windows and not set(windows) & set(groups):
         raise LabelsError(f"{labels}: labels no instance of {data} (but {min(windows)!r}).")
     source = labels or data
@@ -70,8 +69,11 @@ def load_nab(directory: Path, files: str = "**/*.csv") -> list[Series]:
     windows = _labels(source)
     moments = directory / "labels" / "combined_labels.json"
     began = _labels(moments) if moments.exists() else {}
-    paths = sorted(path for path in root.glob(files) if path.is_file())
-    names = [path.relative_to(root).as_posix() for path in paths]
+    try:
+        paths = sorted(path for path in root.glob(files) if path.is_file())
+        names = [path.relative_to(root).as_posix() for path in paths]
+    except (NotImplementedError, ValueError):  # absolute, empty or out of the folder
+        paths, names = [], []
     if not paths:
         raise LabelsError(f"{root}: no file fits {files!r}.")
     for name in names:
@@ -86,11 +88,12 @@ def load_nab(directory: Path, files: str = "**/*.csv") -> list[Series]:
 
 def _table(path: Path, columns: set[str]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype={"instance": str, "timestamp": str})
+        # All as text: an instance may be called NA, and 007 is not 7.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except OSError as error:
         raise LabelsError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise LabelsError(f"{path}: is no CSV ({error}).") from error
+        raise LabelsError(f"{path}: is no CSV ({' '.join(str(error).split())}).") from error
     missing = sorted(columns - set(table.columns))
     if missing:
         raise LabelsError(f"{path}: has no column {', '.join(missing)}.")

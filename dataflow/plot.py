@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from dataflow.counting import count
@@ -62,6 +63,8 @@ def draw(
     if start:
         entries.append(Patch(color=_QUIET, alpha=0.15, label="probation, not counted"))
     above.set_ylabel("value")
+    if np.abs(series.values).max(initial=0) >= 1e4:
+        above.yaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False)
     name = series.instance if len(series.instance) <= 100 else f"{series.instance[:99]}…"
     title = f"{name} · {detector}"

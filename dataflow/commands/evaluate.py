@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,11 @@ __all__ = ["evaluate"]
 BASELINES = ("tutorial", "zscore")
 DEFAULT = "calibrated" if "calibrated" in NAMES else "tutorial"
 FIRST_SEED = 42  # the flow's default, so that one seed judges what would run
+
+_LEGEND = """\
+NAB's scores: 0 for silence, 100 for perfection. "best" is the threshold with the highest standard
+score, which only labels can tell. False alarms are per instance and day, an hour of them being one;
+the delay counts from the labelled time, and windows begin before it."""
 
 
 class RequestError(ValueError):
@@ -49,7 +55,10 @@ class Candidate:
 
     def tune(self, corpus: Corpus, rate: float, labelled: bool) -> None:
         """Find the threshold for a rate of alerts; the labels only judge it afterwards."""
-        self.tuned = counting.tune(corpus.series, self.runs, rate)
+        try:
+            self.tuned = counting.tune(corpus.series, self.runs, rate)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
         if labelled:
             self.at_tuned = judge_at(corpus, self.runs, self.tuned[0])
 
@@ -83,7 +92,7 @@ def evaluate(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="JSON", help="Their labels: {instance: [[start, end], ...]}."),
+        typer.Option(metavar="JSON", help="Their labels: starts and ends by instance."),
     ] = None,
     nab: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A checkout of NAB, instead of both.")
@@ -177,7 +186,7 @@ def _candidates(
     for name in dict.fromkeys([*chosen, *BASELINES]):
         try:
             makes = [make(name, seed=FIRST_SEED + i, interval=interval) for i in range(seeds)]
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             raise RequestError(str(error)) from error
         limit = makes[0].threshold if threshold is None or name not in chosen else threshold
         candidates.append(Candidate(name, name in chosen, makes, limit))
@@ -215,19 +224,29 @@ def _plot(
 ) -> None:
     from dataflow.plot import draw  # an extra, slow to import
 
+    names = _file_names([one.instance for one in series])
     with _progress("drawing", len(candidates) * len(series)) as done:
         for candidate in candidates:
             detector = candidate.makes[0]
             for one in series_for(detector, series, raw):
-                # An instance may be called anything; a file may not.
-                name = re.sub(r"[^\w.-]+", "_", one.instance.removesuffix(".csv"))[:150]
-                path = directory / f"{name}-{candidate.name}.png"
+                path = directory / f"{names[one.instance]}-{candidate.name}.png"
                 try:
                     said = list(verdicts(detector, one))
                     draw(path, one, said, candidate.name, candidate.threshold)
                 except OSError as error:
                     raise RequestError(f"cannot write {path} ({error.strerror}).") from error
                 done(1)
+
+
+def _file_names(instances: Sequence[str]) -> dict[str, str]:
+    """Return a name for the files of each instance, which may itself be called anything."""
+    names: dict[str, str] = {}
+    for instance in instances:
+        plain = re.sub(r"[^\w.-]+", "_", instance.removesuffix(".csv")).lstrip("._")[:150]
+        taken = {name.casefold() for name in names.values()}
+        choices = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
+        names[instance] = next(name for name in choices if name and name.casefold() not in taken)
+    return names
 
 
 @contextmanager
@@ -247,11 +266,7 @@ def _print(candidates: Sequence[Candidate], corpus: Corpus, seeds: int, rate: fl
     if rows:
         print_table(rows, spread=seeds > 1)
         runs = f", {seeds} seeds (mean ± standard deviation)" if seeds > 1 else ""
-        print(
-            f"\n{len(corpus.series)} series, {corpus.windows} labelled windows{runs}. "
-            "NAB's scores: 0 for silence, 100 for perfection;\n'best' is the threshold with the "
-            "highest standard score, known only afterwards. False alarms are per instance and day."
-        )
+        print(f"\n{len(corpus.series)} series, {corpus.windows} labelled windows{runs}.\n{_LEGEND}")
     for one in candidates:
         if one.tuned:
             print(

@@ -1,4 +1,4 @@
-"""The table that `evaluate` prints: framed on a terminal, plain and aligned in a pipe."""
+"""The table that `evaluate` prints: coloured on a terminal, plain in a pipe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TITLES = {
     "standard": "NAB",
     "low_fp": "low FP",
     "low_fn": "low FN",
-    "precision": "precision",
+    "precision": "prec.",
     "recall": "recall",
     "f1": "F1",
-    "false_alarms_per_day": "false/day",
+    "false_alarms_per_day": "FP/day",
     "delay_hours": "delay h",
 }
 _DIGITS = {"standard": 1, "low_fp": 1, "low_fn": 1, "false_alarms_per_day": 3, "delay_hours": 1}
@@ -32,7 +32,7 @@ def print_table(rows: Sequence[Row], spread: bool) -> None:
     cells = [[name, limit, *_cells(figures, spread)] for name, limit, figures in rows]
     console = Console()
     if console.is_terminal:
-        console.print(_framed(head, cells))
+        console.print(_dressed(head, cells, console.width))
     else:
         print("\n".join(_aligned([head, *cells])))
 
@@ -48,12 +48,13 @@ def _cells(figures: Figures, spread: bool) -> list[str]:
     return cells
 
 
-def _framed(head: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    table = Table()
+def _dressed(head: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Table:
+    # Ten columns fit the usual 80 characters only if they stand close.
+    table = Table(box=None, pad_edge=False, collapse_padding=width < 100, header_style="bold cyan")
     for number, title in enumerate(head):
-        table.add_column(title, justify="left" if number < 2 else "right")
-    for row, following in zip(cells, [*cells[1:], ["end"]], strict=True):
-        table.add_row(*row, end_section=bool(following[0]))
+        table.add_column(title, justify="left" if number < 2 else "right", no_wrap=number < 2)
+    for name, *rest in cells:
+        table.add_row(f"[bold]{name}[/bold]", *rest, style=None if name else "dim")
     return table
 
 

@@ -1,0 +1,330 @@
+"""The command `evaluate`, as its users run it, on small labelled data made here."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dataflow.commands import evaluate as command
+from dataflow.detectors import make
+from dataflow.evaluate import FIGURES, series_for
+from dataflow.labelled import LabelsError, load_nab, load_sample, to_unit_range
+
+READINGS = 700
+STAMPS = pd.date_range("2024-03-01", periods=READINGS, freq="5min")
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.command()(command.evaluate)
+
+    def invoke(*arguments: object):
+        result = CliRunner().invoke(app, [str(one) for one in arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return invoke
+
+
+def values(seed: int) -> np.ndarray:
+    found = 20 + np.random.default_rng(seed).normal(0, 1, READINGS).clip(-3, 3)
+    found[500:510] = 90
+    return found
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> tuple[Path, Path]:
+    table = pd.concat(
+        pd.DataFrame({"index": range(READINGS), "timestamp": STAMPS, "value": values(seed)}).assign(
+            instance=name
+        )
+        for seed, name in enumerate(("i-a", "i-b"))
+    )
+    data, labels = tmp_path / "data.csv", tmp_path / "labels.json"
+    table.to_csv(data, index=False)
+    labels.write_text(json.dumps({"i-a": [[str(STAMPS[490]), str(STAMPS[520])]], "i-b": []}))
+    return data, labels
+
+
+@pytest.fixture
+def nab(tmp_path: Path) -> Path:
+    root = tmp_path / "NAB"
+    (root / "data" / "real").mkdir(parents=True)
+    (root / "labels").mkdir()
+    stamps = STAMPS.to_series(index=range(READINGS))
+    stamps[300:] -= pd.Timedelta("1h")  # summer time ends
+    for seed, name in enumerate(("bytes", "ec2_cpu_utilization_1")):
+        scale = 1 if "cpu" in name else 1e6
+        table = pd.DataFrame({"timestamp": stamps, "value": values(seed) * scale})
+        table.to_csv(root / "data" / "real" / f"{name}.csv", index=False)
+    windows = {
+        "real/bytes.csv": [[f"{stamps[490]}.000000", f"{stamps[520]}.000000"]],
+        "real/ec2_cpu_utilization_1.csv": [],
+        "real/not_here.csv": [],
+    }
+    (root / "labels" / "combined_windows.json").write_text(json.dumps(windows))
+    moments = {"real/bytes.csv": [str(stamps[500])], "real/ec2_cpu_utilization_1.csv": []}
+    (root / "labels" / "combined_labels.json").write_text(json.dumps(moments))
+    return root
+
+
+def test_json_has_every_figure_of_the_asked_and_the_baselines(run, sample):
+    data, labels = sample
+    result = run("--data", data, "--labels", labels, "--detector", "zscore", "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)["detectors"]
+    assert list(found) == ["zscore", "tutorial"]
+    figures = {key for name in FIGURES for key in (name, f"{name}_sd")}
+    for one in found.values():
+        assert set(one) == {"threshold", "at_threshold", "at_best"}
+        assert set(one["at_threshold"]) == figures
+        assert set(one["at_best"]) == figures | {"threshold", "threshold_sd"}
+    zscore = found["zscore"]
+    assert zscore["threshold"] == 0.5
+    # Both instances jump at reading 500; one of the jumps is labelled, from reading 490 on.
+    best = zscore["at_best"]
+    assert (best["recall"], best["precision"], best["f1"]) == (1, 0.5, pytest.approx(2 / 3))
+    assert best["delay_hours"] == pytest.approx(10 / 12)
+    assert best["standard"] <= 100
+    days = 2 * (READINGS - 105 - 1) * 300 / 86_400
+    assert best["false_alarms_per_day"] == pytest.approx(1 / days)
+
+
+def test_seeds_are_averaged(run, sample):
+    data, labels = sample
+    detectors = []
+    for seeds in (1, 3):
+        result = run("--data", data, "--labels", labels, "--json", "--seeds", seeds)
+        detectors.append(json.loads(result.stdout)["detectors"])
+    one, three = detectors
+    assert one["tutorial"]["at_best"]["threshold_sd"] == 0
+    assert three["tutorial"]["at_best"]["threshold_sd"] > 0
+    assert three["zscore"]["at_best"] == pytest.approx(one["zscore"]["at_best"])
+
+
+def test_a_threshold_is_for_the_asked_detectors_alone(run, sample):
+    data, labels = sample
+    options = ("--detector", "zscore", "--threshold", 0.9, "--json")
+    found = json.loads(run("--data", data, "--labels", labels, *options).stdout)["detectors"]
+    assert found["zscore"]["threshold"] == 0.9
+    assert found["tutorial"]["threshold"] == 0.7
+
+
+def test_in_a_pipe_the_table_is_plain_and_aligned(sample, tmp_path):
+    data, labels = sample
+    program = (
+        "import sys, typer; from dataflow.commands.evaluate import evaluate\n"
+        "app = typer.Typer(); app.command()(evaluate); app(standalone_mode=False)\n"
+        "assert 'bytewax' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    arguments = ["--data", data, "--labels", labels, "--detector", "zscore", "--tune", "20"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert done.stdout.isascii()
+    assert lines[0].split()[:3] == ["detector", "threshold", "NAB"]
+    rows = lines[1 : lines.index("")]
+    assert [row[:8].strip() for row in rows] == ["zscore", "", "", "tutorial", ""]
+    assert len({len(line) for line in [lines[0], *rows]}) == 1
+    assert lines[-1].startswith("zscore: threshold 0.")
+
+
+def test_a_threshold_can_be_tuned_without_labels(run, sample):
+    data, labels = sample
+    tuned = run("--data", data, "--tune", 2, "--detector", "zscore", "--json")
+    found = json.loads(tuned.stdout)["detectors"]
+    assert found["zscore"]["tuned"]["alerts_per_week"] <= 2
+    assert set(found["zscore"]) == {"threshold", "tuned"}
+    assert set(found["tutorial"]) == {"threshold"}
+    judged = run("--data", data, "--labels", labels, "--tune", 2, "--detector", "zscore", "--json")
+    with_labels = json.loads(judged.stdout)["detectors"]["zscore"]["tuned"]
+    assert found["zscore"]["tuned"].items() <= with_labels.items()
+    assert "recall" in with_labels
+    text = run("--data", data, "--tune", 2, "--detector", "zscore").stdout
+    assert "alerts an instance and week (asked: at most 2)" in text
+
+
+def test_a_nab_checkout_is_read_whatever_its_clock_and_units(run, nab):
+    found = json.loads(run("--nab", nab, "--detector", "zscore", "--json").stdout)["detectors"]
+    assert found["zscore"]["at_best"]["recall"] == 1
+    assert found["zscore"]["at_best"]["delay_hours"] == pytest.approx(0)  # from combined_labels
+    assert found["tutorial"]["at_threshold"]["standard"] is not None
+    one = json.loads(run("--nab", nab, "--files", "real/b*", "--json").stdout)["detectors"]
+    assert one["zscore"]["at_best"]["standard"] >= found["zscore"]["at_best"]["standard"]
+
+
+def test_values_come_in_the_range_that_detectors_expect(sample, nab):
+    assert load_sample(*sample)[0].values[505] == pytest.approx(0.9)
+    other, cpu = load_nab(nab)
+    assert to_unit_range(cpu).values[505] == pytest.approx(0.9)
+    assert cpu.values[505] == 90
+    unit = to_unit_range(other).values
+    assert (unit.min(), unit.max()) == (0, 1)
+    for name, low in (("tutorial", 0), ("zscore", other.values.min())):
+        (suited,) = series_for(make(name), [other], raw=True)
+        assert suited.values.min() == low
+        assert series_for(make(name), [other], raw=False) == [other]
+
+
+@pytest.mark.parametrize("stamp", ["1709251200", "1709251200000", "2024-03-01T00:00:00Z"])
+def test_timestamps_come_as_text_seconds_or_milliseconds(tmp_path, stamp):
+    data = tmp_path / "one.csv"
+    data.write_text(f"index,timestamp,value,instance\n0,{stamp},1,NA\n")
+    (one,) = load_sample(data, None)
+    assert (one.instance, one.times[0]) == ("NA", 1709251200)
+
+
+def test_a_drawing_a_series(run, sample, tmp_path):
+    data, labels = sample
+    out = tmp_path / "deep" / "plots"
+    result = run("--data", data, "--labels", labels, "--detector", "zscore", "--plot", out)
+    assert result.exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["i-a-zscore.png", "i-b-zscore.png"]
+    for path in out.iterdir():
+        image = path.read_bytes()
+        assert image.startswith(b"\x89PNG")
+        assert struct.unpack(">II", image[16:24]) == (1400, 700)
+
+
+def test_instances_of_any_name_get_files_of_their_own(run, sample, tmp_path):
+    data, labels = sample
+    text = data.read_text().replace("i-a", "../$a/b^").replace("i-b", "../$a b^")
+    data.write_text(text)
+    labels.write_text(labels.read_text().replace("i-a", "../$a/b^").replace("i-b", "../$a b^"))
+    out = tmp_path / "plots"
+    assert run("--data", data, "--labels", labels, "--plot", out).exit_code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["a_b_-tutorial.png", "a_b__2-tutorial.png"]
+
+
+def test_without_matplotlib_the_extra_is_named(run, sample, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    data, labels = sample
+    result = run("--data", data, "--labels", labels, "--plot", tmp_path / "plots")
+    assert result.exit_code == 2
+    assert "[plot]" in result.stderr
+
+
+ERRORS = {
+    "nothing asked": ([], "either --data CSV"),
+    "both asked": (["--data", "data.csv", "--nab", "NAB"], "either --data CSV"),
+    "no labels": (["--data", "data.csv"], "needs --labels"),
+    "labels with NAB": (["--nab", "NAB", "--labels", "labels.json"], "--labels goes with --data"),
+    "files without NAB": (["--data", "data.csv", "--files", "*"], "--files goes with --nab"),
+    "missing data": (["--data", "no.csv", "--labels", "labels.json"], "no.csv"),
+    "missing labels": (["--data", "data.csv", "--labels", "no.json"], "no.json"),
+    "a folder for data": (["--data", ".", "--labels", "labels.json"], "cannot be read"),
+    "no JSON": (["--data", "data.csv", "--labels", "data.csv"], "is no JSON"),
+    "no NAB": (["--nab", "."], "no folder data"),
+    "no file of NAB": (["--nab", "NAB", "--files", "x*"], "no file fits"),
+    "an absolute glob": (["--nab", "NAB", "--files", "/x*"], "no file fits"),
+    "unlabelled files": (["--nab", "NAB", "--files", "real/ec2*"], "no window holds a reading"),
+    "unknown detector": ([..., "--detector", "nosuch"], "'nosuch'"),
+    "no seeds": ([..., "--seeds", "0"], "--seeds"),
+    "a threshold too high": ([..., "--threshold", "1.5"], "--threshold"),
+    "a rate below 0": ([..., "--tune", "-1"], "--tune"),
+    "no rate": ([..., "--tune", "nan"], "--tune"),
+    "no interval": ([..., "--interval", "0"], "--interval"),
+    "a file for plots": ([..., "--plot", "data.csv"], "cannot write to data.csv"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_one_line_and_exit_2(run, sample, nab, monkeypatch, tmp_path, case):
+    monkeypatch.chdir(tmp_path)
+    arguments, says = ERRORS[case]
+    if arguments[:1] == [...]:
+        arguments = ["--data", "data.csv", "--labels", "labels.json", *arguments[1:]]
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+LABELS = {
+    "[]": "must be {instance",
+    '{"i-a": {}}': "must be {instance",
+    '{"i-a": [["2024-03-01"]]}': "not a pair",
+    '{"i-a": [["2024-03-01", "soon"]]}': "cannot be read",
+    '{"i-a": [["2024-03-02", null]]}': "cannot be read",
+    '{"i-a": [["2024-03-02", [1]]]}': "cannot be read",
+    '{"i-a": [["2024-03-02", "2024-03-01"]]}': "backwards or overlap",
+    '{"i-a": [["2024-03-01", "2024-03-03"], ["2024-03-02", "2024-03-04"]]}': "overlap",
+    '{"i-x": [["2024-03-01", "2024-03-02"]]}': "labels no instance",
+    '{"i-a": [["2023-03-01", "2023-03-02"]]}': "no window holds a reading",
+    '{"i-a": []}': "no window holds a reading",
+    "{}": "no window holds a reading",
+}
+
+
+@pytest.mark.parametrize("text", LABELS)
+def test_wrong_labels_are_told(sample, text):
+    data, labels = sample
+    labels.write_text(text)
+    with pytest.raises(LabelsError, match=r"labels\.json") as error:
+        load_sample(data, labels)
+    assert LABELS[text] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0,2024-03-01,x,i-a", "line 3 has a value that is not a finite number"),
+        ("0,2024-03-01,inf,i-a", "line 3 has a value that is not a finite number"),
+        ("0,2024-03-01,,i-a", "line 3 has a value that is not a finite number"),
+        ("0,2024-03-01,101,i-a", "line 3 has a value outside 0 to 100"),
+        ("0,soon,1,i-a", "line 3 has a timestamp that cannot be read"),
+        ("0,,1,i-a", "line 3 has a timestamp that cannot be read"),
+        ("0,2024-03-01,1,", "line 3 has no instance"),
+        ("0,2024-03-01,1,i-a,9,9", "is no CSV"),
+    ],
+)
+def test_wrong_readings_are_told_with_their_line(tmp_path, line, says):
+    data = tmp_path / "data.csv"
+    data.write_text(f"index,timestamp,value,instance\n0,2024-03-01,1,i-a\n{line}\n")
+    with pytest.raises(LabelsError) as error:
+        load_sample(data, None)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "timestamp,value\n", "index,timestamp,value,instance\n"]
+)
+def test_files_without_readings_are_told(tmp_path, text):
+    data = tmp_path / "data.csv"
+    data.write_text(text)
+    with pytest.raises(LabelsError, match=r"data\.csv"):
+        load_sample(data, None)
+
+
+def test_labels_in_the_probation_are_told(run, sample):
+    data, labels = sample
+    labels.write_text(json.dumps({"i-a": [[str(STAMPS[2]), str(STAMPS[9])]]}))
+    result = run("--data", data, "--labels", labels)
+    assert result.exit_code == 2
+    assert "first 15%" in result.stderr
+
+
+def test_series_too_short_to_tune_on_are_told(run, tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text("index,timestamp,value,instance\n0,2024-03-01,1,i-a\n")
+    result = run("--data", data, "--tune", 1)
+    assert result.exit_code == 2
+    assert result.stderr == "evaluate: The series are too short to count alerts a week on.\n"
