@@ -24,7 +24,7 @@ SLACK = 1.5
 
 FLAT = 1e-9
 FLAT_STEP = 0.001
-FLAT_RANGE = 0.01
+FLAT_RANGE = 0.1
 """However still an instance was: the least usual size and range, as shares of its level."""
 
 SPREAD = 0.3
@@ -54,7 +54,7 @@ class Calibrated:
     of late (a running mean, the same hour's of other days or of other weeks), and its *step* from
     the reading before. Each has a forest of half-space trees over it; the bits of surprise of the
     last readings in either forest, in standard deviations of that instance's own habit, are the
-    score, with a bonus for leaving the range of the last one to two weeks. `docs/detectors.md`
+    score, with a bonus for leaving the range of the last two to four weeks. `docs/detectors.md`
     has the formulae, what each piece is worth, and the limits.
 
     Nothing has to be known of the values: they are scaled by the instance's own habit.
@@ -93,15 +93,17 @@ class Calibrated:
         self._level_rate = 1 / (208 * scale)  # a half-life of 12 hours
         self._first = round(150 * scale)
         self._size_rate = 1 / (2016 * scale)
-        self._week = round(2016 * scale)
-        self._smooth = 1 / (20 * scale)
+        self._fortnight = round(4032 * scale)
+        self._smooth = 1 / (24 * scale)
         self._calibrate = round(100 * scale)
         self._memory = round(3000 * scale)
         self._start = round(200 * scale)
         self._quiet = round(84 * scale)
         self._stuck = round(72 * scale)
-        most = 2 * self._week  # that a leaf or all of them can hold: half is forgotten each week
-        self._signature = (seed & (1 << 64) - 1, self.interval, "H" if most < 1 << 16 else "L")
+        most = (
+            2 * self._fortnight
+        )  # that a leaf or all of them can hold: half is forgotten each fortnight
+        self._signature = (seed & (1 << 64) - 1, self.interval, "H" if most < 1 << 16 else "I")
         self._residual_trees = draw(seed, "residual", 0)
         self._step_trees = draw(seed, "step", TREES * LEAVES)
         # log2 of every mass that can occur, once: the leaf's share is compared with 1/32.
@@ -158,7 +160,7 @@ class Calibrated:
         if x < m.low:
             m.low = x
         m.seen = n = n + 1
-        if n % self._week == 0:
+        if n % self._fortnight == 0:
             turn(m)
         expected += m.origin
         miss *= BAND
@@ -267,7 +269,7 @@ def once(m: Memory, y: float, quiet: int) -> float:
 
 
 def turn(m: Memory) -> None:
-    """Start another week: forget half of what the forests hold, and the range before the last."""
+    """Start another fortnight: halve the masses, forget the range before the last fortnight."""
     masses = m.masses
     for leaf, mass in enumerate(masses):
         masses[leaf] = mass >> 1

@@ -16,7 +16,7 @@ MARK = b"calibrated/1 "
 HOURS = 24 + 168
 MASSES = 2 * TREES * LEAVES
 BEYOND = 1e300
-"""Farther than any value: the range before the first reading of a week."""
+"""Farther than any value: the range before the first reading of a fortnight."""
 
 
 COUNTS = 5
