@@ -4,7 +4,6 @@ import copy
 import math
 import random
 import struct
-from itertools import islice
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +12,9 @@ from synthetic import KINDS, START, instance, judge, replay
 
 from dataflow import evaluate
 from dataflow.detectors import calibrated
-from dataflow.detectors.calibrated import Calibrated
-from dataflow.detectors.stratified import LEAVES, TREES, draw
+from dataflow.detectors.calibrated import Calibrated, Trees
+from dataflow.detectors.calibrated_state import LEAVES, TREES
+from dataflow.detectors.halfspace_trees import draw
 from dataflow.labelled import load_nab, load_sample
 from dataflow.nab import Corpus
 
@@ -27,7 +27,10 @@ def straight_down(readings, seed=42, interval=300.0):
     """Yield the verdicts as docs/detectors.md has the formulae, one after the other."""
     k = min(max(1, 300 / interval), 30)
     fortnight = round(4032 * k)
-    forests = {name: draw(seed, name) for name in ("residual", "step")}
+    forests = {
+        name: draw(TREES, 5, 1, (("place", (0.0, 1.0)),), f"{name} {seed}")
+        for name in ("residual", "step")
+    }
     mass = {name: [[0] * LEAVES for _ in range(TREES)] for name in forests}
     size, scale, s, mu, var = ({"residual": 0.0, "step": 0.0} for _ in range(5))
     level = e_level = e_day = e_week = 0.0
@@ -64,8 +67,12 @@ def straight_down(readings, seed=42, interval=300.0):
             scale[name] = min(max(scale[name], size[name] / 1.5), size[name] * 1.5)
             wide = 16 * max(scale[name], 0.001 * top + 1e-9)
             u = 0.5 + 0.5 * f / (wide + abs(f))
-            cell = sum(cut <= u for cut in forests[name].cuts)
-            leaves = [leaf % LEAVES for leaf in forests[name].leaves[cell]]
+            leaves = []
+            for thresholds in forests[name].thresholds:
+                node = 1
+                while node < len(thresholds):
+                    node = 2 * node + (u >= thresholds[node])
+                leaves.append(node - len(thresholds))
             bits = information - sum(
                 math.log2(LEAVES * mass[name][tree][leaf] + 1) / TREES
                 for tree, leaf in enumerate(leaves)
@@ -175,32 +182,11 @@ def test_it_computes_the_formulae_over_weeks():
     assert worst < 1e-9
 
 
-@given(st.integers(0, 50), st.floats(0, 1, exclude_max=True))
-def test_each_tree_has_one_leaf_for_every_place(seed, place):
-    trees = draw(seed, "residual")
-    assert trees.cuts == sorted(trees.cuts)
+@given(st.integers(0, 50), st.floats(0, 1))
+def test_a_place_has_one_leaf_of_each_tree(seed, place):
+    trees = Trees(f"step {seed}", 256)
     leaves = trees.leaves[sum(cut <= place for cut in trees.cuts)]
-    assert [leaf // LEAVES for leaf in leaves] == list(range(TREES))
-
-
-@given(st.integers(0, 50))
-def test_from_cell_to_cell_one_tree_moves_to_its_next_leaf(seed):
-    cells = draw(seed, "step", TREES * LEAVES).leaves
-    assert cells[0] == tuple(TREES * LEAVES + tree * LEAVES for tree in range(TREES))
-    for left, right in zip(cells, islice(cells, 1, None), strict=False):
-        assert sorted(b - a for a, b in zip(left, right, strict=True)) == [0] * 7 + [1]
-
-
-@given(st.integers(0, 50))
-def test_the_trees_first_cuts_are_spread_evenly(seed):
-    # The root's cut is the 16th of a tree's 31: one in each eighth of 15% to 85%.
-    trees = draw(seed, "residual")
-    roots = [
-        cut
-        for cut, left, right in zip(trees.cuts, trees.leaves, trees.leaves[1:], strict=False)
-        if any(a % LEAVES == 15 and b % LEAVES == 16 for a, b in zip(left, right, strict=True))
-    ]
-    assert [int((cut - 0.15) / 0.7 * 8) for cut in roots] == list(range(8))
+    assert [(leaf - 256) // LEAVES for leaf in leaves] == list(range(TREES))
 
 
 def alerts_of(values, detector=None, first=START, interval=300.0):

@@ -8,8 +8,8 @@ from math import log2, sqrt
 
 from dataflow.detectors import Verdict
 from dataflow.detectors.calibrated_habit import expect, learn
-from dataflow.detectors.calibrated_state import BEYOND, Memory, begin, read
-from dataflow.detectors.stratified import LEAVES, TREES, Trees, draw
+from dataflow.detectors.calibrated_state import BEYOND, LEAVES, TREES, Memory, begin, read
+from dataflow.detectors.halfspace_trees import Line, draw
 
 __all__ = ["Calibrated"]
 
@@ -45,6 +45,27 @@ LEAST = ALERT / 4
 
 BAND = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
+
+
+class Trees:
+    """A forest over one number from 0 to 1, drawn by River: a bisection finds all its leaves.
+
+    `leaves[bisect_right(cuts, place)]` are the places of a number's leaves, one of each tree, in
+    the list of masses, in which the forest's stand from `first` on.
+    """
+
+    __slots__ = ("cuts", "fingerprint", "leaves")
+
+    def __init__(self, seed: str, first: int) -> None:
+        # The window's size counts for nothing here: these masses are kept otherwise.
+        forest = draw(TREES, LEAVES.bit_length() - 1, 1, (("place", (0.0, 1.0)),), seed)
+        line = Line(forest)
+        self.cuts = line.cuts
+        self.fingerprint = forest.fingerprint()
+        self.leaves = [
+            tuple(first + LEAVES * tree + leaf for tree, leaf in enumerate(line.leaves(cell)))
+            for cell in range(len(line.cuts) + 1)
+        ]
 
 
 class Calibrated:
@@ -103,9 +124,14 @@ class Calibrated:
         most = (
             2 * self._fortnight
         )  # that a leaf or all of them can hold: half is forgotten each fortnight
-        self._signature = (seed & (1 << 64) - 1, self.interval, "H" if most < 1 << 16 else "I")
-        self._residual_trees = draw(seed, "residual", 0)
-        self._step_trees = draw(seed, "step", TREES * LEAVES)
+        self._residual_trees = Trees(f"residual {seed}", 0)
+        self._step_trees = Trees(f"step {seed}", TREES * LEAVES)
+        self._signature = (
+            seed & (1 << 64) - 1,
+            self.interval,
+            self._residual_trees.fingerprint + self._step_trees.fingerprint,
+            "H" if most < 1 << 16 else "I",
+        )
         # log2 of every mass that can occur, once: the leaf's share is compared with 1/32.
         self._all_bits = [log2(mass + 1.0) for mass in range(most + 1)]
         self._leaf_bits = [log2(LEAVES * mass + 1.0) / TREES for mass in range(most + 1)]
@@ -227,12 +253,12 @@ class Calibrated:
         """Read `dump`'s bytes; ValueError if another detector, version, seed or interval wrote."""
         state = read(data)
         if state.signature != self._signature:
-            seed, interval, _ = state.signature
+            seed, interval, *_ = state.signature
             raise ValueError(
                 f"This state of detector 'calibrated' was learned with seed {seed} and interval "
                 f"{interval:g} s; this detector has seed {self._signature[0]} and interval "
-                f"{self.interval:g} s. Set them as they were, or start with an empty recovery "
-                "store."
+                f"{self.interval:g} s, or River draws other trees for the seed by now. Set them "
+                "as they were, or start with an empty recovery store."
             )
         return state
 

@@ -8,11 +8,11 @@ import zlib
 from array import array
 from collections.abc import Sequence
 
-from dataflow.detectors.stratified import LEAVES, TREES
-
-__all__ = ["BEYOND", "Memory", "Signature", "begin", "read"]
+__all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
 
 MARK = b"calibrated/1 "
+TREES = 8
+LEAVES = 32  # of each tree, of height 5
 HOURS = 24 + 168
 MASSES = 2 * TREES * LEAVES
 BEYOND = 1e300
@@ -23,14 +23,15 @@ COUNTS = 5
 NUMBERS = 21
 
 CHECK = struct.Struct("<I")
-SIGNATURE = struct.Struct("<Qdc")
+SIGNATURE = struct.Struct("<Qd8sc")
 FIXED = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
 BODY = len(MARK) + CHECK.size
 UNKNOWN = array("f", [float("nan")]) * HOURS
 SWAP = sys.byteorder == "big"
 
-Signature = tuple[int, float, str]
-"""Seed, interval and the masses' type: what a state and its detector must share."""
+Signature = tuple[int, float, bytes, str]
+"""Seed, interval, the trees' fingerprints and the masses' type: what a state and its detector must
+share."""
 
 
 class Memory:
@@ -162,7 +163,7 @@ class Memory:
 
     def dump(self) -> bytes:
         """Return the state as bytes: mark, check sum, signature, numbers, hours, masses."""
-        seed, interval, code = self.signature
+        seed, interval, fingerprints, code = self.signature
         hours, masses = self.hours, self.masses
         if SWAP:
             hours, masses = hours[:], masses[:]
@@ -170,7 +171,7 @@ class Memory:
             masses.byteswap()
         body = b"".join(
             (
-                SIGNATURE.pack(seed, interval, code.encode()),
+                SIGNATURE.pack(seed, interval, fingerprints, code.encode()),
                 FIXED.pack(*self._counts(), *self._numbers()),
                 hours.tobytes(),
                 masses.tobytes(),
@@ -184,7 +185,7 @@ def begin(signature: Signature, value: float) -> Memory:
     numbers = [0.0] * NUMBERS
     numbers[0] = value
     numbers[-5:-1] = -BEYOND, BEYOND, -BEYOND, BEYOND
-    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], array(signature[2], [0]) * MASSES)
+    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], array(signature[3], [0]) * MASSES)
 
 
 def read(data: bytes) -> Memory:
@@ -202,12 +203,15 @@ def read(data: bytes) -> Memory:
             f"This state of detector 'calibrated' is damaged: its {len(data)} bytes are not those "
             "that were stored. Start with an empty recovery store."
         )
-    seed, interval, code = SIGNATURE.unpack_from(body)
+    seed, interval, fingerprints, mark = SIGNATURE.unpack_from(body)
+    code = mark.decode()
     fixed = FIXED.unpack_from(body, SIGNATURE.size)
     at = SIGNATURE.size + FIXED.size
     hours = array("f", body[at : at + 4 * HOURS])
-    masses = array(code.decode(), body[at + 4 * HOURS :])
+    masses = array(code, body[at + 4 * HOURS :])
     if SWAP:
         hours.byteswap()
         masses.byteswap()
-    return Memory((seed, interval, code.decode()), fixed[:COUNTS], fixed[COUNTS:], hours, masses)
+    return Memory(
+        (seed, interval, fingerprints, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses
+    )
