@@ -182,6 +182,7 @@ def test_it_computes_the_formulae_over_weeks():
     assert worst < 1e-9
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 50), st.floats(0, 1))
 def test_a_place_has_one_leaf_of_each_tree(seed, place):
     trees = Trees(f"step {seed}", 256)
@@ -213,21 +214,37 @@ def test_it_says_nothing_in_the_first_two_hundred_readings():
 
 def test_an_episode_is_one_alert_until_it_is_twice_as_bad():
     m = Calibrated().update(None, 0.0, None)[0]
-    heard = [calibrated.once(m, y, 84) for y in (0.5, 4.0, 5.9, 4.0, 6.1, 11.0, 0.7)]
+    heard = [calibrated.once(m, y, 0.75, 84) for y in (0.5, 4.0, 5.9, 4.0, 6.1, 11.0, 0.7)]
     assert heard == [0.5, 4.0, 0.75, 0.75, 6.1, 0.75, 0.7]
     for _ in range(81):
-        assert calibrated.once(m, 4.0, 84) == 0.75
-    assert calibrated.once(m, 4.0, 84) == 4.0
+        assert calibrated.once(m, 4.0, 0.75, 84) == 0.75
+    assert calibrated.once(m, 4.0, 0.75, 84) == 4.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 50), max_size=300), st.sampled_from((0.75, 1.5, 3.0, 6.0)))
 def test_alerts_at_every_step_of_the_ladder_are_apart(ys, threshold):
     m = Calibrated().update(None, 0.0, None)[0]
     last, peak = -84, 0.0
     for i, y in enumerate(ys):
-        if calibrated.once(m, y, 84) > threshold:
+        if calibrated.once(m, y, 0.75, 84) > threshold:
             assert i - last >= 84 or y > peak
             last, peak = i, y
+
+
+def test_a_detector_that_knows_a_higher_threshold_finds_as_much_at_it():
+    fleet = [instance("daily", seed, days=30) for seed in range(3)]
+    found, false = judge(Calibrated(threshold=0.55), fleet)
+    after = Calibrated()
+    after.threshold = 0.55
+    assert found > judge(after, fleet)[0]
+    assert false <= judge(Calibrated(), fleet)[1]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, math.nan])
+def test_a_threshold_that_no_score_or_every_one_passes_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold"):
+        Calibrated(threshold=threshold)
 
 
 def test_a_long_episode_is_few_alerts():

@@ -37,11 +37,11 @@ BONUS_HALF = 0.08
 STUCK = 4
 """A value that stays this many times longer than any did brings the bonus too."""
 
-ALERT = 3.0
-"""Deviations above which a reading is an anomaly: a score of one half."""
+HALF = 3.0
+"""Deviations that are a score of one half."""
 
-LEAST = ALERT / 4
-"""Below this, nothing is held back after an alert."""
+LEAST = 0.25
+"""Below this share of an alert, nothing is held back after one."""
 
 BAND = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
@@ -88,6 +88,10 @@ class Calibrated:
         Usual seconds between two readings of an instance. The constants are times at 300 s; they
         are scaled for shorter intervals, and left as counts of readings for longer ones. It is
         never inferred from the readings' times, which only say the hour.
+    threshold
+        The score above which a reading is to be an anomaly: an episode is one alert at this
+        threshold. At a lower one it still is about one; at a higher one fewer are found than
+        by a detector that knows of it.
 
     >>> detector = Calibrated()
     >>> state = None
@@ -103,13 +107,16 @@ class Calibrated:
     """
 
     name = "calibrated"
-    threshold = ALERT / (ALERT + ALERT)
 
-    def __init__(self, seed: int = 42, interval: float = 300.0) -> None:
+    def __init__(self, seed: int = 42, interval: float = 300.0, threshold: float = 0.5) -> None:
+        if not 0 < threshold < 1:
+            raise ValueError(f"A threshold lies between 0 and 1, not at {threshold!r}.")
         if not 0 < interval < float("inf"):
             raise ValueError(f"An interval is a number of seconds above 0, not {interval!r}.")
         self.seed = seed
         self.interval = float(interval)
+        self.threshold = threshold
+        self._least = LEAST * HALF * threshold / (1 - threshold)
         scale = min(max(1.0, 300.0 / self.interval), 30.0)
         self._level_rate = 1 / (208 * scale)  # a half-life of 12 hours
         self._first = round(150 * scale)
@@ -136,8 +143,8 @@ class Calibrated:
         self._all_bits = [log2(mass + 1.0) for mass in range(most + 1)]
         self._leaf_bits = [log2(LEAVES * mass + 1.0) / TREES for mass in range(most + 1)]
 
-    def __reduce__(self) -> tuple[type[Calibrated], tuple[int, float]]:
-        return type(self), (self.seed, self.interval)
+    def __reduce__(self) -> tuple[type[Calibrated], tuple[int, float, float]]:
+        return type(self), (self.seed, self.interval, self.threshold)
 
     def score(self, state: Memory | None, value: float, time: float | None = None) -> Verdict:
         """Score a reading against a state, leaving the state as it is."""
@@ -177,7 +184,7 @@ class Calibrated:
                 y += BONUS * outside / (outside + BONUS_HALF)
             if m.same == max(self._stuck, STUCK * m.longest):
                 y += BONUS
-            y = once(m, y, self._quiet)
+            y = once(m, y, self._least, self._quiet)
 
         learn(m, x, day, week, self._level_rate)
         m.previous = x
@@ -190,7 +197,7 @@ class Calibrated:
             turn(m)
         expected += m.origin
         miss *= BAND
-        return m, Verdict(y / (y + ALERT), expected, expected - miss, expected + miss)
+        return m, Verdict(y / (y + HALF), expected, expected - miss, expected + miss)
 
     def _surprise(self, m: Memory, residual: float, step: float, least: float) -> float:
         """Return how rare the last readings were, in deviations of this instance; learn it."""
@@ -272,22 +279,22 @@ def follow(scale: float, size: float) -> float:
     return scale
 
 
-def once(m: Memory, y: float, quiet: int) -> float:
+def once(m: Memory, y: float, least: float, quiet: int) -> float:
     """Return y if it is news, or what is let through of it: one alert an episode.
 
-    A y in LEAST * 2**i to LEAST * 2**(i + 1) holds back all up to the end of that step for the
-    next `quiet` readings. ALERT is such an end, so that an alert is followed by another only if
-    that is twice as much, or later.
+    A y in least * 2**i to least * 2**(i + 1) holds back all up to the end of that step for the
+    next `quiet` readings. An alert begins at such an end, so that it is followed by another only
+    if that is twice as much, or later.
     """
     m.since += 1
     if m.since >= quiet:
-        m.bar = LEAST
-    if y <= LEAST:
+        m.bar = least
+    if y <= least:
         return y
     if y <= m.bar:
-        return LEAST
+        return least
     m.since = 0
-    bar = LEAST
+    bar = least
     while bar < y:
         bar *= 2.0
     m.bar = bar
