@@ -85,9 +85,10 @@ class Calibrated:
     seed
         Of the trees' cuts.
     interval
-        Usual seconds between two readings of an instance. The constants are times at 300 s; they
-        are scaled for shorter intervals, and left as counts of readings for longer ones. It is
-        never inferred from the readings' times, which only say the hour.
+        Usual seconds between two readings of an instance. The constants are times at 300 s; for
+        shorter intervals they are more readings, for longer ones as many, but for the readings
+        whose surprise is averaged, and those that an alert holds back: they go with the square
+        root. It is never inferred from the readings' times, which only say the hour.
     threshold
         The score above which a reading is to be an anomaly: an episode is one alert at this
         threshold. At a lower one it still is about one; at a higher one fewer are found than
@@ -117,16 +118,18 @@ class Calibrated:
         self.interval = float(interval)
         self.threshold = threshold
         self._least = LEAST * HALF * threshold / (1 - threshold)
-        scale = min(max(1.0, 300.0 / self.interval), 30.0)
+        ratio = min(300.0 / self.interval, 30.0)
+        scale = max(1.0, ratio)
+        root = sqrt(ratio)
         self._level_rate = 1 / (208 * scale)  # a half-life of 12 hours
         self._first = round(150 * scale)
         self._size_rate = 1 / (2016 * scale)
         self._fortnight = round(4032 * scale)
-        self._smooth = 1 / (24 * scale)
+        self._smooth = 1 / max(24 * root, 3.0)
         self._calibrate = round(100 * scale)
         self._memory = round(3000 * scale)
         self._start = round(200 * scale)
-        self._quiet = round(84 * scale)
+        self._quiet = round(84 * min(root, 1.0) * scale)
         self._stuck = round(72 * scale)
         most = (
             2 * self._fortnight
