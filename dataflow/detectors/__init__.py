@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 __all__ = ["NAMES", "NEED_RANGE", "Detector", "Verdict", "make"]
 
-NAMES = ("tutorial", "zscore")
+NAMES = ("calibrated", "tutorial", "zscore")
 """The detectors that `make` makes."""
 
 NEED_RANGE = frozenset({"tutorial"})
@@ -73,16 +73,26 @@ class Detector(Protocol[State]):
         ...
 
 
-def make(name: str, *, seed: int = 42, interval: float = 300.0) -> Detector[Any]:
+def make(
+    name: str, *, seed: int = 42, interval: float = 300.0, threshold: float | None = None
+) -> Detector[Any]:
     """Make a detector by its name; ValueError if there is none of that name.
 
     `interval` is the usual time between two readings of an instance, in seconds: detectors whose
-    constants are times (not counts of readings, as the tutorial's) scale them by it.
+    constants are times (not counts of readings, as the tutorial's) scale them by it. `threshold`
+    is the one that its scores will be compared with, if not its own: detectors that hold back
+    repeated alerts must know it.
 
     >>> make("tutorial").threshold
     0.7
     """
     # A detector's libraries are loaded with the detector.
+    if name == "calibrated":
+        from dataflow.detectors.calibrated import Calibrated
+
+        if threshold is None:
+            return Calibrated(seed=seed, interval=interval)
+        return Calibrated(seed=seed, interval=interval, threshold=threshold)
     if name == "tutorial":
         from dataflow.detectors.tutorial import Tutorial
 
