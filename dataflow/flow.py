@@ -19,7 +19,6 @@ from bytewax.dataflow import Dataflow
 
 from dataflow import (
     admission,
-    detectors,
     records,
     recovery,
     reordering,
@@ -36,7 +35,7 @@ __all__ = ["build", "flow"]
 
 def build(options: settings.Settings, store: recovery.Store | None = None) -> Dataflow:
     """Wire the flow; a Refusal if its input or an output cannot be used."""
-    detector = detectors.make(options.detector, seed=options.seed, interval=options.interval)
+    detector = scoring.detector(options)
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         "beside the output, or to standard error",
     )
     detector: str = Field(
-        "tutorial", description="how readings are scored: " + ", ".join(f"`{n}`" for n in NAMES)
+        "calibrated", description="how readings are scored: " + ", ".join(f"`{n}`" for n in NAMES)
     )
     threshold: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="a score above it is an anomaly"
