@@ -83,3 +83,29 @@ def test_every_command_is_in_the_readme() -> None:
     table = (REPOSITORY / "README.md").read_text().split("## Commands")[1]
     listed = re.findall(r"^\| `([a-z-]+)", table, re.MULTILINE)
     assert listed == list(COMMANDS)
+
+
+def test_the_figures_of_the_readme() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "dataflow", "evaluate", "--json"),
+            *("--data", REPOSITORY / "data" / "ec2_metrics.csv"),
+            *("--labels", REPOSITORY / "data" / "labels.json"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured = json.loads(done.stdout)["detectors"]
+    rows = re.findall(
+        r"^\| `(\w+)`.*? \| ([\d.]+) \| (\d+) of 16 \| (\d+)% \| (-?[\d.]+) \|$",
+        (REPOSITORY / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    assert {name for name, *_ in rows} == set(measured)
+    for name, false_alarms, found, right, score in rows:
+        figures = measured[name]["at_threshold"]
+        assert false_alarms == f"{figures['false_alarms_per_day']:.2f}"
+        assert found == f"{16 * figures['recall']:.0f}"
+        assert right == f"{100 * figures['precision']:.0f}"
+        assert score == f"{figures['standard']:.1f}"
