@@ -1,9 +1,10 @@
 # make run    see it work: the sample stream through a broker and the flow
 # make test   every test that needs no more than pip
+# make test-faults   what dies, in the long form: about an hour
 # make lint   lint, format check, types
-# make format | clean
+# make format, make bench, make clean
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+.PHONY: help run test test-faults lint format bench clean
 
 # The newest Python that Bytewax and River both have wheels for; PYTHON=... names another.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
@@ -18,7 +19,13 @@ run: .venv/run
 	@$(BIN)/python -m dataflow demo
 
 test: .venv/dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+
+test-faults: .venv/dev
+	@$(BIN)/python -m pytest tests/test_faults.py --faults long --timeout 3600
+
+bench: .venv/dev
+	@$(BIN)/python benchmarks/detectors.py
 
 lint: .venv/dev
 	@$(BIN)/ruff check .

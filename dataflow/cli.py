@@ -19,6 +19,7 @@ COMMANDS = (
     "topics",
     "recovery",
     "produce",
+    "replay",
     "sample",
     "import-nab",
     "evaluate",

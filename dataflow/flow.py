@@ -3,6 +3,7 @@
     read        Kafka partitions (or a file)            -> raw records
     decode      JSON -> Reading | Rejected              bad ones go to the rejected topic
     key_on      by instance
+    reorder     by index, where producers cannot key    only with ANOMALY_REORDER=true
     normalize   CPU percent -> 0..1
     score       stateful_map: one half-space-trees detector per instance, or a window at a time
     filter      score above the threshold
@@ -17,9 +18,11 @@ from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflow import (
+    admission,
     detectors,
     records,
     recovery,
+    reordering,
     scoring,
     settings,
     sinks,
@@ -34,14 +37,16 @@ __all__ = ["build", "flow"]
 
 def build(options: settings.Settings, store: recovery.Store | None = None) -> Dataflow:
     """Wire the flow; a Refusal if its input or an output cannot be used."""
-    detector = detectors.make(options.detector, seed=options.seed, interval=options.interval)
+    detector = scoring.detector(options)
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
     raw = op.input("read", flow, sources.source(options))
-    decoded = op.map("decode", raw, records.decoder(options))
+    decoded = op.map("decode", raw, admission.admitter(options, records.decoder(options)))
     checked = op.branch("check", decoded, scoring.is_reading)
     keyed = op.key_on("key_on", checked.trues, scoring.instance)
+    if options.reorder:
+        keyed = op.stateful_batch("reorder", keyed, reordering.reorderer(options))
     normal = op.map_value("normalize", keyed, scoring.normalizer(options.scale))
     if isinstance(detector, detectors.WindowedDetector):
         scored = op.stateful_batch("score_windows", normal, windowing.windower(detector))

@@ -218,7 +218,8 @@ def consumer(settings: Settings, **config: Any) -> Consumer:
 
 def transactional_producer(settings: Settings, name: str) -> Producer:
     """Make a producer that shuts out every other of its name; a Refusal if it cannot."""
-    client = producer(settings, **{"transactional.id": name})
+    # A transaction that a crash leaves open holds back its readers no longer than this.
+    client = producer(settings, **{"transactional.id": name, "transaction.timeout.ms": 15_000})
     try:
         client.init_transactions(TIMEOUT)
     except KafkaException as error:
@@ -278,7 +279,8 @@ def offset_range(client: Consumer, topic: str, partition: int) -> tuple[int, int
 
 def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterator[Message]:
     """Yield what a topic holds from the given offsets up to now; all of a partition not given."""
-    client = consumer(settings, **{"enable.partition.eof": True})
+    # The broker waits so long before it says that there is no more.
+    client = consumer(settings, **{"enable.partition.eof": True, "fetch.wait.max.ms": 10})
     ends = end_offsets(settings, topic)
     client.assign(
         [

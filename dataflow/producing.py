@@ -14,7 +14,7 @@ from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 from dataflow.sources import FileSource, read_records
 
-__all__ = ["count_records", "held_records", "keyed_records", "prepare_topic", "send"]
+__all__ = ["count_records", "held_records", "key_reader", "keyed_records", "prepare_topic", "send"]
 
 STEP = 500
 """Records between two looks at the clock and at the deliveries."""
@@ -28,20 +28,26 @@ def keyed_records(path: Path, settings: Settings) -> Iterator[tuple[str | None, 
     if path.suffix not in (".csv", ".jsonl"):
         raise Refusal(f"{path} is neither .csv nor .jsonl: give a file of readings.")
     FileSource(path, settings)
+    key_of = key_reader(settings)
+    return ((key_of(record), record) for record in read_records(path))
+
+
+def key_reader(settings: Settings) -> Callable[[bytes], str | None]:
+    """Return the function that reads a record's instance, None if it has none."""
     if settings.key_field is None:
         # One key all the same: without any, they would be spread over the partitions.
-        return ((settings.topic, record) for record in read_records(path))
+        return lambda record: settings.topic
     key_type = msgspec.defstruct("Key", [("key", str)], rename={"key": settings.key_field})
     decode = msgspec.json.Decoder(key_type).decode
 
-    def keyed() -> Iterator[tuple[str | None, bytes]]:
-        for record in read_records(path):
-            try:
-                yield decode(record).key, record  # type: ignore[attr-defined]
-            except (ValueError, RecursionError):
-                yield None, record
+    def key_of(record: bytes) -> str | None:
+        try:
+            key: str = decode(record).key  # type: ignore[attr-defined]
+        except (ValueError, RecursionError):
+            return None
+        return key
 
-    return keyed()
+    return key_of
 
 
 def count_records(path: Path) -> int:

@@ -31,6 +31,7 @@ __all__ = [
     "anomaly_id",
     "decoder",
     "encode",
+    "reject",
     "seconds",
 ]
 
@@ -174,7 +175,6 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
     fields = (settings.key_field, settings.time_field, settings.index_field, settings.value_field)
     scale = settings.scale
     low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
-    topic = settings.topic if settings.input == "kafka" else settings.input
     # Not strict: numbers may come as text, as the tutorial's producer writes them.
     parse: Callable[[bytes], Any] = msgspec.json.Decoder(_metric(settings), strict=False).decode
     time_of: Callable[[Any], float | None] = seconds if settings.time_field else lambda _: None
@@ -195,16 +195,7 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
         except Exception:
             pass
         reason, error = _reason(raw.value, fields, scale)
-        kept = raw.value
-        if kept is not None and len(kept) > MAX_RAW:
-            error = f"{error}; its {len(kept):,} bytes are too many to keep"
-            kept = None
-        return Rejected(
-            reason=reason,
-            error=error,
-            source=Source(topic, raw.partition, raw.offset),
-            raw=None if kept is None else base64.b64encode(kept).decode(),
-        )
+        return reject(settings, raw, reason, error)
 
     return decode
 
@@ -229,6 +220,24 @@ def _metric(settings: Settings) -> type[msgspec.Struct]:
         rename=rename,
         namespace={name: it for name, it in constants.items() if name not in rename},
         gc=False,
+    )
+
+
+def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
+    """Refuse a record: the kind of reason, and a sentence."""
+    kept = raw.value
+    if kept is not None and len(kept) > MAX_RAW:
+        error = f"{error}; its {len(kept):,} bytes are too many to keep"
+        kept = None
+    return Rejected(
+        reason=reason,
+        error=error,
+        source=Source(
+            settings.topic if settings.input == "kafka" else settings.input,
+            raw.partition,
+            raw.offset,
+        ),
+        raw=None if kept is None else base64.b64encode(kept).decode(),
     )
 
 

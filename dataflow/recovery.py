@@ -31,7 +31,7 @@ VERSION = 1
 
 DECIDE_STATE = (
     *("topic", "partitions", "key_field", "value_field", "time_field", "index_field"),
-    *("scale", "detector", "seed", "interval"),
+    *("scale", "detector", "seed", "interval", "reorder"),
 )
 """Settings that the states in a store depend on."""
 

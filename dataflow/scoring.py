@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from dataflow.detectors import AnyDetector, Detector, Verdict
+from dataflow.detectors import AnyDetector, Detector, Verdict, make
 from dataflow.index_name import index_namer
 from dataflow.records import Anomaly, Reading, Rejected, Source, anomaly_id
+from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = [
     "Scored",
     "above",
+    "detector",
     "instance",
     "is_reading",
     "normalizer",
@@ -22,6 +24,19 @@ __all__ = [
 ]
 
 Scored = tuple[Reading, Verdict]
+
+
+def detector(settings: Settings) -> AnyDetector:
+    """Make the detector that the settings name; a Refusal if it cannot work with them."""
+    try:
+        return make(
+            settings.detector,
+            seed=settings.seed,
+            interval=settings.interval,
+            threshold=settings.threshold,
+        )
+    except ValueError as wrong:
+        raise Refusal(f"the detector {settings.detector} cannot work so: {wrong}") from None
 
 
 def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:
@@ -76,6 +91,12 @@ def reporter(
     name = detector.name
     named = index_namer(settings.index_field)
 
+    def bounded(value: float | None) -> float | None:
+        # CPU below nothing or above all is nothing to expect.
+        if value is None or settings.scale is None:
+            return value
+        return min(max(value, 0.0), 1.0)
+
     def report(scored: Scored) -> Anomaly:
         reading, verdict = scored
         anomaly = Anomaly(
@@ -85,9 +106,9 @@ def reporter(
             value=reading.value,
             score=verdict.score,
             threshold=threshold,
-            expected=verdict.expected,
-            lower=verdict.lower,
-            upper=verdict.upper,
+            expected=bounded(verdict.expected),
+            lower=bounded(verdict.lower),
+            upper=bounded(verdict.upper),
             detector=name,
             id=anomaly_id(reading.instance, reading.index, reading.timestamp),
             source=Source(topic, reading.partition, reading.offset),

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         "beside the output, or to standard error",
     )
     detector: str = Field(
-        "tutorial", description="how readings are scored: " + ", ".join(f"`{n}`" for n in NAMES)
+        "calibrated", description="how readings are scored: " + ", ".join(f"`{n}`" for n in NAMES)
     )
     threshold: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="a score above it is an anomaly"
@@ -94,6 +94,20 @@ class Settings(BaseSettings):
     )
     partitions: Annotated[tuple[int, ...] | None, NoDecode] = Field(
         None, description="partitions that this process reads, such as `0,2`"
+    )
+    reorder: bool = Field(
+        False,
+        description="`true`: put each instance's readings into the order of their indexes, where "
+        "its readings lie on several partitions",
+    )
+    reorder_size: int = Field(
+        1000, ge=1, le=1_000_000, description="readings of an instance held for those before them"
+    )
+    reorder_seconds: float = Field(
+        30, gt=0, le=86_400, description="seconds that a reading is held for those before it"
+    )
+    max_instances: int = Field(
+        1_000_000, ge=1, description="instances that one process takes; further ones are refused"
     )
     kafka: dict[str, str] = Field(
         {},

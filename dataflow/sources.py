@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -10,9 +11,16 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
-from dataflow import kafka, stopping
+from dataflow import kafka, metrics, stopping
+from dataflow.pace import Pace
 from dataflow.records import Raw, encode
 from dataflow.refusal import Refusal, stop_process
 from dataflow.settings import Settings
@@ -21,6 +29,12 @@ __all__ = ["FileSource", "KafkaSource", "read_records", "source"]
 
 BATCH = 1000
 """Records handed on at a time, at most."""
+
+LAG_SECONDS = 1.0
+"""Between two looks at how far behind a partition is."""
+
+BATCH_ABREAST = 100
+"""The same where partitions are read abreast: so far ahead one may be of another."""
 
 _PASSING = {
     KafkaError._TRANSPORT,
@@ -63,6 +77,7 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
             )
         self._settings = settings
         self._partitions = wanted
+        self._pace = Pace(settings.reorder_seconds) if settings.reorder else None
         if settings.partitions is None and settings.follow:
             kafka.watch_partitions(settings, len(present), stopping.ask)
 
@@ -73,21 +88,32 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
         """Open a partition where the last snapshot left it."""
         stopping.reading()
-        return _KafkaPartition(self._settings, int(for_part), resume_state)
+        return _KafkaPartition(self._settings, int(for_part), resume_state, self._pace)
 
 
 class _KafkaPartition(StatefulSourcePartition[Raw, int]):
-    def __init__(self, settings: Settings, partition: int, offset: int | None) -> None:
+    def __init__(
+        self, settings: Settings, partition: int, offset: int | None, pace: Pace | None
+    ) -> None:
         self._topic = settings.topic
         self._partition = partition
         self._offset = OFFSET_BEGINNING if offset is None else offset
         self._ended = False
         self._idle = False
-        self._consumer = kafka.consumer(settings, **{"enable.partition.eof": not settings.follow})
+        self._follow = settings.follow
+        self._pace = pace
+        self._most = BATCH if pace is None else BATCH_ABREAST
+        needs_end = pace is not None or not settings.follow
+        self._consumer = kafka.consumer(settings, **{"enable.partition.eof": needs_end})
         place = TopicPartition(self._topic, partition, self._offset)
         if self._offset >= 0:  # OFFSET_BEGINNING is below
             self._check_offset()
         self._consumer.assign([place])
+        self._place = place
+        self._lag = metrics.CONSUMER_LAG.labels(self._topic, partition)
+        self._lag_due = 0.0
+        if pace is not None:
+            pace.join(partition, time.monotonic())
 
     def _check_offset(self) -> None:
         """Refuse to resume from an offset that the broker has dropped or never had."""
@@ -105,24 +131,49 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
     def next_batch(self) -> list[Raw]:
         if self._ended or stopping.asked():
             raise StopIteration
+        if self._pace is not None and not self._pace.may_read(self._partition, time.monotonic()):
+            self._idle = True
+            return []
         try:
-            messages = self._consumer.consume(BATCH, 0.001)
+            messages = self._consumer.consume(self._most, 0.001)
         except KafkaException as error:
             self._stop(kafka.describe(error))
         partition = self._partition
         batch = []
+        at_end = False
         for message in messages:
             failure = message.error()
             if failure is None:
                 batch.append(Raw(partition, message.offset(), message.value()))  # type: ignore[arg-type]
             elif failure.code() == KafkaError._PARTITION_EOF:
-                self._ended = True
+                at_end = True
             elif failure.code() not in _PASSING:
                 self._stop(failure.str())
         if batch:
             self._offset = batch[-1].offset + 1
+        if self._pace is not None:
+            self._keep_pace(self._pace, batch, messages, at_end)
+        self._ended = at_end and not self._follow
         self._idle = not batch
+        self._tell_lag()
         return batch
+
+    def _tell_lag(self) -> None:
+        now = time.monotonic()
+        if now >= self._lag_due and self._offset >= 0:
+            # What the last fetch said: nobody is asked.
+            end = self._consumer.get_watermark_offsets(self._place, cached=True)[1]
+            self._lag.set(max(0, end - self._offset))
+            self._lag_due = now + LAG_SECONDS
+
+    def _keep_pace(
+        self, pace: Pace, batch: list[Raw], messages: list[Message], at_end: bool
+    ) -> None:
+        if batch:
+            last = next(it for it in reversed(messages) if it.error() is None)
+            pace.advance(self._partition, last.timestamp()[1], len(batch), time.monotonic())
+        if at_end:
+            pace.end(self._partition)
 
     def next_awake(self) -> datetime | None:
         return datetime.now(UTC) + IDLE if self._idle else None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from kafka_jars import Unavailable, jars
 from kafka_server import ApacheKafka
@@ -20,6 +21,12 @@ from kafka_server import ApacheKafka
 from dataflow import kafka
 from dataflow.broker import EmbeddedBroker
 from dataflow.settings import PREFIX, Settings
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -169,7 +176,7 @@ class Flow:
         self.started: list[subprocess.Popen[str]] = []
 
     def __call__(
-        self, *arguments: str, timeout: float = 60, **settings: object
+        self, *arguments: str, timeout: float = 60, **settings: Any
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bytewax.run", "dataflow.flow", *arguments],
@@ -181,7 +188,7 @@ class Flow:
             check=False,
         )
 
-    def start(self, *arguments: str, **settings: object) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[str]:
         """Start it in the background; what still runs when the test ends is killed."""
         process = subprocess.Popen(
             [sys.executable, "-m", "bytewax.run", "dataflow.flow", *arguments],
@@ -195,10 +202,10 @@ class Flow:
         return process
 
 
-def environment(**settings: object) -> dict[str, str]:
-    """The environment of a process that has these settings and no others."""
+def environment(bytewax: dict[str, str] | None = None, **settings: object) -> dict[str, str]:
+    """The environment of a process that has these settings, and Bytewax's, and no others."""
     own = {PREFIX + name.upper(): str(value) for name, value in settings.items()}
-    return {**os.environ, **own}
+    return {**os.environ, **own, **(bytewax or {})}
 
 
 @pytest.fixture

@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from conftest import Flow, PausableBroker, fill_topic, free_port, read_json_lines, read_topic
 from kafka_server import ApacheKafka
-from test_flow import THRESHOLD, Row, made_rows, rivers_scores
+from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
 
 from dataflow import kafka
 from dataflow.recovery import initialise
 from dataflow.settings import Settings
+
+pytestmark = pytest.mark.kafka
 
 INSTANCES = 8
 
@@ -292,6 +296,14 @@ def test_a_stop_while_it_waits_for_the_other_processes(
     assert flow.wait(10) == 0
 
 
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Wait until it holds; a minute is too long."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.1)
+
+
 class Reader:
     """Reads a process's standard output in the background."""
 
@@ -510,7 +522,6 @@ def test_a_record_that_the_output_topic_finds_too_large(
     assert len(read_topic(brokers, f"{topic}.rejected")) == 1
 
 
-@pytest.mark.kafka
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_a_broker_that_goes_away_and_comes_back(
     run_flow: Flow,
@@ -537,6 +548,7 @@ def test_a_broker_that_goes_away_and_comes_back(
     arguments = with_store(store, "-w", "2")
     flow = run_flow.start(*arguments, **settings)
     with Feed(brokers, topic, rows, rate=2000) as feed:
+        wait_for(lambda: bool(read_topic(brokers, f"{topic}.out")))
         for _ in range(20 if long else 2):
             time.sleep(generator.uniform(1, 4))
             feed.pause()
@@ -558,11 +570,127 @@ def test_a_broker_that_goes_away_and_comes_back(
                 flow = run_flow.start(*arguments, **settings)
             feed.go_on()
         sent = feed.finish()
-    caught_up = time.monotonic() + 60
     expected = sum(score > THRESHOLD for score in rivers_scores(sent).values())
-    while len(read_topic(brokers, f"{topic}.out")) < expected and time.monotonic() < caught_up:
+    started = time.monotonic()
+    while len(read_topic(brokers, f"{topic}.out")) < expected and time.monotonic() < started + 60:
         time.sleep(0.2)
+    tally.counts["ms to catch up"] = round(1000 * (time.monotonic() - started))
     flow.terminate()
     _, said = flow.communicate(timeout=20)
     tally.compare([record for _, record in read_topic(brokers, f"{topic}.out")], sent)
     assert flow.returncode == 0, said
+
+
+def test_an_output_broker_that_is_gone(
+    run_flow: Flow,
+    own_broker: PausableBroker | ApacheKafka,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    tally: Tally,
+) -> None:
+    """A flow that reads a file finds nobody to write to: one line within 15 s, the rest later."""
+    rows = made_rows(INSTANCES, 30_000)  # seconds of work: the broker goes in the midst of it
+    brokers, out = own_broker.address, f"{topic}.out"
+    fill_topic(brokers, out, [])
+    path = write_csv(tmp_path / "metrics.csv", rows)
+    settings = {
+        "brokers": brokers,
+        "input": path,
+        "detector": "tutorial",
+        "output": "kafka",
+        "anomalies_topic": out,
+    }
+    flow = run_flow.start(*with_store(store), **settings)
+    wait_for(lambda: bool(read_topic(brokers, out)))
+    own_broker.pause()
+    started = time.monotonic()
+    _, said = flow.communicate(timeout=40)
+    took = time.monotonic() - started
+    own_broker.resume()
+    assert flow.returncode == 1
+    assert took < 15
+    assert len(said.splitlines()) == 1, said
+    tally.counts["ms to end"] = round(1000 * took)
+    done = run_flow(*with_store(store), **settings)
+    assert done.returncode == 0, done.stderr
+    tally.compare([record for _, record in read_topic(brokers, out)], rows)
+
+
+def test_records_that_were_dropped_unread(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tmp_path: Path
+) -> None:
+    """Retention took what the flow had yet to read: it says so, and touches nothing."""
+    rows = made_rows(INSTANCES, 300)
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": "found.jsonl",
+        "follow": "false",
+    }
+    assert run_flow(*with_store(store), **settings).returncode == 0
+    found = (tmp_path / "found.jsonl").read_bytes()
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    options = Settings(_env_file=None, brokers=brokers)
+    admin = AdminClient({"bootstrap.servers": brokers})
+    ends = kafka.end_offsets(options, topic)
+    for future in admin.delete_records(
+        [TopicPartition(topic, partition, end) for partition, end in ends.items()]
+    ).values():
+        try:
+            future.result()
+        except KafkaException as error:
+            pytest.skip(f"this broker deletes no records: {error}")
+    done = run_flow(*with_store(store), **settings)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "records were dropped unread" in done.stderr
+    assert (tmp_path / "found.jsonl").read_bytes() == found
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_million_records(
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    tally: Tally,
+    long: bool,
+    workers: int,
+) -> None:
+    """Every one is read, and the memory does not grow with them."""
+    rows = made_rows(INSTANCES, 125_000 if long else 6000)
+    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    peaks = []
+    for number, (name, count) in enumerate([("few", 2000), ("all", len(rows))]):
+        if name == "few":
+            fill_topic(
+                brokers,
+                f"{topic}.few",
+                [(row["instance"], json.dumps(row).encode()) for row in rows[:count]],
+            )
+        folder = tmp_path / f"store-{number}"
+        initialise(folder, 3)
+        flow = run_flow.start(
+            *with_store(folder, "-w", str(workers)),
+            brokers=brokers,
+            topic=f"{topic}.few" if name == "few" else topic,
+            detector="tutorial",
+            output=f"{name}.jsonl",
+            follow="false",
+        )
+        peak = 0
+        while flow.poll() is None:
+            with contextlib.suppress(OSError, IndexError):
+                status = Path(f"/proc/{flow.pid}/status").read_text()
+                peak = int(status.split("VmHWM:")[1].split()[0])
+            time.sleep(0.02)
+        assert flow.returncode == 0, flow.communicate()
+        peaks.append(peak // 1024)
+    tally.counts["MB at 2,000 records"], tally.counts["MB at all"] = peaks
+    tally.compare(read_json_lines(tmp_path / "all.jsonl"), rows)
+    # librdkafka fetches ahead; that is bounded, and so is what Bytewax has in hand.
+    assert peaks[1] - peaks[0] < 250

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from river.anomaly import HalfSpaceTrees
 
 TUTORIAL: dict[str, Any] = {"n_trees": 5, "height": 3, "window_size": 5, "seed": 42}
 THRESHOLD = 0.7
+START = datetime(2024, 3, 1)
+FIVE_MINUTES = timedelta(minutes=5)
 
 Row = dict[str, str]
 Key = tuple[str, int]
@@ -39,8 +42,7 @@ def made_rows(instances: int = 8, count: int = 400, seed: int = 1) -> list[Row]:
     return [
         {
             "index": str(index),
-            "timestamp": f"2024-03-{1 + index // 288:02d} "
-            f"{index % 288 // 12:02d}:{index % 12 * 5:02d}:00",
+            "timestamp": str(START + index * FIVE_MINUTES),
             "value": str(
                 round(generator.uniform(80, 100), 3)
                 if generator.random() < 0.02

@@ -136,6 +136,12 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
         default, text = table[name.upper()]
         assert text == field.description
         value = field.default
-        shown = "" if value in (None, "", {}) else str(value).lower() if value is True else value
+        shown = (
+            ""
+            if value in (None, "", {})
+            else str(value).lower()
+            if isinstance(value, bool)
+            else value
+        )
         if default not in ("", "the detector's own", "all", "`TOPIC.rejected`"):
             assert default == f"`{shown}`"

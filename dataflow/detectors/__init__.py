@@ -21,7 +21,7 @@ __all__ = [
     "make",
 ]
 
-NAMES = ("tutorial", "zscore", "isolation-forest")
+NAMES = ("calibrated", "tutorial", "zscore", "isolation-forest")
 """The detectors that `make` makes."""
 
 NEED_RANGE = frozenset({"tutorial"})
@@ -128,18 +128,28 @@ class WindowedDetector(Protocol[State]):
 AnyDetector: TypeAlias = Detector[Any] | WindowedDetector[Any]
 
 
-def make(name: str, *, seed: int = 42, interval: float = 300.0) -> AnyDetector:
+def make(
+    name: str, *, seed: int = 42, interval: float = 300.0, threshold: float | None = None
+) -> AnyDetector:
     """Make a detector by its name; ValueError if there is none of that name.
 
     A Refusal if its library is not installed.
 
     `interval` is the usual time between two readings of an instance, in seconds: detectors whose
-    constants are times (not counts of readings, as the tutorial's) scale them by it.
+    constants are times (not counts of readings, as the tutorial's) scale them by it. `threshold`
+    is the one that its scores will be compared with, if not its own: detectors that hold back
+    repeated alerts must know it.
 
     >>> make("tutorial").threshold
     0.7
     """
     # A detector's libraries are loaded with the detector.
+    if name == "calibrated":
+        from dataflow.detectors.calibrated import Calibrated
+
+        if threshold is None:
+            return Calibrated(seed=seed, interval=interval)
+        return Calibrated(seed=seed, interval=interval, threshold=threshold)
     if name == "tutorial":
         from dataflow.detectors.tutorial import Tutorial
 

@@ -1,0 +1,62 @@
+"""What an instance usually does at this hour: the level that a reading is measured from."""
+
+from __future__ import annotations
+
+from dataflow.detectors.calibrated_state import Memory
+
+__all__ = ["expect", "learn"]
+
+HOUR_RATE = 0.05
+WEEK_RATE = 0.1
+MARGIN = 0.8
+"""A seasonal level explains an instance if it misses by less than this times the other's miss."""
+
+UNKNOWN_MISS = 1.5
+"""Misses counted for an hour never seen, times the running level's: no credit without proof."""
+
+
+def expect(m: Memory, day: int, week: int) -> tuple[float, float]:
+    """Return the level that has been nearest of late, by a clear margin, and its usual miss.
+
+    It is the running level, that of this hour of the day, or that of this hour of the week; `day`
+    and `week` are their places in `m.hours`.
+    """
+    level = m.level
+    miss = m.off_level
+    least = miss
+    by_day = m.hours[day]
+    by_week = m.hours[week]
+    if m.off_hour < MARGIN * miss and by_day == by_day:
+        level = by_day
+        miss = m.off_hour
+    if m.off_hour < least:
+        least = m.off_hour
+    if m.off_week < MARGIN * least and by_week == by_week:
+        level = by_week
+        miss = m.off_week
+    return level, miss
+
+
+def learn(m: Memory, x: float, day: int, week: int, rate: float) -> None:
+    """Move the levels towards a reading, and their usual misses towards how far off they were."""
+    hours = m.hours
+    level = m.level
+    off = x - level
+    m.level = level + rate * off
+    off = abs(off)
+    m.off_level += rate * (off - m.off_level)
+    unknown = UNKNOWN_MISS * off
+    level = hours[day]
+    if level == level:
+        m.off_hour += rate * (abs(x - level) - m.off_hour)
+        hours[day] = level + HOUR_RATE * (x - level)
+    else:
+        m.off_hour += rate * (unknown - m.off_hour)
+        hours[day] = x
+    level = hours[week]
+    if level == level:
+        m.off_week += rate * (abs(x - level) - m.off_week)
+        hours[week] = level + WEEK_RATE * (x - level)
+    else:
+        m.off_week += rate * (unknown - m.off_week)
+        hours[week] = x

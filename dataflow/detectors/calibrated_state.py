@@ -1,0 +1,217 @@
+"""What `calibrated` remembers of one instance, and its form as bytes."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from array import array
+from collections.abc import Sequence
+
+__all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
+
+MARK = b"calibrated/1 "
+TREES = 8
+LEAVES = 32  # of each tree, of height 5
+HOURS = 24 + 168
+MASSES = 2 * TREES * LEAVES
+BEYOND = 1e300
+"""Farther than any value: the range before the first reading of a fortnight."""
+
+
+COUNTS = 5
+NUMBERS = 21
+
+CHECK = struct.Struct("<I")
+SIGNATURE = struct.Struct("<Qd8sc")
+FIXED = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
+BODY = len(MARK) + CHECK.size
+UNKNOWN = array("f", [float("nan")]) * HOURS
+SWAP = sys.byteorder == "big"
+
+Signature = tuple[int, float, bytes, str]
+"""Seed, interval, the trees' fingerprints and the masses' type: what a state and its detector must
+share."""
+
+
+class Memory:
+    """What is known of one instance, in 2 kB. Values count from its first reading, `origin`.
+
+    What is loaded from `dump`'s bytes goes on as what was dumped would have, to the bit.
+    """
+
+    # `hours` holds 24 levels by the hour of the day, then 168 by the hour of the week, NaN where
+    # no reading has fallen yet. `masses` holds those of the residual's forest, then the step's.
+    # Both are arrays, not lists, so that a copy or a dump is one block move.
+    __slots__ = (
+        "bar",
+        "high",
+        "hours",
+        "last_high",
+        "last_low",
+        "level",
+        "longest",
+        "low",
+        "masses",
+        "off_hour",
+        "off_level",
+        "off_week",
+        "origin",
+        "previous",
+        "residual_bits",
+        "residual_mean",
+        "residual_scale",
+        "residual_size",
+        "residual_variance",
+        "same",
+        "seen",
+        "signature",
+        "since",
+        "step_bits",
+        "step_mean",
+        "step_scale",
+        "step_size",
+        "step_variance",
+        "total",
+    )
+
+    seen: int
+    since: int
+    total: int
+    same: int
+    longest: int
+
+    def __init__(
+        self,
+        signature: Signature,
+        counts: Sequence[int],
+        numbers: Sequence[float],
+        hours: array[float],
+        masses: array[int],
+    ) -> None:
+        self.signature = signature
+        self.seen, self.since, self.total, self.same, self.longest = counts
+        (
+            self.origin,
+            self.previous,
+            self.level,
+            self.off_level,
+            self.off_hour,
+            self.off_week,
+            self.residual_size,
+            self.residual_scale,
+            self.step_size,
+            self.step_scale,
+            self.residual_bits,
+            self.residual_mean,
+            self.residual_variance,
+            self.step_bits,
+            self.step_mean,
+            self.step_variance,
+            self.high,
+            self.low,
+            self.last_high,
+            self.last_low,
+            self.bar,
+        ) = numbers
+        self.hours = hours
+        self.masses = masses
+
+    def __deepcopy__(self, memo: object) -> Memory:
+        return self.copy()
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return read, (self.dump(),)
+
+    def _counts(self) -> tuple[int, ...]:
+        return self.seen, self.since, self.total, self.same, self.longest
+
+    def _numbers(self) -> tuple[float, ...]:
+        return (
+            self.origin,
+            self.previous,
+            self.level,
+            self.off_level,
+            self.off_hour,
+            self.off_week,
+            self.residual_size,
+            self.residual_scale,
+            self.step_size,
+            self.step_scale,
+            self.residual_bits,
+            self.residual_mean,
+            self.residual_variance,
+            self.step_bits,
+            self.step_mean,
+            self.step_variance,
+            self.high,
+            self.low,
+            self.last_high,
+            self.last_low,
+            self.bar,
+        )
+
+    def copy(self) -> Memory:
+        """Return a copy that shares nothing that changes."""
+        return Memory(
+            self.signature,
+            self._counts(),
+            self._numbers(),
+            self.hours[:],
+            self.masses[:],
+        )
+
+    def dump(self) -> bytes:
+        """Return the state as bytes: mark, check sum, signature, numbers, hours, masses."""
+        seed, interval, fingerprints, code = self.signature
+        hours, masses = self.hours, self.masses
+        if SWAP:
+            hours, masses = hours[:], masses[:]
+            hours.byteswap()
+            masses.byteswap()
+        body = b"".join(
+            (
+                SIGNATURE.pack(seed, interval, fingerprints, code.encode()),
+                FIXED.pack(*self._counts(), *self._numbers()),
+                hours.tobytes(),
+                masses.tobytes(),
+            )
+        )
+        return MARK + CHECK.pack(zlib.crc32(body)) + body
+
+
+def begin(signature: Signature, value: float) -> Memory:
+    """Return the state before the first reading, which is of this value."""
+    numbers = [0.0] * NUMBERS
+    numbers[0] = value
+    numbers[-5:-1] = -BEYOND, BEYOND, -BEYOND, BEYOND
+    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], array(signature[3], [0]) * MASSES)
+
+
+def read(data: bytes) -> Memory:
+    """Read the bytes of `Memory.dump`; ValueError if they are anything else."""
+    if not data.startswith(MARK):
+        found = bytes(data[: len(MARK)])
+        raise ValueError(
+            f"This is not a state of detector 'calibrated', version 1: it begins with {found!r}, "
+            f"not with {MARK!r}. Go on with the detector and the version that stored it, or start "
+            "with an empty recovery store."
+        )
+    body = data[BODY:]
+    if data[len(MARK) : BODY] != CHECK.pack(zlib.crc32(body)):
+        raise ValueError(
+            f"This state of detector 'calibrated' is damaged: its {len(data)} bytes are not those "
+            "that were stored. Start with an empty recovery store."
+        )
+    seed, interval, fingerprints, mark = SIGNATURE.unpack_from(body)
+    code = mark.decode()
+    fixed = FIXED.unpack_from(body, SIGNATURE.size)
+    at = SIGNATURE.size + FIXED.size
+    hours = array("f", body[at : at + 4 * HOURS])
+    masses = array(code, body[at + 4 * HOURS :])
+    if SWAP:
+        hours.byteswap()
+        masses.byteswap()
+    return Memory(
+        (seed, interval, fingerprints, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses
+    )

@@ -1,0 +1,60 @@
+"""The step `reorder`: one `Order` an instance, between the partitions and the detector."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from bytewax.operators import StatefulBatchLogic
+
+from dataflow import stopping
+from dataflow.order import Counts, Order
+from dataflow.records import Reading
+from dataflow.settings import Settings
+
+__all__ = ["COUNTS", "reorderer"]
+
+COUNTS = Counts()
+"""What this process has held, given up and found late."""
+
+
+Logic: TypeAlias = StatefulBatchLogic[Reading, Reading, bytes]
+
+
+def reorderer(settings: Settings) -> Callable[[bytes | None], Logic]:
+    """Return what makes the step's logic of an instance, from its last snapshot if there is one."""
+
+    def build(saved: bytes | None) -> Logic:
+        order = Order(settings.reorder_size, settings.reorder_seconds, COUNTS)
+        if saved is not None:
+            order.load(saved, time.time())
+        return _Reorder(order)
+
+    return build
+
+
+class _Reorder(Logic):
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    def on_batch(self, values: list[Reading]) -> tuple[Iterable[Reading], bool]:
+        now = time.time()
+        add = self._order.add
+        return [out for reading in values for out in add(reading, now)], self.RETAIN
+
+    def on_notify(self) -> tuple[Iterable[Reading], bool]:
+        # Bytewax also calls this at a time that was once asked for and is no longer.
+        return self._order.expire(time.time()), self.RETAIN
+
+    def on_eof(self) -> tuple[Iterable[Reading], bool]:
+        # A flow that is stopped will be resumed, and those before may come then.
+        return ([] if stopping.asked() else self._order.finish()), self.RETAIN
+
+    def notify_at(self) -> datetime | None:
+        due = self._order.due()
+        return None if due is None else datetime.fromtimestamp(due, UTC)
+
+    def snapshot(self) -> bytes:
+        return self._order.dump()
