@@ -84,7 +84,7 @@ def test_the_command_makes_a_store_once(
     [
         ("seed", 7, "ANOMALY_SEED=42, and now it is 7"),
         ("interval", 60, "ANOMALY_INTERVAL=300.0, and now it is 60.0"),
-        ("value_field", "other", "ANOMALY_VALUE_FIELD=value, and now it is index"),
+        ("value_field", "other", "ANOMALY_VALUE_FIELD=value, and now it is other"),
         ("scale", 200, "ANOMALY_SCALE=100.0, and now it is 200.0"),
         ("input", "other.csv", "ANOMALY_INPUT="),
     ],
