@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dataflow.nab import Floats, Series, probation
 
-__all__ = ["Counts", "alarms", "count", "tune"]
+__all__ = ["Counts", "alarms", "alarms_per_week", "count", "tune"]
 
 DAY = 86_400.0
 WEEK = 7 * DAY
@@ -137,19 +137,13 @@ def tune(
     >>> threshold, round(reached, 2)  # of readings 499, 999, 1499, 1999 the last two
     (0.495536, 2.35)
     """
-    weeks = sum(_span(one) for one in series) / WEEK * len(runs)
-    if not weeks:
-        raise ValueError("The series are too short to count alerts a week on.")
-    pairs = [
-        (one.times[probation(len(one.times)) :], scores[probation(len(one.times)) :])
-        for run in runs
-        for one, scores in zip(series, run, strict=True)
-    ]
+    counted = _counted(series, runs)
+    weeks = _weeks(series, runs)
 
     def reached(threshold: float) -> float:
-        return sum(len(alarms(times[scores > threshold])) for times, scores in pairs) / weeks
+        return sum(len(alarms(times[scores > threshold])) for times, scores in counted) / weeks
 
-    levels = np.unique(np.concatenate([scores for _, scores in pairs]))
+    levels = np.unique(np.concatenate([scores for _, scores in counted]))
     # Lowering the threshold never makes fewer alarms, so halving finds the lowest in few counts.
     low, high = 0, len(levels) - 1
     while low < high:
@@ -161,6 +155,32 @@ def tune(
     # Rounded up, so that what is printed is what was counted.
     threshold = math.ceil(float(levels[low]) * 1e6) / 1e6
     return threshold, reached(threshold)
+
+
+def alarms_per_week(
+    series: Sequence[Series], runs: Sequence[Sequence[Floats]], threshold: float
+) -> float:
+    """Return how many alarms an instance and week a threshold brings; `runs` as for `tune`."""
+    found = sum(len(alarms(times[scores > threshold])) for times, scores in _counted(series, runs))
+    return found / _weeks(series, runs)
+
+
+def _counted(
+    series: Sequence[Series], runs: Sequence[Sequence[Floats]]
+) -> list[tuple[Floats, Floats]]:
+    """Return times and scores after the probation, of all series and runs."""
+    return [
+        (one.times[probation(len(one.times)) :], scores[probation(len(one.times)) :])
+        for run in runs
+        for one, scores in zip(series, run, strict=True)
+    ]
+
+
+def _weeks(series: Sequence[Series], runs: Sequence[Sequence[Floats]]) -> float:
+    weeks = sum(_span(one) for one in series) / WEEK * len(runs)
+    if not weeks:
+        raise ValueError("The series are too short to count alerts a week on.")
+    return weeks
 
 
 def _span(series: Series) -> float:

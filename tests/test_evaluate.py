@@ -220,7 +220,7 @@ def test_instances_of_any_name_get_files_of_their_own(run, sample, tmp_path):
     out = tmp_path / "plots"
     assert run("--data", data, "--labels", labels, "--plot", out).exit_code == 0
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["a_b_-tutorial.png", "a_b__2-tutorial.png"]
+    assert names == ["a_b_-calibrated.png", "a_b__2-calibrated.png"]
 
 
 def test_without_matplotlib_the_extra_is_named(run, sample, tmp_path, monkeypatch):
