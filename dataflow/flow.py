@@ -35,9 +35,10 @@ from dataflow.refusal import Refusal
 __all__ = ["build", "flow"]
 
 
-def build(options: settings.Settings, store: recovery.Store | None = None) -> Dataflow:
+def build(
+    options: settings.Settings, detector: detectors.AnyDetector, store: recovery.Store | None
+) -> Dataflow:
     """Wire the flow; a Refusal if its input or an output cannot be used."""
-    detector = scoring.detector(options)
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
@@ -66,9 +67,10 @@ def build(options: settings.Settings, store: recovery.Store | None = None) -> Da
 def flow() -> Dataflow:
     """Build the flow from the environment: what `python -m bytewax.run dataflow.flow` calls."""
     try:
-        options = settings.load()
-        store = recovery.guard(options)
         stopping.on_signals()
-        return build(options, store)
+        options = settings.load()
+        detector = scoring.detector(options)
+        store = recovery.guard(options, scoring.form_of_states(detector))
+        return build(options, detector, store)
     except Refusal as refusal:
         raise SystemExit(f"error: {refusal}") from None

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import sys
 import uuid
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 from bytewax.recovery import init_db_dir
-from bytewax.run import _create_arg_parser
+from bytewax.run import _parse_args
 
 from dataflow.refusal import Refusal
 from dataflow.settings import PREFIX, Settings
@@ -46,16 +46,20 @@ class _Owner(msgspec.Struct):
     version: int
     id: str
     settings: dict[str, Any]
+    states: str
     began: dict[str, Any] = {}
 
 
 def _arguments() -> Namespace:
-    """Return what `python -m bytewax.run` was given, read by Bytewax's own parser."""
-    parser: ArgumentParser = _create_arg_parser()  # type: ignore[no-untyped-call]
-    parser.add_argument("-i", "--process-id", type=int)
-    parser.add_argument("-a", "--addresses")
-    started = Path(sys.argv[0]).parts[-2:] == ("bytewax", "run.py")
-    return parser.parse_known_args(sys.argv[1:] if started else ["-"])[0]
+    """Return what `python -m bytewax.run` was given, options and variables, as it reads them."""
+    if Path(sys.argv[0]).parts[-2:] == ("bytewax", "run.py"):
+        given: Namespace = _parse_args()  # type: ignore[no-untyped-call]
+        return given
+    return Namespace(
+        recovery_directory=os.environ.get("BYTEWAX_RECOVERY_DIRECTORY"),
+        process_id=None,
+        addresses=None,
+    )
 
 
 def directory() -> Path | None:
@@ -85,15 +89,26 @@ def initialise(folder: Path, partitions: int) -> bool:
 class Store:
     """A recovery store that this process holds, until it ends."""
 
-    def __init__(self, folder: Path, settings: Settings, process: int) -> None:
+    def __init__(self, folder: Path, settings: Settings, states: str, process: int) -> None:
         """Lock the store and look whose it is; a Refusal if it is held, or another flow's."""
         self._folder = folder
         self._lock = _lock(folder / f"lock-{process}")
-        with self._owner_of(settings) as owner:
+        decided = _fingerprint(settings)
+        with self._owner() as owner:
+            if not _executions(folder):
+                # Nothing has run on it: a start that was refused binds it to nothing.
+                owner.settings, owner.states = decided, states
+            self._compare(owner.settings, decided)
+            if owner.states != states:
+                raise Refusal(
+                    f"the recovery store {folder} holds states of another version of the detector "
+                    f"{settings.detector}: run the version that wrote it, or start anew with "
+                    "another store."
+                )
             self.id = owner.id
 
     @contextmanager
-    def _owner_of(self, settings: Settings | None = None) -> Iterator[_Owner]:
+    def _owner(self) -> Iterator[_Owner]:
         """Read `dataflow.json`, making it for a new store, and write it back if it changed."""
         path = self._folder / "dataflow.json"
         with (self._folder / "lock").open("a") as turn:
@@ -107,11 +122,7 @@ class Store:
                     "store of its own."
                 )
             else:
-                owner = _Owner(VERSION, uuid.uuid4().hex, {})
-            if settings is not None:
-                decided = _fingerprint(settings)
-                owner.settings = owner.settings or decided
-                self._compare(owner.settings, decided)
+                owner = _Owner(VERSION, uuid.uuid4().hex, {}, "")
             yield owner
             after = msgspec.json.format(msgspec.json.encode(owner)) + b"\n"
             if after != text:
@@ -148,17 +159,18 @@ class Store:
 
         A flow that is killed before its first snapshot finds no other trace of what it wrote.
         """
-        with self._owner_of() as owner:
+        with self._owner() as owner:
             if output not in owner.began:
                 owner.began[output] = position()
             return owner.began[output]
 
 
-def guard(settings: Settings) -> Store | None:
+def guard(settings: Settings, states: str) -> Store | None:
     """Take the store that the command line names; None if it names none.
 
-    A Refusal in one line if it is missing, empty, damaged, incomplete, too old, held by another
-    process, or made by a flow with other settings.
+    `states` tells the form of the detector's states from that of other versions. A Refusal in one
+    line if the store is missing, empty, damaged, incomplete, too old, held by another process, or
+    made by a flow with other settings.
     """
     folder = directory()
     if folder is None:
@@ -169,7 +181,7 @@ def guard(settings: Settings) -> Store | None:
             f"`python -m dataflow recovery {folder}`, or give the right folder."
         )
     arguments = _arguments()
-    store = Store(folder, settings, arguments.process_id or 0)
+    store = Store(folder, settings, states, arguments.process_id or 0)
     _check(folder, alone=not arguments.addresses)
     return store
 

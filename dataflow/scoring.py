@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
@@ -15,6 +16,7 @@ __all__ = [
     "Scored",
     "above",
     "detector",
+    "form_of_states",
     "instance",
     "is_reading",
     "normalizer",
@@ -37,6 +39,15 @@ def detector(settings: Settings) -> AnyDetector:
         )
     except ValueError as wrong:
         raise Refusal(f"the detector {settings.detector} cannot work so: {wrong}") from None
+
+
+def form_of_states(detector: AnyDetector) -> str:
+    """Return a mark of the detector's version, trees and parameters: of what a first state holds.
+
+    A detector that learns otherwise than it did, or whose trees River draws otherwise, has another.
+    """
+    state, _ = detector.update(None, 0.25, 0.0)
+    return hashlib.blake2b(detector.dump(state), digest_size=8).hexdigest()
 
 
 def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:

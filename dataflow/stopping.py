@@ -9,8 +9,6 @@ import threading
 
 __all__ = ["ask", "asked", "on_signals", "reading"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
 _asked = False
 _reading = False
 
@@ -37,18 +35,22 @@ def reading() -> None:
 def on_signals() -> None:
     """End cleanly on the first SIGTERM or SIGINT, and at once on the second.
 
-    At once, too, before anything is read. To be called in the main thread, before other threads
-    start. A thread waits for the signals, because a Python handler runs in the main thread only,
-    which may be deep in Bytewax, waiting for the other processes of its cluster.
+    At once, too, before anything is read. To be called in the main thread. A thread waits for the
+    signals, because a Python handler runs in the main thread only, which may be deep in Bytewax,
+    waiting for the other processes of its cluster.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    inlet, outlet = os.pipe()
+    os.set_blocking(outlet, False)  # Python asks for it
+    signal.set_wakeup_fd(outlet)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
 
     def wait() -> None:
-        signal.sigwait(_SIGNALS)
+        os.read(inlet, 1)
         ask()
-        if _reading:
-            number = signal.sigwait(_SIGNALS)
-            os._exit(128 + number)
-        os._exit(0)
+        if not _reading:
+            os._exit(0)
+        (number,) = os.read(inlet, 1)
+        os._exit(128 + number)
 
     threading.Thread(target=wait, name="signals", daemon=True).start()

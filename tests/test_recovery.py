@@ -124,6 +124,25 @@ def test_a_store_of_another_format(run_flow: Flow, used: tuple[Path, dict[str, o
     refused_untouched(run_flow, store, settings, "format 99")
 
 
+def test_states_of_another_version(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
+    """As if a newer detector, or River drawing other trees, had written them."""
+    store, settings = used
+    owner = json.loads((store / "dataflow.json").read_text())
+    (store / "dataflow.json").write_text(json.dumps({**owner, "states": "0011223344556677"}))
+    refused_untouched(run_flow, store, settings, "another version of the detector tutorial")
+
+
+def test_a_start_that_was_refused_binds_a_store_to_nothing(run_flow: Flow, tmp_path: Path) -> None:
+    write_csv(tmp_path / "metrics.csv", made_rows(1, 20))
+    (tmp_path / "found.jsonl").write_text("precious\n")
+    store = tmp_path / "store"
+    initialise(store, 1)
+    settings = {"input": "metrics.csv", "detector": "tutorial"}
+    refused(run_flow(*with_store(store), output="found.jsonl", **settings), "already holds")
+    done = run_flow(*with_store(store), output="more.jsonl", seed=7, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", ["dataflow.json", "part-1.sqlite3"])
 def test_a_damaged_store(run_flow: Flow, used: tuple[Path, dict[str, object]], name: str) -> None:
     store, settings = used
