@@ -4,6 +4,8 @@ import copy
 import math
 import pickle
 import random
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -311,3 +313,29 @@ def test_the_tutorials_state_is_stored_in_32_bytes():
         state, _ = tutorial.update(state, i / 40)
         assert len(tutorial.dump(state)) <= 16
         assert len(pickle.dumps(tutorial.dump(state))) <= 32
+
+
+def test_river_is_whole_after_we_took_its_builder():
+    """Whichever is imported first, ours or River's own, both work."""
+    for first, second in (("ours", "river"), ("river", "ours")):
+        code = {
+            "ours": "from dataflow.detectors.halfspace import HalfSpaceTrees",
+            "river": "from river import anomaly, tree; tree.HoeffdingTreeClassifier()",
+        }
+        check = (
+            "from river import anomaly\n"
+            "models = HalfSpaceTrees(seed=1), anomaly.HalfSpaceTrees(seed=1)\n"
+            "for model in models:\n"
+            "    for x in range(300): model.learn_one({'x': x % 7 / 7})\n"
+            "assert len({model.score_one({'x': 0.9}) for model in models}) == 1\n"
+        )
+        script = f"{code[first]}\n{code[second]}\n{check}"
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_start_does_not_bring_scikit_learn():
+    script = (
+        "import sys, dataflow.detectors.tutorial, dataflow.detectors.calibrated\n"
+        "assert 'sklearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

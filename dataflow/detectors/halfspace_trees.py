@@ -8,15 +8,18 @@ on are the leaves.
 
 from __future__ import annotations
 
+import importlib
 import random
 import struct
+import sys
 from binascii import crc_hqx
 from bisect import bisect_left
 from collections.abc import Hashable
 from hashlib import blake2b
+from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
-from river.tree.padded import make_padded_tree
+import river
 
 __all__ = ["Forest", "Limits", "Line", "Seed", "draw", "seal", "unseal"]
 
@@ -26,8 +29,26 @@ Limits: TypeAlias = tuple[tuple[Hashable, tuple[float, float]], ...]
 Seed: TypeAlias = int | float | str | bytes
 """What `random.Random` takes as a seed, None apart."""
 
-# Untyped in River.
-_make_tree: Any = make_padded_tree
+
+def _rivers_builder() -> Any:
+    """Return River's `make_padded_tree`, without the rest of `river.tree`.
+
+    That package imports all of River's trees, and with them scikit-learn and SciPy.stats: a second or
+    more of every start. An empty package of its name stands in while the one module is loaded.
+    """
+    name = "river.tree"
+    if name in sys.modules:
+        return importlib.import_module(f"{name}.padded").make_padded_tree
+    stand_in = ModuleType(name)
+    stand_in.__path__ = [f"{folder}/tree" for folder in river.__path__]
+    sys.modules[name] = stand_in
+    try:
+        return importlib.import_module(f"{name}.padded").make_padded_tree
+    finally:
+        del sys.modules[name]
+
+
+_make_tree = _rivers_builder()
 
 # River leaves this share of a node's range free of cut points on either side.
 PADDING = 0.15
