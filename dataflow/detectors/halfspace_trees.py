@@ -33,7 +33,7 @@ Seed: TypeAlias = int | float | str | bytes
 def _rivers_builder() -> Any:
     """Return River's `make_padded_tree`, without the rest of `river.tree`.
 
-    That package imports all of River's trees, and with them scikit-learn and SciPy.stats: a second or
+    That package imports all of River's trees, and with them scikit-learn: a second or
     more of every start. An empty package of its name stands in while the one module is loaded.
     """
     name = "river.tree"
