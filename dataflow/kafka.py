@@ -51,6 +51,9 @@ _NO_LEADER_YET = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
 
+HELD_BACK = 90.0
+"""Seconds to wait for others' open transactions: brokers end them after a minute as a rule."""
+
 WATCH = 10.0
 """Seconds between two looks for new partitions."""
 
@@ -249,8 +252,11 @@ def producer(settings: Settings, **config: Any) -> Producer:
 
 
 def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
-    """Return, for each partition of a topic, the offset of the next record to be written."""
-    client = consumer(settings)
+    """Return, for each partition of a topic, the offset of the next record to be written.
+
+    What is in an open transaction counts: a reader of committed records would be told less.
+    """
+    client = consumer(settings, **{"isolation.level": "read_uncommitted"})
     try:
         return {
             partition: offset_range(client, topic, partition)[1]
@@ -289,17 +295,25 @@ def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterat
             if end > offsets.get(partition, 0)
         ]
     )
-    left = set(client.assignment())
+    left = {part.partition for part in client.assignment()}
+    deadline = time.monotonic() + HELD_BACK
     try:
         while left:
             for message in client.consume(1000, 0.1):
                 error = message.error()
                 if error is None:
                     yield message
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    left = {part for part in left if part.partition != message.partition()}
-                else:
+                    deadline = time.monotonic() + HELD_BACK
+                elif error.code() != KafkaError._PARTITION_EOF:
                     raise Refusal(f"the topic {topic!r} cannot be read: {error.str()}.")
+                elif (message.offset() or 0) >= ends[message.partition() or 0]:
+                    left.discard(message.partition() or 0)
+                # Else a transaction that is still open holds back what was written after it.
+            if left and time.monotonic() > deadline:
+                raise Refusal(
+                    f"a transaction that does not end holds back the topic {topic!r}: find the "
+                    "producer that left it open."
+                )
     finally:
         client.close()
 

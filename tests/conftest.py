@@ -263,6 +263,8 @@ def fill_topic(
     settings = Settings(_env_file=None, brokers=brokers)
     kafka.create_topics(settings, [topic], partitions)
     producer = kafka.producer(settings)
-    for key, value in records:
+    for number, (key, value) in enumerate(records, start=1):
         producer.produce(topic, value, key)
-    assert producer.flush(30) == 0
+        if number % 50_000 == 0:  # its queue holds twice as many
+            assert producer.flush(60) == 0
+    assert producer.flush(60) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -236,3 +237,24 @@ def test_a_wrong_password(apache_kafka: ApacheKafka, refused: Refused, mechanism
 def test_no_password(apache_kafka: ApacheKafka, refused: Refused) -> None:
     client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
     refused(apache_kafka.sasl_address, client, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
+
+
+@pytest.mark.kafka
+def test_what_anothers_open_transaction_holds_back_is_waited_for(brokers: str, topic: str) -> None:
+    """Or a resumed flow would take what it wrote after it for not written."""
+    settings = Settings(_env_file=None, brokers=brokers)
+    kafka.create_topics(settings, [topic], 1)
+    slow = kafka.transactional_producer(settings, f"{topic}-slow")
+    slow.begin_transaction()
+    slow.produce(topic, b"aborted")
+    slow.flush()
+    ours = kafka.transactional_producer(settings, f"{topic}-ours")
+    ours.begin_transaction()
+    ours.produce(topic, b"ours")
+    ours.commit_transaction()
+    end = threading.Timer(1.5, slow.abort_transaction)
+    end.start()
+    try:
+        assert [it.value() for it in kafka.read_from(settings, topic, {})] == [b"ours"]
+    finally:
+        end.join()
