@@ -33,7 +33,8 @@ def blocks(page: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page(page: str, tmp_path: Path) -> None:
-    (tmp_path / "data").symlink_to(REPOSITORY / "data")
+    for folder in ("data", "benchmarks"):
+        (tmp_path / folder).symlink_to(REPOSITORY / folder)
     with EmbeddedBroker(tmp_path / "broker") as broker:
         prepare(broker.address)
         for block in blocks(page):
