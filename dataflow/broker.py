@@ -1,7 +1,9 @@
 """The embedded broker: a Kafka-protocol server for demos and tests, without a container.
 
 It is `noida-db` from PyPI (the extra `broker`), one small binary. It is not for production: what
-it acknowledged in the last second does not survive a kill -9 of it.
+it acknowledged in the last second does not survive a kill -9 of it, and a reader that starts in the
+middle of a topic may not be shown what a producer committed after an aborted transaction: a flow
+that writes to it and was killed may write some anomalies again when it resumes.
 """
 
 from __future__ import annotations

@@ -283,10 +283,8 @@ def test_kill_9_in_the_middle_of_windows(
 ) -> None:
     """Killed again and again while points come, each anomaly is there once."""
     generator = random.Random(11)
-    own = {"brokers": brokers, "topic": topic, "anomalies_topic": f"{topic}.out"}
-    own |= {"output": "kafka", **SINE}
+    own = {"brokers": brokers, "topic": topic, **SINE, "output": "found.jsonl"}
     fill_topic(brokers, topic, [])
-    fill_topic(brokers, f"{topic}.out", [])
     producer = subprocess.Popen(
         [
             *(sys.executable, "-m", "dataflow", "produce", "sine"),
@@ -310,7 +308,7 @@ def test_kill_9_in_the_middle_of_windows(
     assert kills >= 2
     done = run_flow(*with_store(store), follow="false", **own)
     assert done.returncode == 0, done.stderr
-    found = found_in([record for _, record in read_topic(brokers, f"{topic}.out")])
+    found = found_in(read_json_lines(run_flow.folder / "found.jsonl"))
     assert found == found_by_hand(wave(6500))
 
 
