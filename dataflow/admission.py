@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from dataflow.records import Raw, Reading, Rejected, reject
+from dataflow.decoding import reject
+from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 
 __all__ = ["COUNTS", "Counts", "admitter"]

@@ -19,8 +19,8 @@ from bytewax.dataflow import Dataflow
 
 from dataflow import (
     admission,
+    decoding,
     detectors,
-    records,
     recovery,
     reordering,
     scoring,
@@ -43,7 +43,7 @@ def build(
 
     flow = Dataflow("ec2_anomalies")
     raw = op.input("read", flow, sources.source(options))
-    decoded = op.map("decode", raw, admission.admitter(options, records.decoder(options)))
+    decoded = op.map("decode", raw, admission.admitter(options, decoding.decoder(options)))
     checked = op.branch("check", decoded, scoring.is_reading)
     keyed = op.key_on("key_on", checked.trues, scoring.instance)
     if options.reorder:

@@ -1,11 +1,10 @@
-"""The one place that makes Kafka clients, checks the cluster before the start, and makes topics."""
+"""The one place that makes Kafka clients, and what is asked of a topic's offsets."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from confluent_kafka import (
@@ -17,18 +16,15 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = [
     "TIMEOUT",
-    "add_partitions",
-    "check_topic",
+    "admin",
     "consumer",
-    "create_topics",
-    "delete_topics",
     "describe",
     "end_offsets",
     "metadata",
@@ -37,7 +33,6 @@ __all__ = [
     "producer",
     "read_from",
     "transactional_producer",
-    "watch_partitions",
 ]
 
 TIMEOUT = 10.0
@@ -53,9 +48,6 @@ _NO_LEADER_YET = {
 
 HELD_BACK = 90.0
 """Seconds to wait for others' open transactions: brokers end them after a minute as a rule."""
-
-WATCH = 10.0
-"""Seconds between two looks for new partitions."""
 
 
 class _Client:
@@ -111,13 +103,18 @@ def _admin(settings: Settings) -> tuple[AdminClient, _Client]:
         raise Refusal(f"ANOMALY_KAFKA__*: {_sentence(wrong)}.") from None
 
 
+def admin(settings: Settings) -> AdminClient:
+    """Make a client that makes and deletes topics; a Refusal if its settings are wrong."""
+    return _admin(settings)[0]
+
+
 def metadata(settings: Settings) -> ClusterMetadata:
     """Return what the cluster holds; a Refusal within 10 s if no broker answers."""
-    admin, client = _admin(settings)
+    asking, client = _admin(settings)
     try:
-        return admin.list_topics(timeout=TIMEOUT)
+        return asking.list_topics(timeout=TIMEOUT)
     except KafkaException as error:
-        admin.poll(0)
+        asking.poll(0)
         raise client.refusal(error) from None
 
 
@@ -127,77 +124,6 @@ def partition_ids(cluster: ClusterMetadata, topic: str) -> list[int]:
     if found is None or found.error is not None:
         return []
     return sorted(found.partitions)
-
-
-def check_topic(settings: Settings, cluster: ClusterMetadata, topic: str, setting: str) -> None:
-    """Refuse if the topic is not there; `setting` is what names it."""
-    if not partition_ids(cluster, topic):
-        raise Refusal(
-            f"the topic {topic!r} is not on {settings.brokers}: create it with "
-            f"`python -m dataflow topics`, or name another in {setting}."
-        )
-
-
-def create_topics(settings: Settings, topics: Iterable[str], partitions: int) -> list[str]:
-    """Create the topics that are not there; return the names of those that were made."""
-    present = metadata(settings).topics
-    missing = [topic for topic in topics if topic not in present]
-    if not missing:
-        return []
-    admin, _ = _admin(settings)
-    made = []
-    for topic, future in admin.create_topics(
-        [NewTopic(topic, num_partitions=partitions) for topic in missing],
-        operation_timeout=TIMEOUT,
-        request_timeout=TIMEOUT,
-    ).items():
-        try:
-            future.result()
-            made.append(topic)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                continue
-            raise Refusal(f"the topic {topic!r} cannot be created: {_sentence(error)}.") from None
-    return made
-
-
-def add_partitions(settings: Settings, topic: str, partitions: int) -> None:
-    """Give a topic more partitions, so many in all."""
-    admin, _ = _admin(settings)
-    for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
-        future.result()
-
-
-def delete_topics(settings: Settings, topics: Iterable[str]) -> None:
-    """Delete topics and all that they hold."""
-    admin, _ = _admin(settings)
-    for future in admin.delete_topics(list(topics)).values():
-        future.result()
-
-
-def watch_partitions(settings: Settings, known: int, tell: Callable[[str], None]) -> None:
-    """Look every 10 s, in the background, whether the input topic has got more partitions.
-
-    `tell` is called once, with a sentence, if so. A broker that does not answer is asked again.
-    """
-    admin, _ = _admin(settings)
-
-    def watch() -> None:
-        while True:
-            time.sleep(WATCH)
-            try:
-                cluster = admin.list_topics(settings.topic, timeout=TIMEOUT)
-            except KafkaException:
-                continue
-            present = len(partition_ids(cluster, settings.topic))
-            if present > known:
-                tell(
-                    f"the topic {settings.topic!r} has {present} partitions now and had {known}: "
-                    "the flow ends here; started again, it reads them all."
-                )
-                return
-
-    threading.Thread(target=watch, name="partitions", daemon=True).start()
 
 
 def consumer(settings: Settings, **config: Any) -> Consumer:

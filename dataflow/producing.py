@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from dataflow import kafka
+from dataflow import kafka, topics
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 from dataflow.sources import FileSource, read_records
@@ -57,7 +57,7 @@ def count_records(path: Path) -> int:
 
 def prepare_topic(settings: Settings, partitions: int) -> bool:
     """Create the input topic if it is not there; whether it was created."""
-    return bool(kafka.create_topics(settings, [settings.topic], partitions))
+    return bool(topics.create(settings, [settings.topic], partitions))
 
 
 def held_records(settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""The records that pass through the flow, and how they are read and written as JSON.
+"""The records that pass through the flow, and how they are written as JSON.
 
 Raw       what a partition or a file held, undecoded
 Reading   a valid `Metric`: one value of one instance at one time
@@ -8,46 +8,25 @@ Anomaly   a reading whose score lies above the threshold
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
-from typing import Any, TypeAlias
 
 import msgspec
 
-from dataflow.settings import Settings
-
 __all__ = [
-    "MAX_INSTANCE_LENGTH",
     "Anomaly",
     "Raw",
     "Reading",
     "Rejected",
     "Source",
     "anomaly_id",
-    "decoder",
     "encode",
-    "reject",
     "seconds",
+    "source_of",
 ]
 
-MAX_INSTANCE_LENGTH = 256
-
-MAX_RAW = 700_000
-"""Bytes of a refused record that are kept: as base64 they fit into Kafka's megabyte."""
-
-MAX_INDEX = 2**63
-"""An index is below this, or text of at most `MAX_INSTANCE_LENGTH` characters."""
-
-Fields: TypeAlias = tuple[str | None, str | None, str, str]
-"""What a record calls its instance, time, index and value; None: it has no such field."""
-
 encode = msgspec.json.Encoder().encode
-_parse_number = msgspec.json.Decoder(int | float).decode
 
 
 class Source(msgspec.Struct, frozen=True, gc=False):
@@ -159,168 +138,18 @@ def seconds(timestamp: str | int | float) -> float:
     return _check_time(timestamp)
 
 
-def _number(text: str) -> str | int | float:
-    """Return an index as a number where it is one."""
-    if text.isdecimal() and text.isascii() and len(text) <= 18:
-        return int(text)
+class _Written(msgspec.Struct):
+    source: Source
+
+
+_read_written = msgspec.json.Decoder(_Written).decode
+
+
+def source_of(line: bytes) -> Source | None:
+    """Return where a written record was read, by its line; None if the line is not whole."""
+    if not line.endswith(b"\n"):
+        return None
     try:
-        number: int | float = _parse_number(text)
+        return _read_written(line).source
     except ValueError:
-        return text
-    return number
-
-
-def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
-    """Return the function that reads a record. It never raises: what is wrong is `Rejected`."""
-    fields = (settings.key_field, settings.time_field, settings.index_field, settings.value_field)
-    scale = settings.scale
-    low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
-    # Not strict: numbers may come as text, as the tutorial's producer writes them.
-    parse: Callable[[bytes], Any] = msgspec.json.Decoder(_metric(settings), strict=False).decode
-    time_of: Callable[[Any], float | None] = seconds if settings.time_field else lambda _: None
-
-    def decode(raw: Raw) -> Reading | Rejected:
-        try:
-            read = parse(raw.value)  # type: ignore[arg-type]  # None is refused below
-            instance, index, value = read.instance, read.index, read.value
-            # NaN and the infinities fail the comparison, or the one after it.
-            if low <= value <= high and value - value == 0.0 and instance:
-                time = time_of(read.timestamp)
-                if len(instance) <= MAX_INSTANCE_LENGTH and _fits(index):
-                    if index.__class__ is str:
-                        index = _number(index)
-                    return Reading(
-                        instance, read.timestamp, index, value, time, raw.partition, raw.offset
-                    )
-        except Exception:
-            pass
-        reason, error = _reason(raw.value, fields, scale)
-        return reject(settings, raw, reason, error)
-
-    return decode
-
-
-def _metric(settings: Settings) -> type[msgspec.Struct]:
-    """Return the type that a record is read as; what no field names is the same in all of them."""
-    names = {
-        "instance": settings.key_field,
-        "timestamp": settings.time_field,
-        "index": settings.index_field,
-        "value": settings.value_field,
-    }
-    kinds = {"instance": str, "value": float}
-    constants: dict[str, Any] = {"instance": settings.only_instance, "timestamp": None}
-    if settings.time_field == settings.index_field:  # one field cannot be read twice
-        del names["timestamp"]
-        constants["timestamp"] = property(attrgetter("index"))
-    rename = {name: field for name, field in names.items() if field is not None}
-    return msgspec.defstruct(
-        "Metric",
-        [(name, kinds.get(name, str | int | float)) for name in rename],
-        rename=rename,
-        namespace={name: it for name, it in constants.items() if name not in rename},
-        gc=False,
-    )
-
-
-def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
-    """Refuse a record: the kind of reason, and a sentence."""
-    kept = raw.value
-    if kept is not None and len(kept) > MAX_RAW:
-        error = f"{error}; its {len(kept):,} bytes are too many to keep"
-        kept = None
-    return Rejected(
-        reason=reason,
-        error=error,
-        source=Source(
-            settings.topic if settings.input == "kafka" else settings.input,
-            raw.partition,
-            raw.offset,
-        ),
-        raw=None if kept is None else base64.b64encode(kept).decode(),
-    )
-
-
-def _fits(index: str | int | float) -> bool:
-    if isinstance(index, str):
-        return len(index) <= MAX_INSTANCE_LENGTH
-    return abs(index) < MAX_INDEX
-
-
-def _reason(value: bytes | None, fields: Fields, scale: float | None) -> tuple[str, str]:
-    """Say why a record is refused: slowly, field by field, in words."""
-    key_field, time_field, index_field, value_field = fields
-    if value is None:
-        return "no-value", "the record has no value (a tombstone)"
-    if not value.strip():
-        return "no-value", "the record is empty"
-    try:
-        record = msgspec.json.decode(value)
-    except RecursionError:
-        return "not-json", "the record is nested too deeply"
-    except UnicodeDecodeError:
-        return "not-json", "the record is not UTF-8"
-    except ValueError as wrong:  # msgspec's errors are ValueErrors
-        return "not-json", f"the record is not JSON: {wrong}"
-    if not isinstance(record, dict):
-        return "not-an-object", f"the record is JSON, but {_kind(record)} and not an object"
-    for field in fields:
-        if field is not None and field not in record:
-            return "missing-field", f"the field {field!r} is missing"
-    reason = (
-        (key_field and _instance_reason(record[key_field], key_field))
-        or _value_reason(record[value_field], value_field, scale)
-        or (time_field and _time_reason(record[time_field], time_field))
-    )
-    if reason:
-        return reason
-    index = record[index_field]
-    if isinstance(index, bool) or not isinstance(index, (str, int, float)):
-        return "bad-index", f"{index_field!r} is {_kind(index)} and neither a number nor text"
-    return "bad-index", f"{index_field!r} is too large"
-
-
-def _instance_reason(instance: Any, field: str) -> tuple[str, str] | None:
-    if not isinstance(instance, str):
-        return "bad-instance", f"{field!r} is {_kind(instance)} and not text"
-    if not instance:
-        return "bad-instance", f"{field!r} is empty"
-    if len(instance) > MAX_INSTANCE_LENGTH:
-        return "bad-instance", f"{field!r} is longer than {MAX_INSTANCE_LENGTH} characters"
-    return None
-
-
-def _time_reason(timestamp: Any, field: str) -> tuple[str, str] | None:
-    if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float)):
-        return "bad-timestamp", f"{field!r} is {_kind(timestamp)} and not a time"
-    try:
-        seconds(timestamp)
-    except (ValueError, OverflowError):
-        return "bad-timestamp", f"{field!r} cannot be read as a time: {_shown(timestamp)}"
-    return None
-
-
-def _value_reason(number: Any, field: str, scale: float | None) -> tuple[str, str] | None:
-    if isinstance(number, bool) or not isinstance(number, (str, int, float)):
-        return "not-a-number", f"{field!r} is {_kind(number)} and not a number"
-    try:
-        number = float(number)
-    except ValueError:
-        return "not-a-number", f"{field!r} is not a number: {_shown(number)}"
-    except OverflowError:
-        return "not-a-number", f"{field!r} is too large for a number"
-    if not math.isfinite(number):
-        return "not-a-number", f"{field!r} is not a finite number"
-    if scale is not None and not 0 <= number <= scale:
-        return "out-of-range", f"{field!r} is {number:.12g}, outside 0 to {scale:.12g}"
-    return None
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "an array", str: "text", bool: "true or false"}
-    return "null" if value is None else names.get(type(value), "a number")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+        return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException, Message
 
-from dataflow import kafka
+from dataflow import kafka, topics
 from dataflow.records import Source, encode
 from dataflow.refusal import Refusal
 from dataflow.replaying import (
@@ -31,11 +31,11 @@ TOGETHER = 500
 def check_topics(settings: Settings, *, from_topic: bool, write: bool) -> None:
     """Refuse if a topic is missing that is needed; marks need the rejected topic, too."""
     cluster = kafka.metadata(settings)
-    kafka.check_topic(settings, cluster, settings.topic, "ANOMALY_TOPIC")
+    topics.check(settings, cluster, settings.topic, "ANOMALY_TOPIC")
     if from_topic:
-        kafka.check_topic(settings, cluster, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
+        topics.check(settings, cluster, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
     elif write:
-        for topic in kafka.create_topics(settings, [settings.rejected_topic], 1):
+        for topic in topics.create(settings, [settings.rejected_topic], 1):
             print(f"created the topic {topic} for the marks of what was sent", file=sys.stderr)
 
 

@@ -19,7 +19,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from dataflow import kafka, metrics, stopping
+from dataflow import kafka, metrics, stopping, topics
 from dataflow.pace import Pace
 from dataflow.records import Raw, encode
 from dataflow.refusal import Refusal, stop_process
@@ -66,7 +66,7 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
     def __init__(self, settings: Settings) -> None:
         """Look for the topic and its partitions; a Refusal if one is not there."""
         cluster = kafka.metadata(settings)
-        kafka.check_topic(settings, cluster, settings.topic, "ANOMALY_TOPIC")
+        topics.check(settings, cluster, settings.topic, "ANOMALY_TOPIC")
         present = kafka.partition_ids(cluster, settings.topic)
         wanted = present if settings.partitions is None else settings.partitions
         missing = sorted(set(wanted) - set(present))
@@ -79,7 +79,7 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
         self._partitions = wanted
         self._pace = Pace(settings.reorder_seconds) if settings.reorder else None
         if settings.partitions is None and settings.follow:
-            kafka.watch_partitions(settings, len(present), stopping.ask)
+            topics.watch_partitions(settings, len(present), stopping.ask)
 
     def list_parts(self) -> list[str]:
         """Return the partitions, as text."""

@@ -18,7 +18,7 @@ import pytest
 from kafka_jars import Unavailable, jars
 from kafka_server import ApacheKafka
 
-from dataflow import kafka
+from dataflow import kafka, topics
 from dataflow.broker import EmbeddedBroker
 from dataflow.settings import PREFIX, Settings
 
@@ -261,7 +261,7 @@ def fill_topic(
 ) -> None:
     """Make a topic and write keyed records to it."""
     settings = Settings(_env_file=None, brokers=brokers)
-    kafka.create_topics(settings, [topic], partitions)
+    topics.create(settings, [topic], partitions)
     producer = kafka.producer(settings)
     for number, (key, value) in enumerate(records, start=1):
         producer.produce(topic, value, key)

@@ -13,7 +13,8 @@ from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
 from test_reordering import scatter
 
 from dataflow.admission import Counts, admitter
-from dataflow.records import Raw, Reading, Rejected, decoder
+from dataflow.decoding import decoder
+from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 
 

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from conftest import PausableBroker
 from kafka_server import ApacheKafka, make_certificate
 
-from dataflow import kafka
+from dataflow import kafka, topics
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
@@ -55,8 +55,8 @@ def wait_until_kept(broker: OwnBroker) -> None:
 
 @pytest.mark.kafka
 def test_keyed_records_come_back_in_order(brokers: str, topic: str) -> None:
-    assert kafka.create_topics(settings(brokers), [topic], 3) == [topic]
-    assert kafka.create_topics(settings(brokers), [topic], 3) == []
+    assert topics.create(settings(brokers), [topic], 3) == [topic]
+    assert topics.create(settings(brokers), [topic], 3) == []
     write(brokers, topic, range(1000))
     assert read(brokers, topic) == keyed(range(1000))
     assert sum(kafka.end_offsets(settings(brokers), topic).values()) == 1000
@@ -64,7 +64,7 @@ def test_keyed_records_come_back_in_order(brokers: str, topic: str) -> None:
 
 @pytest.mark.kafka
 def test_keys_lie_where_the_java_clients_put_them(brokers: str, topic: str) -> None:
-    kafka.create_topics(settings(brokers), [topic], 3)
+    topics.create(settings(brokers), [topic], 3)
     write(brokers, topic, range(5))
     places = {it.key(): it.partition() for it in kafka.read_from(settings(brokers), topic, {})}
     # Utils.toPositive(Utils.murmur2(key)) % 3, as Kafka's own Java says.
@@ -84,7 +84,7 @@ def test_a_missing_topic_is_not_made(brokers: str, topic: str) -> None:
 
 @pytest.mark.kafka
 def test_offsets_that_are_not_there_are_an_error(brokers: str, topic: str) -> None:
-    kafka.create_topics(settings(brokers), [topic], 1)
+    topics.create(settings(brokers), [topic], 1)
     write(brokers, topic, range(10))
     consumer = kafka.consumer(settings(brokers))
     try:
@@ -101,7 +101,7 @@ def test_offsets_that_are_not_there_are_an_error(brokers: str, topic: str) -> No
 def test_the_second_producer_of_a_transactional_id_fences_the_first(
     brokers: str, topic: str
 ) -> None:
-    kafka.create_topics(settings(brokers), [topic], 1)
+    topics.create(settings(brokers), [topic], 1)
     own = settings(brokers, transactional_id=topic)
     first = kafka.producer(own)
     first.init_transactions(20)
@@ -128,7 +128,7 @@ def test_what_was_acknowledged_outlives_the_broker(
     own_broker: OwnBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = own_broker.address
-    kafka.create_topics(settings(address), [topic], 3)
+    topics.create(settings(address), [topic], 3)
     for count, end in ((500, own_broker.stop), (1000, own_broker.kill)):
         write(address, topic, range(count - 500, count))
         wait_until_kept(own_broker)
@@ -145,7 +145,7 @@ def test_what_was_acknowledged_outlives_the_broker(
 @pytest.mark.kafka
 def test_a_broker_that_hangs_goes_on_where_it_was(own_broker: OwnBroker, topic: str) -> None:
     address = own_broker.address
-    kafka.create_topics(settings(address), [topic], 3)
+    topics.create(settings(address), [topic], 3)
     producer = kafka.producer(settings(address))
     producer.produce(topic, b"0", "key-0")
     assert producer.flush(20) == 0
@@ -172,7 +172,7 @@ def secured(broker: ApacheKafka, **changed: str) -> dict[str, str]:
 
 def test_tls(apache_kafka: ApacheKafka, topic: str) -> None:
     client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
-    kafka.create_topics(settings(apache_kafka.tls_address, **client), [topic], 3)
+    topics.create(settings(apache_kafka.tls_address, **client), [topic], 3)
     write(apache_kafka.tls_address, topic, range(100), **client)
     assert read(apache_kafka.tls_address, topic, **client) == keyed(range(100))
 
@@ -180,7 +180,7 @@ def test_tls(apache_kafka: ApacheKafka, topic: str) -> None:
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
 def test_tls_and_a_password(apache_kafka: ApacheKafka, topic: str, mechanism: str) -> None:
     client = secured(apache_kafka, sasl_mechanism=mechanism)
-    kafka.create_topics(settings(apache_kafka.sasl_address, **client), [topic], 3)
+    topics.create(settings(apache_kafka.sasl_address, **client), [topic], 3)
     write(apache_kafka.sasl_address, topic, range(100), **client)
     assert read(apache_kafka.sasl_address, topic, **client) == keyed(range(100))
 
@@ -243,7 +243,7 @@ def test_no_password(apache_kafka: ApacheKafka, refused: Refused) -> None:
 def test_what_anothers_open_transaction_holds_back_is_waited_for(brokers: str, topic: str) -> None:
     """Or a resumed flow would take what it wrote after it for not written."""
     settings = Settings(_env_file=None, brokers=brokers)
-    kafka.create_topics(settings, [topic], 1)
+    topics.create(settings, [topic], 1)
     slow = kafka.transactional_producer(settings, f"{topic}-slow")
     slow.begin_transaction()
     slow.produce(topic, b"aborted")

@@ -14,7 +14,7 @@ from conftest import Flow, fill_topic, read_json_lines
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
 from test_refusals import refused
 
-from dataflow import kafka
+from dataflow import topics
 from dataflow.recovery import initialise
 from dataflow.settings import Settings
 
@@ -223,7 +223,7 @@ def test_a_topic_that_was_made_anew(
         "follow": "false",
     }
     assert run_flow(*with_store(store), **settings).returncode == 0
-    kafka.delete_topics(Settings(_env_file=None, brokers=brokers), [topic])
+    topics.delete(Settings(_env_file=None, brokers=brokers), [topic])
     fill_topic(brokers, topic, records[:8])
     found = (tmp_path / "found.jsonl").read_bytes()
     refused(run_flow(*with_store(store), **settings), topic, "made anew")

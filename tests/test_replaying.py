@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
 
 from dataflow import kafka, replaying, resending
+from dataflow.decoding import decoder
 from dataflow.producing import key_reader
-from dataflow.records import Source, decoder
+from dataflow.records import Source
 from dataflow.recovery import initialise
 from dataflow.refusal import Refusal
 from dataflow.replaying import Found, Item, Mended, Place, choose, plan, read_line

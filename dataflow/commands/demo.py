@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dataflow import kafka, producing, sample, settings
+from dataflow import producing, sample, settings, topics
 from dataflow.broker import EmbeddedBroker
 from dataflow.commands import progress
 from dataflow.records import Anomaly
@@ -47,7 +47,7 @@ def demo(
             }
             os.environ.update(own)
             options = settings.load()
-            kafka.create_topics(options, [options.topic, options.rejected_topic], partitions)
+            topics.create(options, [options.topic, options.rejected_topic], partitions)
             out.print(f"broker    {broker.address} (embedded, for this demo)")
             records = producing.count_records(file)
             with progress.bar("loading", records) as advance:

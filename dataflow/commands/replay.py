@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dataflow import producing, records, replaying, resending, settings
+from dataflow import decoding, producing, replaying, resending, settings
+from dataflow.records import seconds
 from dataflow.refusal import Refusal
 
 __all__ = ["replay"]
@@ -65,7 +66,7 @@ def replay(
     items = replaying.plan(
         replaying.choose(_found(options, file, from_file), frozenset(reason or ()), *moments),
         resending.read_marks(options),
-        records.decoder(options),
+        decoding.decoder(options),
         producing.key_reader(options),
         options.topic,
         even_if_refused=even_if_refused,
@@ -101,7 +102,7 @@ def _moment(text: str | None, option: str) -> float | None:
     if text is None:
         return None
     try:
-        return records.seconds(text)
+        return seconds(text)
     except (ValueError, OverflowError):
         raise Refusal(f"{option} {text!r} is no time: give one such as 2024-03-01T12:00.") from None
 

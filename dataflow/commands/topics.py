@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dataflow import kafka, settings
+from dataflow import settings
+from dataflow.topics import create
 
 __all__ = ["topics"]
 
@@ -18,7 +19,7 @@ def topics(
 ) -> None:
     """Create the topics of the flow that are not there: input, anomalies, rejected."""
     options = settings.load()
-    made = kafka.create_topics(
+    made = create(
         options, [options.topic, options.anomalies_topic, options.rejected_topic], partitions
     )
     for topic in made:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow.records import Anomaly, Raw, Reading, Rejected, anomaly_id, decoder, encode, seconds
+from dataflow.decoding import decoder
+from dataflow.records import Anomaly, Raw, Reading, Rejected, anomaly_id, encode, seconds
 from dataflow.settings import Settings
 
 SETTINGS = Settings(_env_file=None)

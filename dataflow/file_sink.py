@@ -1,0 +1,124 @@
+"""Anomalies and rejected records to a file of JSON lines."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from dataflow.records import Anomaly, Rejected, Source, encode, source_of
+from dataflow.recovery import Store
+from dataflow.refusal import Refusal, stop_process
+
+__all__ = ["JsonLinesSink"]
+
+Record = Anomaly | Rejected
+
+
+class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
+    """Appends JSON lines to a file of its own, each record once.
+
+    A file that already holds something is refused, unless a resumed flow wrote it. The state is
+    the file and its size. A `lazy` one is not made before there is something to write.
+    """
+
+    def __init__(self, path: Path, store: Store | None, *, lazy: bool = False) -> None:
+        """Look whether the file can be written; a Refusal if not."""
+        folder = path.parent
+        if not folder.is_dir():
+            raise Refusal(f"the folder {folder} of the output {path} is not there: make it first.")
+        if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise Refusal(f"the output {path} cannot be written: check its permissions.")
+        self._path = path.resolve()
+        self._start = 0
+        if store is None:
+            self._refuse_if_used()
+        else:
+            self._start = store.began(str(self._path), self._refuse_if_used)
+        if not lazy:
+            path.touch()  # a run without anomalies says so with an empty file
+
+    def _refuse_if_used(self) -> int:
+        if self._path.exists() and self._path.stat().st_size:
+            raise Refusal(
+                f"the output {self._path} already holds something: move it away or name another "
+                "file."
+            )
+        return 0
+
+    def list_parts(self) -> list[str]:
+        """Return the one part that a file is."""
+        return ["file"]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: tuple[str, int] | None
+    ) -> _FilePart:
+        """Open the file where the last snapshot left it, if there was one."""
+        path, size = resume_state or (str(self._path), self._start)
+        # A state of another file: the output was changed since.
+        return _FilePart(self._path, size if path == str(self._path) else self._start)
+
+
+class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._file: IO[bytes] | None = None
+        self._written: set[Source] = set()
+        if path.exists() or size:
+            self._open()
+
+    def _open(self) -> IO[bytes]:
+        try:
+            file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stop_process(f"the output {self._path} is being written by another process.")
+        except OSError as wrong:
+            stop_process(f"the output {self._path} cannot be written: {wrong.strerror}.")
+        if file.seek(0, os.SEEK_END) < self._size:
+            stop_process(
+                f"the output {self._path} is shorter than when the flow stopped: put back what "
+                "was there, or start with a new recovery store and a new file."
+            )
+        file.seek(self._size)
+        for line in file:
+            source = source_of(line)
+            if source is None:  # cut off by a crash in the middle of a write
+                break
+            self._written.add(source)
+            self._size += len(line)
+        file.seek(self._size)
+        file.truncate()
+        self._file = file
+        return file
+
+    def write_batch(self, values: list[Record]) -> None:
+        file = self._file or self._open()
+        lines = b"".join(encode(record) + b"\n" for record in self._new(values))
+        try:
+            file.write(lines)
+            file.flush()
+        except OSError as wrong:
+            stop_process(f"the output {self._path} cannot be written: {wrong.strerror}.")
+        self._size += len(lines)
+
+    def _new(self, records: list[Record]) -> Iterator[Record]:
+        for record in records:
+            if record.source in self._written:
+                self._written.discard(record.source)
+            else:
+                yield record
+
+    def snapshot(self) -> tuple[str, int]:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        return str(self._path), self._size
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
