@@ -64,6 +64,8 @@ class _Client:
             # librdkafka repeats every failed connection on standard error; we say it once.
             "logger": _SILENT,
             "error_cb": self._complain,
+            # A broker that comes back is found within two seconds; the default may wait for ten.
+            "reconnect.backoff.max.ms": 2000,
             **config,
             **settings.kafka,
         }
