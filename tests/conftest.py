@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ class Flow:
         self.started: list[subprocess.Popen[str]] = []
 
     def __call__(
-        self, *arguments: str, timeout: float = 60, **settings: Any
+        self, *arguments: str, timeout: float = 120, **settings: Any
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bytewax.run", "dataflow.flow", *arguments],
@@ -241,6 +242,19 @@ def free_port() -> int:
         server.bind(("127.0.0.1", 0))
         port: int = server.getsockname()[1]
         return port
+
+
+def await_handlers(flow: subprocess.Popen[str]) -> None:
+    """Wait until a flow that was started catches SIGTERM: before, it would just die of it."""
+    deadline = time.monotonic() + 120
+    status = Path(f"/proc/{flow.pid}/status")
+    while True:
+        caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        assert flow.poll() is None, flow.communicate()
+        assert time.monotonic() < deadline, "the flow does not begin"
+        time.sleep(0.05)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from conftest import PausableBroker
-from kafka_server import ApacheKafka, make_certificate
+from kafka_server import ApacheKafka
 
 from dataflow import kafka, topics
 from dataflow.refusal import Refusal
@@ -28,7 +26,7 @@ def write(brokers: str, topic: str, numbers: range, **librdkafka: str) -> None:
     producer = kafka.producer(settings(brokers, **librdkafka))
     for number in numbers:
         producer.produce(topic, str(number).encode(), f"key-{number % 5}")
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
 
 def read(brokers: str, topic: str, **librdkafka: str) -> dict[str, list[int]]:
@@ -76,7 +74,7 @@ def test_a_missing_topic_is_not_made(brokers: str, topic: str) -> None:
     producer = kafka.producer(settings(brokers, message_timeout_ms="1000"))
     errors: list[KafkaError | None] = []
     producer.produce(topic, b"1", on_delivery=lambda error, _: errors.append(error))
-    producer.flush(20)
+    producer.flush(60)
     assert len(errors) == 1
     assert errors[0] is not None
     assert topic not in kafka.metadata(settings(brokers)).topics
@@ -107,7 +105,7 @@ def test_the_second_producer_of_a_transactional_id_fences_the_first(
     first.init_transactions(20)
     first.begin_transaction()
     first.produce(topic, b"1", "key-1")
-    assert first.flush(20) == 0
+    assert first.flush(60) == 0
     second = kafka.producer(own)
     second.init_transactions(20)
     with pytest.raises(KafkaException) as fenced:
@@ -118,7 +116,7 @@ def test_the_second_producer_of_a_transactional_id_fences_the_first(
     second.commit_transaction(20)
     second.begin_transaction()
     second.produce(topic, b"3", "key-3")
-    assert second.flush(20) == 0
+    assert second.flush(60) == 0
     second.abort_transaction(20)
     assert read(brokers, topic) == {"key-2": [2]}
 
@@ -148,95 +146,14 @@ def test_a_broker_that_hangs_goes_on_where_it_was(own_broker: OwnBroker, topic: 
     topics.create(settings(address), [topic], 3)
     producer = kafka.producer(settings(address))
     producer.produce(topic, b"0", "key-0")
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     own_broker.pause()
     for number in range(1, 100):
         producer.produce(topic, str(number).encode(), f"key-{number % 5}")
     assert producer.flush(2) == 99
     own_broker.resume()
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     assert read(address, topic) == keyed(range(100))
-
-
-def secured(broker: ApacheKafka, **changed: str) -> dict[str, str]:
-    """What a client of the listener with passwords needs."""
-    return {
-        "security_protocol": "SASL_SSL",
-        "ssl_ca_location": str(broker.ca_file),
-        "sasl_mechanism": "SCRAM-SHA-512",
-        "sasl_username": broker.user,
-        "sasl_password": broker.password,
-        **changed,
-    }
-
-
-def test_tls(apache_kafka: ApacheKafka, topic: str) -> None:
-    client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
-    topics.create(settings(apache_kafka.tls_address, **client), [topic], 3)
-    write(apache_kafka.tls_address, topic, range(100), **client)
-    assert read(apache_kafka.tls_address, topic, **client) == keyed(range(100))
-
-
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
-def test_tls_and_a_password(apache_kafka: ApacheKafka, topic: str, mechanism: str) -> None:
-    client = secured(apache_kafka, sasl_mechanism=mechanism)
-    topics.create(settings(apache_kafka.sasl_address, **client), [topic], 3)
-    write(apache_kafka.sasl_address, topic, range(100), **client)
-    assert read(apache_kafka.sasl_address, topic, **client) == keyed(range(100))
-
-
-@pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Ask with these settings, and hear one line that has no password in it."""
-    # librdkafka tries again until the time is over, whatever the broker says.
-    monkeypatch.setattr(kafka, "TIMEOUT", 2.0)
-
-    def ask(brokers: str, client: dict[str, str], said: str) -> None:
-        with pytest.raises(Refusal) as refusal:
-            kafka.metadata(settings(brokers, **client))
-        sentence = str(refusal.value)
-        assert "\n" not in sentence
-        assert f"no answer from the broker {brokers} " in sentence
-        assert said in sentence
-        assert client.get("sasl_password", "no password") not in sentence
-
-    return ask
-
-
-Refused = Callable[[str, dict[str, str], str], None]
-
-
-def test_a_wrong_certificate_authority(
-    apache_kafka: ApacheKafka, refused: Refused, tmp_path: Path
-) -> None:
-    make_certificate(tmp_path / "keys.p12", tmp_path / "other.pem", "the-keys-password")
-    client = {"security_protocol": "SSL", "ssl_ca_location": str(tmp_path / "other.pem")}
-    refused(apache_kafka.tls_address, client, "certificate verify failed")
-    refused(
-        apache_kafka.sasl_address,
-        secured(apache_kafka, ssl_ca_location=str(tmp_path / "other.pem")),
-        "certificate verify failed",
-    )
-
-
-def test_plaintext_against_tls(apache_kafka: ApacheKafka, refused: Refused) -> None:
-    refused(apache_kafka.tls_address, {}, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
-
-
-def test_tls_against_plaintext(apache_kafka: ApacheKafka, refused: Refused) -> None:
-    client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
-    refused(apache_kafka.address, client, "SSL")
-
-
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
-def test_a_wrong_password(apache_kafka: ApacheKafka, refused: Refused, mechanism: str) -> None:
-    client = secured(apache_kafka, sasl_mechanism=mechanism, sasl_password="not-the-password")
-    refused(apache_kafka.sasl_address, client, "uthentication")
-
-
-def test_no_password(apache_kafka: ApacheKafka, refused: Refused) -> None:
-    client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
-    refused(apache_kafka.sasl_address, client, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
 
 
 @pytest.mark.kafka

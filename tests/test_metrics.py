@@ -39,4 +39,4 @@ def test_the_lag_of_each_partition(run_flow: Flow, brokers: str, topic: str) -> 
         lags = {partition: float(lag) for partition, lag in found}
     assert lags == {"0": 0, "1": 0, "2": 0}
     flow.terminate()
-    assert flow.wait(20) == 0
+    assert flow.wait(60) == 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Flow, fill_topic, read_json_lines
+from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
 from test_refusals import refused
 
@@ -159,6 +159,7 @@ def test_an_incomplete_store(run_flow: Flow, used: tuple[Path, dict[str, object]
     refused_untouched(run_flow, store, settings, "incomplete", "1 of 2")
 
 
+@pytest.mark.kafka
 def test_files_of_different_times(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> None:
     """Part of the store is put back from an old copy."""
     rows = made_rows(2, 50)
@@ -185,6 +186,7 @@ def test_files_of_different_times(run_flow: Flow, brokers: str, topic: str, tmp_
         (store / part).write_bytes(newer)
 
 
+@pytest.mark.kafka
 def test_a_second_flow_on_the_store(
     run_flow: Flow, brokers: str, topic: str, tmp_path: Path
 ) -> None:
@@ -194,18 +196,20 @@ def test_a_second_flow_on_the_store(
     settings: dict[str, object] = {"brokers": brokers, "topic": topic, "output": "found.jsonl"}
     first = run_flow.start(*with_store(store), **settings)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (store / "lock-0").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1)
         refused(run_flow(*with_store(store), **settings), "held by another process")
         assert first.poll() is None
     finally:
+        await_handlers(first)
         first.terminate()
-        first.communicate(timeout=20)
+        first.communicate(timeout=60)
     assert first.returncode == 0
 
 
+@pytest.mark.kafka
 def test_a_topic_that_was_made_anew(
     run_flow: Flow, brokers: str, topic: str, tmp_path: Path
 ) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, fill_topic, read_json_lines
+from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_flow import THRESHOLD, Key, Row, found_scores, made_rows, rivers_scores
 
 from dataflow import kafka
 from dataflow.recovery import initialise
 from dataflow.settings import Settings
+
+pytestmark = pytest.mark.kafka
 
 PARTITIONS = 3
 
@@ -30,7 +32,7 @@ def scatter(brokers: str, topic: str, rows: list[Row], partition: int | None = N
             json.dumps(row),
             partition=number % PARTITIONS if partition is None else partition,
         )
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
 
 
 def expected_scores(rows: list[Row]) -> dict[Key, float]:
@@ -55,7 +57,7 @@ def store(tmp_path: Path) -> tuple[str, ...]:
 
 def await_readings(path: Path, number: int, flow: subprocess.Popen[str]) -> None:
     """Wait until so many anomalies lie in the file."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not path.exists() or path.read_bytes().count(b"\n") < number:
         assert flow.poll() is None, flow.communicate()
         assert time.monotonic() < deadline, "the flow does not get on"
@@ -63,8 +65,9 @@ def await_readings(path: Path, number: int, flow: subprocess.Popen[str]) -> None
 
 
 def stop(flow: subprocess.Popen[str]) -> None:
+    await_handlers(flow)
     flow.send_signal(signal.SIGTERM)
-    _, said = flow.communicate(timeout=30)
+    _, said = flow.communicate(timeout=60)
     assert flow.returncode == 0, said
 
 
