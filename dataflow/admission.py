@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from dataflow import tally
 from dataflow.decoding import reject
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
@@ -70,6 +71,7 @@ def admitter(
 
     def look(raw: Raw, record: Reading | Rejected) -> Reading | Rejected:
         if isinstance(record, Rejected):
+            tally.worker().refuse(record.reason)
             return record
         instance = record.instance
         first = partitions.get(instance)
@@ -88,6 +90,7 @@ def admitter(
             counts.instances += 1
             return record
         counts.refused += 1
+        tally.worker().refuse("too-many-instances")
         once(
             "refused",
             f"warning: more than {most} instances: the readings of further ones, first of "
