@@ -34,7 +34,12 @@ def test_scores_are_counted_up_to_each_bound(batches: list[list[float]]) -> None
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 500), st.lists(st.sampled_from("abcde"), min_size=1))),
+    st.lists(
+        st.tuples(
+            st.floats(0, 500) | st.sampled_from([0, tally.RECENT / 2, tally.RECENT]),
+            st.lists(st.sampled_from("abcde"), min_size=1),
+        )
+    ),
 )
 def test_instances_are_anomalous_for_ten_minutes(found: list[tuple[float, list[str]]]) -> None:
     worker = tally.Worker()
