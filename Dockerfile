@@ -21,5 +21,5 @@ USER anomaly
 # Both SIGINT and SIGTERM end the flow with a last snapshot; this is what Ctrl-C sends.
 STOPSIGNAL SIGINT
 # Without a recovery store, which only a volume would keep: docker-compose.yml has one.
-# No HEALTHCHECK: the flow serves nothing that could be asked, and ends when it cannot go on.
+# No HEALTHCHECK: only a flow with ANOMALY_METRICS_PORT can be asked; docker-compose.yml does.
 CMD ["python", "-m", "bytewax.run", "dataflow.flow"]

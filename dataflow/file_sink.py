@@ -10,6 +10,7 @@ from typing import IO
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from dataflow import tally
 from dataflow.records import Anomaly, Rejected, Source, encode, source_of
 from dataflow.recovery import Store
 from dataflow.refusal import Refusal, stop_process
@@ -59,13 +60,15 @@ class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
     ) -> _FilePart:
         """Open the file where the last snapshot left it, if there was one."""
         path, size = resume_state or (str(self._path), self._start)
-        # A state of another file: the output was changed since.
-        return _FilePart(self._path, size if path == str(self._path) else self._start)
+        if path != str(self._path):  # a state of another file: the output was changed since
+            size = self._start
+        return _FilePart(self._path, size, tally.output("jsonl", step_id))
 
 
 class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, counted: tally.Output) -> None:
         self._path = path
+        self._tally = counted
         self._size = size
         self._file: IO[bytes] | None = None
         self._written: set[Source] = set()
@@ -99,24 +102,28 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
 
     def write_batch(self, values: list[Record]) -> None:
         file = self._file or self._open()
-        lines = b"".join(encode(record) + b"\n" for record in self._new(values))
+        new = list(self._new(values))
+        lines = b"".join(encode(record) + b"\n" for record in new)
         try:
             file.write(lines)
             file.flush()
         except OSError as wrong:
             stop_process(f"the output {self._path} cannot be written: {wrong.strerror}.")
         self._size += len(lines)
+        self._tally.wrote(new)
 
     def _new(self, records: list[Record]) -> Iterator[Record]:
         for record in records:
             if record.source in self._written:
                 self._written.discard(record.source)
+                self._tally.repeated += 1
             else:
                 yield record
 
     def snapshot(self) -> tuple[str, int]:
         if self._file is not None:
             os.fsync(self._file.fileno())
+            self._tally.confirmed = self._tally.written
         return str(self._path), self._size
 
     def close(self) -> None:

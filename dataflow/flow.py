@@ -21,6 +21,7 @@ from dataflow import (
     admission,
     decoding,
     detectors,
+    metrics_server,
     recovery,
     reordering,
     scoring,
@@ -53,7 +54,7 @@ def build(
         scored = op.stateful_batch("score_windows", normal, windowing.windower(detector))
     else:
         scored = op.stateful_map("score", normal, scoring.scorer(detector))
-    above = op.filter_value("filter", scored, scoring.above(threshold))
+    above = op.flat_map_batch("filter", scored, scoring.above(threshold))
     anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
     for step, sink in sinks.outputs(options, store).items():
         op.output(step, anomalies, sink)
@@ -69,6 +70,7 @@ def flow() -> Dataflow:
     try:
         stopping.on_signals()
         options = settings.load()
+        metrics_server.start(options)
         detector = scoring.detector(options)
         store = recovery.guard(options, scoring.form_of_states(detector))
         return build(options, detector, store)

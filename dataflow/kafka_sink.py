@@ -7,7 +7,7 @@ from typing import NoReturn
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from dataflow import kafka, topics
+from dataflow import kafka, tally, topics
 from dataflow.records import Anomaly, Rejected, Source, encode, source_of
 from dataflow.recovery import Store
 from dataflow.refusal import Refusal, stop_process
@@ -46,9 +46,10 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
     ) -> _KafkaPart:
         """Make the producer, having read what was written since the last snapshot."""
         settings, topic = self._settings, self._topic
+        counted = tally.output("kafka", step_id)
         try:
             if self._store is None:
-                return _KafkaPart(topic, kafka.producer(settings), {}, set(), False)
+                return _KafkaPart(topic, kafka.producer(settings), {}, set(), False, counted)
             # This first: it fences the process before us and ends what it left half written.
             producer = kafka.transactional_producer(settings, f"{self._store.id}-{step_id}")
             if resume_state is not None and resume_state[0] == topic:
@@ -66,7 +67,7 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
                     written.add(source)
         except Refusal as refusal:
             stop_process(str(refusal))
-        return _KafkaPart(topic, producer, offsets, written, True)
+        return _KafkaPart(topic, producer, offsets, written, True, counted)
 
 
 class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
@@ -77,15 +78,18 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
         offsets: dict[int, int],
         written: set[Source],
         transactional: bool,
+        counted: tally.Output,
     ) -> None:
         self._topic = topic
         self._producer = producer
         self._offsets = offsets
         self._written = written
         self._transactional = transactional
+        self._tally = counted
 
     def write_batch(self, values: list[Record]) -> None:
         records = [record for record in values if record.source not in self._written]
+        self._tally.repeated += len(values) - len(records)
         if not records:
             return
         try:
@@ -99,6 +103,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
                 self._producer.poll(0)
         except KafkaException as error:
             self._stop(kafka.describe(error))
+        self._tally.wrote(records)
 
     def _produce(self, record: Record) -> None:
         key = record.instance if isinstance(record, Anomaly) else None
@@ -116,6 +121,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
         if error is not None:
             self._stop(error.str())
         partition = message.partition() or 0
+        self._tally.confirmed += 1
         offset = (message.offset() or 0) + 1
         self._offsets[partition] = max(offset, self._offsets.get(partition, 0))
 

@@ -17,7 +17,7 @@ from dataflow.settings import Settings
 __all__ = ["COUNTS", "reorderer"]
 
 COUNTS = Counts()
-"""What this process has held, given up and found late."""
+"""What this process has held, given up and found late, exactly: see `dataflow.admission`."""
 
 
 Logic: TypeAlias = StatefulBatchLogic[Reading, Reading, bytes]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
+from dataflow import tally
 from dataflow.detectors import AnyDetector, Detector, Verdict, make
 from dataflow.index_name import index_namer
 from dataflow.records import Anomaly, Reading, Rejected, Source, anomaly_id
@@ -13,6 +15,7 @@ from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = [
+    "Keyed",
     "Scored",
     "above",
     "detector",
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 Scored = tuple[Reading, Verdict]
+Keyed = tuple[str, Scored]
 
 
 def detector(settings: Settings) -> AnyDetector:
@@ -81,17 +85,35 @@ def normalizer(scale: float | None) -> Callable[[Reading], Reading]:
 def scorer(detector: Detector[Any]) -> Callable[[Any, Reading], tuple[Any, Scored]]:
     """Return the stateful step: an instance's state and a reading to the next state and verdict."""
     update = detector.update
+    sizes = tally.STATES
 
     def score(state: Any, reading: Reading) -> tuple[Any, Scored]:
         state, verdict = update(state, reading.value, reading.time)
+        if sizes.wanted:
+            sizes.take(len(detector.dump(state)))
         return state, (reading, verdict)
 
     return score
 
 
-def above(threshold: float) -> Callable[[Scored], bool]:
-    """Return the filter: an anomaly is a score above the threshold, not at it."""
-    return lambda scored: scored[1].score > threshold
+def above(threshold: float) -> Callable[[list[Keyed]], list[Keyed]]:
+    """Return the filter of a batch: an anomaly is a score above the threshold, not at it.
+
+    It also counts the scores: in one go with the filter, that costs next to nothing.
+    """
+
+    def keep(batch: list[Keyed]) -> list[Keyed]:
+        # By position: by name it takes longer.
+        scores = [scored[1][0] for _, scored in batch]
+        mine = tally.worker()
+        mine.score(scores)
+        if max(scores, default=0.0) <= threshold:
+            return []
+        found = [keyed for keyed, score in zip(batch, scores, strict=True) if score > threshold]
+        mine.find([instance for instance, _ in found], time.time())
+        return found
+
+    return keep
 
 
 def reporter(

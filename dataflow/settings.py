@@ -109,6 +109,18 @@ class Settings(BaseSettings):
     max_instances: int = Field(
         1_000_000, ge=1, description="instances that one process takes; further ones are refused"
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="port of this process's figures for Prometheus, such as 9464; `none`: not "
+        "served",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address that they are served on; `0.0.0.0`: all of this machine's",
+    )
     kafka: dict[str, str] = Field(
         {},
         repr=False,
@@ -116,7 +128,7 @@ class Settings(BaseSettings):
         "`ANOMALY_KAFKA__SECURITY_PROTOCOL=SASL_SSL`",
     )
 
-    @field_validator("scale", "threshold", "partitions", mode="before")
+    @field_validator("scale", "threshold", "partitions", "metrics_port", mode="before")
     @classmethod
     def _none_is_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "") else value

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from bytewax.outputs import DynamicSink, Sink, StatelessSinkPartition
 
-from dataflow import topics
+from dataflow import tally, topics
 from dataflow.file_sink import JsonLinesSink
 from dataflow.kafka_sink import KafkaSink
 from dataflow.records import Anomaly, Rejected, encode
@@ -70,7 +70,7 @@ class StreamSink(DynamicSink[tuple[str, Record]]):
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _StreamPart:
         """Return a worker's own writer."""
-        return _StreamPart(getattr(sys, self._stream))
+        return _StreamPart(getattr(sys, self._stream), tally.output(self._stream, step_id))
 
 
 _stream_turn = threading.Lock()
@@ -78,8 +78,9 @@ _stream_turn = threading.Lock()
 
 
 class _StreamPart(StatelessSinkPartition[tuple[str, Record]]):
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], counted: tally.Output) -> None:
         self._stream = stream
+        self._tally = counted
 
     def write_batch(self, items: list[tuple[str, Record]]) -> None:
         lines = "".join(encode(record).decode() + "\n" for _, record in items)
@@ -89,3 +90,5 @@ class _StreamPart(StatelessSinkPartition[tuple[str, Record]]):
                 self._stream.flush()
         except BrokenPipeError:
             os._exit(1)  # the reader has gone; there is nobody left to tell
+        self._tally.wrote([record for _, record in items])
+        self._tally.confirmed = self._tally.written

@@ -13,13 +13,14 @@ from typing import IO, Any, NoReturn
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
 
-from dataflow import kafka, metrics, stopping, topics
+from dataflow import kafka, stopping, tally, topics
 from dataflow.pace import Pace
 from dataflow.records import Raw, encode
 from dataflow.refusal import Refusal, stop_process
@@ -110,7 +111,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
             self._check_offset()
         self._consumer.assign([place])
         self._place = place
-        self._lag = metrics.CONSUMER_LAG.labels(self._topic, partition)
+        self._tally = tally.partition(self._topic, partition)
         self._lag_due = 0.0
         if pace is not None:
             pace.join(partition, time.monotonic())
@@ -151,6 +152,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
                 self._stop(failure.str())
         if batch:
             self._offset = batch[-1].offset + 1
+            self._tally.took(len(batch), _broker_time(messages))
         if self._pace is not None:
             self._keep_pace(self._pace, batch, messages, at_end)
         self._ended = at_end and not self._follow
@@ -163,15 +165,15 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         if now >= self._lag_due and self._offset >= 0:
             # What the last fetch said: nobody is asked.
             end = self._consumer.get_watermark_offsets(self._place, cached=True)[1]
-            self._lag.set(max(0, end - self._offset))
+            self._tally.lag = max(0, end - self._offset)
             self._lag_due = now + LAG_SECONDS
 
     def _keep_pace(
         self, pace: Pace, batch: list[Raw], messages: list[Message], at_end: bool
     ) -> None:
         if batch:
-            last = next(it for it in reversed(messages) if it.error() is None)
-            pace.advance(self._partition, last.timestamp()[1], len(batch), time.monotonic())
+            written_at = _last(messages).timestamp()[1]
+            pace.advance(self._partition, written_at, len(batch), time.monotonic())
         if at_end:
             pace.end(self._partition)
 
@@ -179,6 +181,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         return datetime.now(UTC) + IDLE if self._idle else None
 
     def snapshot(self) -> int:
+        self._tally.saved_at = time.time()
         return self._offset
 
     def close(self) -> None:
@@ -189,6 +192,16 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
             f"partition {self._partition} of the topic {self._topic!r} cannot be read "
             f"from offset {self._offset}: {reason}."
         )
+
+
+def _last(messages: list[Message]) -> Message:
+    """Return the last record among messages, some of which may be errors, but not all."""
+    return next(message for message in reversed(messages) if message.error() is None)
+
+
+def _broker_time(messages: list[Message]) -> float | None:
+    kind, milliseconds = _last(messages).timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000
 
 
 class FileSource(FixedPartitionedSource[Raw, int]):
@@ -228,6 +241,7 @@ class _FilePart(StatefulSourcePartition[Raw, int]):
     def __init__(self, path: Path, start: int) -> None:
         self._records = islice(read_records(path), start, None)
         self._next = start
+        self._tally = tally.partition(str(path), 0)
 
     def next_batch(self) -> list[Raw]:
         if stopping.asked():
@@ -239,9 +253,11 @@ class _FilePart(StatefulSourcePartition[Raw, int]):
         if not batch:
             raise StopIteration
         self._next += len(batch)
+        self._tally.took(len(batch))
         return batch
 
     def snapshot(self) -> int:
+        self._tally.saved_at = time.time()
         return self._next
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 from bytewax.operators import StatefulBatchLogic
 
-from dataflow import stopping
+from dataflow import stopping, tally
 from dataflow.detectors import Verdict, WindowedDetector
 from dataflow.records import Reading
 from dataflow.refusal import stop_process
@@ -86,7 +86,9 @@ class _Windows(Logic):
     def snapshot(self) -> bytes:
         state = self._detector.dump(self._state)
         waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
-        return _encode(_Saved(VERSION, state, self._instance, waiting))
+        saved = _encode(_Saved(VERSION, state, self._instance, waiting))
+        tally.STATES.take(len(saved))
+        return saved
 
     def load(self, data: bytes) -> None:
         """Continue from a snapshot; ValueError if it is another version's or detector's."""

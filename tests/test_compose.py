@@ -22,7 +22,7 @@ import pytest
 import typer
 import yaml
 from bytewax.run import _parse_args
-from conftest import REPOSITORY, environment, read_topic
+from conftest import REPOSITORY, environment, free_port, read_topic
 
 from dataflow import settings
 from dataflow.broker import EmbeddedBroker
@@ -34,9 +34,10 @@ COMPOSE = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if service["image"] == "ec2-anomaly-dataflow"]
 THEIRS = [name for name in SERVICES if name not in OURS]
+WATCHERS = ["prometheus", "grafana"]
 STORE = "/recovery"
 
-FIXED = {"brokers", "output"}
+FIXED = {"brokers", "output", "metrics_port", "metrics_host"}
 """Settings that the file decides."""
 
 LEFT_OUT = {"input", "follow", "partitions", "kafka"}
@@ -84,7 +85,7 @@ def seconds(duration: str) -> int:
 
 @pytest.mark.parametrize("service", THEIRS)
 def test_images_of_others_are_pinned(service: str) -> None:
-    assert re.fullmatch(r"[a-z./-]+:v\d+\.\d+\.\d+", SERVICES[service]["image"])
+    assert re.fullmatch(r"[a-z./-]+:v?\d+\.\d+\.\d+", SERVICES[service]["image"])
 
 
 def test_one_service_builds_the_image_and_comes_before_the_others() -> None:
@@ -143,7 +144,11 @@ def test_everything_waits_for_the_broker_and_the_flow_for_its_topics() -> None:
         direct = set(SERVICES[service].get("depends_on", {}))
         return direct.union(*(before(name) for name in direct))
 
-    assert all("redpanda" in before(name) for name in SERVICES if name != "redpanda")
+    assert all(
+        "redpanda" in before(name) for name in SERVICES if name not in ("redpanda", *WATCHERS)
+    )
+    # Who watches must be there when the rest is not.
+    assert not any(before(name) for name in WATCHERS)
     assert "topics" in before("flow")
     # `docker compose up flow` is the flow on one's own readings.
     assert "load" not in before("flow")
@@ -151,7 +156,13 @@ def test_everything_waits_for_the_broker_and_the_flow_for_its_topics() -> None:
 
 def test_named_volumes_are_declared_and_used() -> None:
     used = [v.split(":") for service in SERVICES.values() for v in service.get("volumes", [])]
+    mounted = [volume for volume in used if volume[0].startswith("./")]
+    used = [volume for volume in used if volume not in mounted]
     assert sorted(name for name, _ in used) == sorted(COMPOSE["volumes"])
+    assert dict(used)["prometheus"] == "/prometheus"
+    for folder, _, mode in mounted:
+        assert (REPOSITORY / folder).is_dir()
+        assert mode == "ro"
     assert dict(used)["redpanda"] == "/var/lib/redpanda/data"
     assert dict(used)["recovery"] == STORE
 
@@ -195,6 +206,34 @@ def test_the_sample_is_loaded_once() -> None:
     assert options["if_empty"] is True
     assert options["file"].parent == Path("data")
     assert (REPOSITORY / options["file"]).is_file()
+
+
+# Monitoring
+
+
+def test_prometheus_asks_the_flow_where_it_serves_its_figures() -> None:
+    assert "./monitoring:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
+    config = yaml.safe_load((REPOSITORY / "monitoring" / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    port = given("flow")[f"{PREFIX}METRICS_PORT"]
+    assert job["static_configs"] == [{"targets": [f"flow:{port}"]}]
+    assert f"http://127.0.0.1:{port}/readyz" in SERVICES["flow"]["healthcheck"]["test"][-1]
+    # Other containers are other machines; this one sees the port of none.
+    assert given("flow")[f"{PREFIX}METRICS_HOST"] == "0.0.0.0"
+    assert "ports" not in SERVICES["flow"]
+
+
+def test_grafana_finds_prometheus_and_its_dashboard() -> None:
+    grafana = REPOSITORY / "monitoring" / "grafana"
+    place = "/etc/grafana/provisioning"
+    assert SERVICES["grafana"]["volumes"] == [f"./monitoring/grafana:{place}:ro"]
+    source = yaml.safe_load((grafana / "datasources" / "prometheus.yml").read_text())
+    listens = SERVICES["prometheus"]["ports"][0].rpartition(":")[2]
+    assert source["datasources"][0]["url"] == f"http://prometheus:{listens}"
+    provider = yaml.safe_load((grafana / "dashboards" / "dashboards.yml").read_text())
+    assert provider["providers"][0]["options"]["path"] == f"{place}/dashboards"
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (grafana / home.removeprefix(f"{place}/")).is_file()
 
 
 # Settings
@@ -278,6 +317,7 @@ def own_broker(tmp_path: Path) -> Iterator[str]:
 def test_the_commands_work_one_after_the_other(own_broker: str, folder: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     there = {**os.environ, **given("flow"), f"{PREFIX}BROKERS": own_broker, "PATH": path}
+    there |= {f"{PREFIX}METRICS_PORT": str(free_port()), f"{PREFIX}METRICS_HOST": "127.0.0.1"}
 
     def run(service: str) -> str:
         return subprocess.run(

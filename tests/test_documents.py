@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, environment, fill_topic
+from conftest import REPOSITORY, environment, fill_topic, free_port
 from test_flow import made_rows
 
 from dataflow.broker import EmbeddedBroker
@@ -42,6 +42,8 @@ def test_the_commands_of_a_page(page: str, tmp_path: Path) -> None:
                 continue
             script = block.replace("kafka.example:9092", broker.address)
             script = script.replace("/var/lib/", f"{tmp_path}/")
+            for port in ("9464", "3030"):  # two pages may be tested at a time
+                script = script.replace(port, str(free_port()))
             environ = environment(brokers=broker.address, follow="false")
             environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
             if "ANOMALY_KEY_FIELD=host" in script:

@@ -143,5 +143,5 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
             if isinstance(value, bool)
             else value
         )
-        if default not in ("", "the detector's own", "all", "`TOPIC.rejected`"):
+        if default not in ("", "the detector's own", "all", "`none`", "`TOPIC.rejected`"):
             assert default == f"`{shown}`"

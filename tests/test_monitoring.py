@@ -1,0 +1,237 @@
+"""What `monitoring/` holds: read by Prometheus's own tools, and run against a real flow."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY, Flow, free_port
+from test_flow import made_rows
+from test_metrics import BAD, Scrape, scores_of, write
+
+from dataflow import recovery
+from dataflow.metrics import Figures
+
+MONITORING = REPOSITORY / "monitoring"
+RULES = [
+    rule
+    for group in yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD = json.loads((MONITORING / "grafana/dashboards/anomaly-flow.json").read_text())
+
+OTHERS = {
+    "up",
+    "process_start_time_seconds",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+}
+"""Figures that Prometheus itself and its Python client have."""
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every expression of the dashboard as Prometheus gets it, and where it is shown."""
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], as_sent(target["expr"])
+    for annotation in DASHBOARD["annotations"]["list"]:
+        yield annotation["name"], as_sent(annotation["expr"])
+
+
+def as_sent(expression: str) -> str:
+    return expression.replace("$process", ".*").replace("$__rate_interval", "10s")
+
+
+def names_in(expression: str) -> set[str]:
+    without_labels = re.sub(r"\{[^}]*\}|\bby \([^)]*\)|\bon \([^)]*\)", "", expression)
+    return set(re.findall(r"\b(?:up|[a-z]+_[a-z_]+)\b", without_labels)) - {"histogram_quantile"}
+
+
+def ours() -> set[str]:
+    names = set()
+    for family in Figures().collect():
+        if family.type == "histogram":
+            names |= {family.name + end for end in ("_bucket", "_sum", "_count")}
+        else:
+            names.add(family.name + ("_total" if family.type == "counter" else ""))
+    return names
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: it comes with Debian's package prometheus")
+    return found
+
+
+def promtool(*words: str | Path, given: str | None = None) -> str:
+    done = subprocess.run(
+        [tool("promtool"), *words],
+        cwd=MONITORING,
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_promtool_takes_the_configuration_and_the_rules() -> None:
+    assert "10 rules found" in promtool("check", "config", "prometheus.yml")
+    promtool("check", "rules", "rules.yml")
+
+
+def test_every_alert_fires_and_is_silent_where_it_should() -> None:
+    promtool("test", "rules", "rules.test.yml")
+    text = (MONITORING / "rules.test.yml").read_text()
+    for rule in RULES:
+        assert f'{rule["alert"]}"' in text, "nobody looks whether it fires"
+        assert f"alertname: {rule['alert']}}}" in text, "nobody looks whether it is silent"
+
+
+def test_every_alert_says_what_to_do() -> None:
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
+    headings = re.findall(r"^### (\w+)$", page, re.MULTILINE)
+    assert headings == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        assert rule["annotations"]["runbook"] == f"docs/metrics.md#{rule['alert'].lower()}"
+        assert rule["annotations"].keys() == {"summary", "description", "runbook"}
+        assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_what_rules_and_dashboard_look_at_exists() -> None:
+    looked_at = set().union(
+        *(names_in(rule["expr"]) for rule in RULES),
+        *(names_in(expression) for _, expression in expressions()),
+    )
+    assert looked_at - OTHERS <= ours()
+    assert looked_at >= OTHERS
+
+
+def test_the_dashboard_is_whole() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = set()
+    for panel in panels:
+        assert panel["description"]
+        x, y, w, h = (panel["gridPos"][name] for name in "xywh")
+        assert x + w <= 24
+        cells = {(x + right, y + down) for right in range(w) for down in range(h)}
+        assert not places & cells, panel["title"]
+        places |= cells
+    source = yaml.safe_load((MONITORING / "grafana/datasources/prometheus.yml").read_text())
+    assert source["datasources"][0]["isDefault"]
+
+
+class Prometheus:
+    """Debian's Prometheus with our configuration, asking a flow of ours every second."""
+
+    def __init__(self, folder: Path, target: int) -> None:
+        self.port = free_port()
+        config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(MONITORING / "rules.yml")]
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{target}"]}]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self.process = subprocess.Popen(
+            [
+                tool("prometheus"),
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--log.level=error",
+            ],
+            cwd=folder,
+        )
+
+    def ask(self, path: str, **question: str) -> Any:
+        address = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(question)}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        return [
+            (sample["metric"], float(sample["value"][1]))
+            for sample in self.ask("query", query=expression)["result"]
+        ]
+
+    def wait_for(self, expression: str, value: float) -> None:
+        deadline = time.monotonic() + 90
+        result: object = None
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None
+            try:
+                result = self.query(expression)
+            except OSError:  # it has not started yet
+                result = None
+            if isinstance(result, list) and [found for _, found in result] == [value]:
+                return
+            time.sleep(0.2)
+        raise AssertionError((expression, result))
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, port: int) -> Iterator[Prometheus]:
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    server = Prometheus(folder, port)
+    yield server
+    server.process.terminate()
+    server.process.wait(30)
+
+
+def test_prometheus_asks_a_flow(
+    prometheus: Prometheus, port: int, run_flow: Flow, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    rows = made_rows(9, 400)
+    records = write(brokers, topic, rows)
+    recovery.initialise(tmp_path / "store", 3)
+    flow = run_flow.start(
+        *("-w", "3", "-r", "store", "-s", "1", "-b", "0"),
+        **{"brokers": brokers, "topic": topic, "metrics_port": port, "detector": "tutorial"},
+        output="found.jsonl",
+    )
+    prometheus.wait_for("sum(anomaly_records_read_total)", records)
+    prometheus.wait_for("anomaly_readings_scored_total", len(rows))
+    prometheus.wait_for("sum(anomaly_records_refused_total)", len(BAD))
+    prometheus.wait_for("sum(anomaly_consumer_lag_records)", 0)
+    found = sum(score > 0.7 for score in scores_of(rows))
+    prometheus.wait_for('sum(anomaly_records_written_total{kind="anomaly"})', found)
+    prometheus.wait_for("anomaly_instances", 9)
+    prometheus.wait_for('up{job="anomaly-flow"}', 1)
+    assert len(prometheus.query("anomaly_records_read_total")) == 3
+
+    # What it is told is as Prometheus wishes it: names, units, types, help.
+    assert promtool("check", "metrics", given=Scrape(port).text) == ""
+    # Every panel has something to show. A rate needs two looks at it.
+    prometheus.wait_for(
+        "count(count_over_time(anomaly_last_snapshot_timestamp_seconds[10s]) > 1)", 1
+    )
+    for title, expression in expressions():
+        assert prometheus.query(expression) or title == "Start", (title, expression)
+    for group in prometheus.ask("rules")["groups"]:
+        assert {rule["name"]: rule.get("lastError") for rule in group["rules"]} == {
+            rule["alert"]: None for rule in RULES
+        }
+        assert all(rule["health"] in ("ok", "unknown") for rule in group["rules"])
+
+    flow.terminate()
+    flow.communicate(timeout=30)
+    prometheus.wait_for('up{job="anomaly-flow"}', 0)
+    prometheus.wait_for('count(ALERTS{alertname="AnomalyFlowDown", alertstate="pending"})', 1)
