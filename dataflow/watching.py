@@ -31,7 +31,7 @@ class Watch:
 
     Its own clock counts the seconds between its readings and never steps back, so that a reading
     with a wrong time disturbs once. Its progress among others (`Progress`) is that clock as well,
-    but for what it was silent.
+    beginning where they were when it came.
 
     >>> rules = Rules(quiet=600.0, silence=900.0)
     >>> watch = Watch(rules, Progress(), "host-a")
@@ -75,8 +75,6 @@ class Watch:
         partition = reading.partition
         if self._lead is None:
             self._lead = self._progress.of(partition) - self._clock
-        elif self._rules.silence and passed > self._rules.silence:
-            self._lead -= passed  # others' progress is not made by who was not there
         self._progress.seen(partition, reading.instance, self._lead + self._clock)
         return out + self._gatherer.add(self._clock, reading, found)
 
