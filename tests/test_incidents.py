@@ -19,6 +19,7 @@ from dataflow.decisions import Decisions
 from dataflow.detectors import Verdict, make
 from dataflow.incidents import Anomalous, Gatherer, Rules
 from dataflow.records import BY_SEQUENCE, Incident, Reading, encode
+from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 from dataflow.silences import Progress
 from dataflow.watching import Watch
@@ -428,7 +429,7 @@ def test_killed_anywhere_each_record_is_written_once_and_what_opened_is_resolved
         ]
         everything = [(r, a.score if a else 0.0) for r, a in readings] + [(r, 0.0) for r in rest]
         for deed in deeds:
-            if deed == "read" and machine.next < len(everything):
+            if deed == "read" and machine.next < len(readings):
                 machine.read(*everything[machine.next])
             elif deed == "wait":
                 machine.wait(2000.0)
@@ -454,3 +455,6 @@ def test_decisions_are_there_for_the_next_process(tmp_path: Path) -> None:
     assert Decisions(other).of("a") == {(2, 70): 2}
     assert Decisions(store).of("b") == {}
     Decisions(None).add(reading, 1)
+    (tmp_path / "decisions-7.sqlite3").write_bytes(b"not a database, and longer than a header" * 9)
+    with pytest.raises(Refusal, match="is damaged"):
+        Decisions(store)
