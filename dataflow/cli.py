@@ -20,6 +20,7 @@ COMMANDS = (
     "recovery",
     "produce",
     "replay",
+    "notify",
     "sample",
     "import-nab",
     "evaluate",

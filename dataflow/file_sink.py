@@ -1,33 +1,41 @@
-"""Anomalies and rejected records to a file of JSON lines."""
+"""Anomalies, incidents and rejected records to a file of JSON lines."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import IO
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from dataflow import tally
-from dataflow.records import Anomaly, Rejected, Source, encode, source_of
+from dataflow.records import BY_SOURCE, Anomaly, Identity, Incident, Rejected, encode
 from dataflow.recovery import Store
 from dataflow.refusal import Refusal, stop_process
 
 __all__ = ["JsonLinesSink"]
 
-Record = Anomaly | Rejected
+Record = Anomaly | Incident | Rejected
 
 
 class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
     """Appends JSON lines to a file of its own, each record once.
 
     A file that already holds something is refused, unless a resumed flow wrote it. The state is
-    the file and its size. A `lazy` one is not made before there is something to write.
+    the file and its size. A `lazy` one is not made before there is something to write. `identity`
+    tells which records are the same.
     """
 
-    def __init__(self, path: Path, store: Store | None, *, lazy: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: Store | None,
+        *,
+        identity: Identity = BY_SOURCE,
+        lazy: bool = False,
+    ) -> None:
         """Look whether the file can be written; a Refusal if not."""
         folder = path.parent
         if not folder.is_dir():
@@ -35,6 +43,7 @@ class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
         if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
             raise Refusal(f"the output {path} cannot be written: check its permissions.")
         self._path = path.resolve()
+        self._identity = identity
         self._start = 0
         if store is None:
             self._refuse_if_used()
@@ -62,16 +71,17 @@ class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
         path, size = resume_state or (str(self._path), self._start)
         if path != str(self._path):  # a state of another file: the output was changed since
             size = self._start
-        return _FilePart(self._path, size, tally.output("jsonl", step_id))
+        return _FilePart(self._path, size, self._identity, tally.output("jsonl", step_id))
 
 
 class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
-    def __init__(self, path: Path, size: int, counted: tally.Output) -> None:
+    def __init__(self, path: Path, size: int, identity: Identity, counted: tally.Output) -> None:
         self._path = path
+        self._identity = identity
         self._tally = counted
         self._size = size
         self._file: IO[bytes] | None = None
-        self._written: set[Source] = set()
+        self._written: set[Hashable] = set()
         if path.exists() or size:
             self._open()
 
@@ -90,10 +100,10 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
             )
         file.seek(self._size)
         for line in file:
-            source = source_of(line)
-            if source is None:  # cut off by a crash in the middle of a write
+            same = self._identity.of_line(line)
+            if same is None:  # cut off by a crash in the middle of a write
                 break
-            self._written.add(source)
+            self._written.add(same)
             self._size += len(line)
         file.seek(self._size)
         file.truncate()
@@ -114,8 +124,9 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
 
     def _new(self, records: list[Record]) -> Iterator[Record]:
         for record in records:
-            if record.source in self._written:
-                self._written.discard(record.source)
+            same = self._identity.of(record)
+            if same in self._written:
+                self._written.discard(same)
                 self._tally.repeated += 1
             else:
                 yield record

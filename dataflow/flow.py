@@ -8,6 +8,8 @@
     score       stateful_map: one half-space-trees detector per instance, or a window at a time
     filter      score above the threshold
     write       Kafka topic `anomalies`, JSON lines, or standard output
+    incidents   anomalies of an instance -> opened,     only with ANOMALY_INCIDENTS=true
+                updated, resolved; and its silence
 
 The step ids are part of the recovery store's format: they never change.
 """
@@ -21,6 +23,7 @@ from dataflow import (
     admission,
     decoding,
     detectors,
+    incident_step,
     metrics_server,
     recovery,
     reordering,
@@ -58,6 +61,12 @@ def build(
     anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
     for step, sink in sinks.outputs(options, store).items():
         op.output(step, anomalies, sink)
+
+    if options.incidents:
+        watch = incident_step.watcher(options, detector, threshold, store)
+        incidents = op.stateful_batch("incidents", scored, watch)
+        for step, sink in sinks.incident_outputs(options, store).items():
+            op.output(step, incidents, sink)
 
     # Bytewax types this branch as either kind.
     rejected = op.key_on("key_rejected", checked.falses, scoring.origin)  # type: ignore[arg-type]

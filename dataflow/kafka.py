@@ -22,6 +22,7 @@ from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = [
+    "PASSING",
     "TIMEOUT",
     "admin",
     "consumer",
@@ -45,6 +46,14 @@ _NO_LEADER_YET = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
+
+PASSING = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+}
+"""Errors of a broker that is away: librdkafka goes on trying, and so do its readers."""
 
 HELD_BACK = 90.0
 """Seconds to wait for others' open transactions: brokers end them after a minute as a rule."""

@@ -1,21 +1,22 @@
-"""Anomalies and rejected records to a topic."""
+"""Anomalies, incidents and rejected records to a topic."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NoReturn
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflow import kafka, tally, topics
-from dataflow.records import Anomaly, Rejected, Source, encode, source_of
+from dataflow.records import BY_SOURCE, Anomaly, Identity, Incident, Rejected, encode
 from dataflow.recovery import Store
 from dataflow.refusal import Refusal, stop_process
 from dataflow.settings import Settings
 
 __all__ = ["KafkaSink"]
 
-Record = Anomaly | Rejected
+Record = Anomaly | Incident | Rejected
 
 
 class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
@@ -29,13 +30,24 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
     that a process which was thought dead can no longer write once its successor has started.
     """
 
-    def __init__(self, settings: Settings, topic: str, setting: str, store: Store | None) -> None:
-        """Look for the topic, which `setting` names; a Refusal if it is not there."""
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        setting: str,
+        store: Store | None,
+        identity: Identity = BY_SOURCE,
+    ) -> None:
+        """Look for the topic, which `setting` names; a Refusal if it is not there.
+
+        `identity` tells which records are the same.
+        """
         cluster = kafka.metadata(settings)
         topics.check(settings, cluster, topic, setting)
         self._settings = settings
         self._topic = topic
         self._store = store
+        self._identity = identity
 
     def list_parts(self) -> list[str]:
         """Return the one writer."""
@@ -49,7 +61,8 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
         counted = tally.output("kafka", step_id)
         try:
             if self._store is None:
-                return _KafkaPart(topic, kafka.producer(settings), {}, set(), False, counted)
+                producer = kafka.producer(settings)
+                return _KafkaPart(topic, producer, {}, set(), self._identity, False, counted)
             # This first: it fences the process before us and ends what it left half written.
             producer = kafka.transactional_producer(settings, f"{self._store.id}-{step_id}")
             if resume_state is not None and resume_state[0] == topic:
@@ -60,14 +73,14 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
                     lambda: {str(p): o for p, o in kafka.end_offsets(settings, topic).items()},
                 )
                 offsets = {int(partition): offset for partition, offset in began.items()}
-            written: set[Source] = set()
+            written: set[Hashable] = set()
             for message in kafka.read_from(settings, topic, offsets):
-                source = source_of((message.value() or b"") + b"\n")
-                if source is not None:
-                    written.add(source)
+                same = self._identity.of_line((message.value() or b"") + b"\n")
+                if same is not None:
+                    written.add(same)
         except Refusal as refusal:
             stop_process(str(refusal))
-        return _KafkaPart(topic, producer, offsets, written, True, counted)
+        return _KafkaPart(topic, producer, offsets, written, self._identity, True, counted)
 
 
 class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
@@ -76,7 +89,8 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
         topic: str,
         producer: Producer,
         offsets: dict[int, int],
-        written: set[Source],
+        written: set[Hashable],
+        identity: Identity,
         transactional: bool,
         counted: tally.Output,
     ) -> None:
@@ -84,11 +98,12 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
         self._producer = producer
         self._offsets = offsets
         self._written = written
+        self._identity = identity
         self._transactional = transactional
         self._tally = counted
 
     def write_batch(self, values: list[Record]) -> None:
-        records = [record for record in values if record.source not in self._written]
+        records = [it for it in values if self._identity.of(it) not in self._written]
         self._tally.repeated += len(values) - len(records)
         if not records:
             return
@@ -106,7 +121,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
         self._tally.wrote(records)
 
     def _produce(self, record: Record) -> None:
-        key = record.instance if isinstance(record, Anomaly) else None
+        key = None if isinstance(record, Rejected) else record.instance
         while True:
             try:
                 self._producer.produce(
@@ -127,7 +142,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
 
     def _stop(self, reason: str) -> NoReturn:
         stop_process(
-            f"the topic {self._topic!r} did not take an anomaly or a refused record ({reason}); "
+            f"the topic {self._topic!r} did not take a record ({reason}); "
             "started again with its recovery store, the flow writes what is missing."
         )
 

@@ -201,7 +201,9 @@ def _scored() -> Iterator[Metric]:
 
 def _written() -> Iterator[Metric]:
     written = CounterMetricFamily(
-        "anomaly_records_written", "Anomalies and refused records written.", labels=WRITER
+        "anomaly_records_written",
+        "Anomalies, incidents and refused records written.",
+        labels=WRITER,
     )
     confirmed = CounterMetricFamily(
         "anomaly_records_confirmed",
@@ -218,6 +220,11 @@ def _written() -> Iterator[Metric]:
         "From the time in a reading to the writing of its anomaly.",
         labels=["output"],
     )
+    incidents = CounterMetricFamily(
+        "anomaly_incidents_written",
+        "Incidents written, by what they are of and what has become of them.",
+        labels=["output", "incident", "state"],
+    )
     outputs: dict[tuple[str, str], list[tally.Output]] = {}
     for one in list(tally.OUTPUTS):
         outputs.setdefault((one.name, one.kind), []).append(one)
@@ -225,6 +232,9 @@ def _written() -> Iterator[Metric]:
         written.add_metric([name, kind], sum(part.written for part in parts))
         confirmed.add_metric([name, kind], sum(part.confirmed for part in parts))
         repeated.add_metric([name, kind], sum(part.repeated for part in parts))
+        told = sum((Counter(dict(part.incidents)) for part in parts), Counter[tuple[str, str]]())
+        for (incident, state), count in sorted(told.items()):
+            incidents.add_metric([name, incident, state], count)
         if kind == "anomaly":
             delays = _added((part.delays.copy() for part in parts), len(tally.DELAYS))
             delay.add_metric(
@@ -232,7 +242,7 @@ def _written() -> Iterator[Metric]:
                 buckets=_buckets(tally.DELAYS, delays),
                 sum_value=sum(part.delay_sum for part in parts),
             )
-    yield from (written, confirmed, repeated, delay)
+    yield from (written, confirmed, repeated, incidents, delay)
 
 
 def _added(counts: Iterable[list[int]], length: int) -> list[int]:

@@ -4,26 +4,33 @@ Raw       what a partition or a file held, undecoded
 Reading   a valid `Metric`: one value of one instance at one time
 Rejected  a record that was refused, and why
 Anomaly   a reading whose score lies above the threshold
+Incident  what has become of the anomalies, or of the silence, of one instance
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 __all__ = [
+    "BY_SEQUENCE",
+    "BY_SOURCE",
     "Anomaly",
+    "Identity",
+    "Incident",
     "Raw",
     "Reading",
     "Rejected",
     "Source",
     "anomaly_id",
     "encode",
+    "incident_id",
     "seconds",
-    "source_of",
 ]
 
 encode = msgspec.json.Encoder().encode
@@ -101,6 +108,54 @@ def anomaly_id(instance: str, index: str | int | float, timestamp: str | int | f
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 
+class Incident(msgspec.Struct, frozen=True):
+    """What has become of an incident: a record as it opens, some while it lasts, one as it ends.
+
+    `sequence` counts its records from 0. `since` is the time of its first anomaly, or of the last
+    reading before a silence; `updated_at` that of this record. `ended` says why a resolved one is:
+    `quiet`, `returned` (after a silence) or `gone` (silent for too long to come back). The score,
+    value and expected value are those of its worst reading, at `peak_at`; a silence has the value
+    before it and neither score nor `peak_at`. `anomalies` counts those up to now. All times are
+    UTC, and null where readings carry none. `source` is the reading that made this record due.
+    """
+
+    instance: str
+    kind: Literal["anomaly", "silence"]
+    state: Literal["opened", "updated", "resolved"]
+    id: str
+    sequence: int
+    since: datetime | None
+    opened_at: datetime | None
+    updated_at: datetime | None
+    resolved_at: datetime | None
+    ended: Literal["quiet", "returned", "gone"] | None
+    score: float | None
+    peak_at: datetime | None
+    value: float
+    expected: float | None
+    anomalies: int
+    source: Source
+
+
+def incident_id(kind: str, reading: Reading) -> str:
+    """Name an incident, always the same for the same kind and first reading of one log.
+
+    >>> incident_id("silence", Reading("24ae8d", None, 7, 0.5, None, 0, 56))
+    '62dc762dde32d4760e5bad26'
+    """
+    key = encode(
+        (
+            kind,
+            reading.instance,
+            reading.index,
+            reading.timestamp,
+            reading.partition,
+            reading.offset,
+        )
+    )
+    return hashlib.blake2b(key, digest_size=12).hexdigest()
+
+
 @lru_cache(maxsize=8192)
 def _parse_time(text: str) -> float:
     try:
@@ -142,14 +197,41 @@ class _Written(msgspec.Struct):
     source: Source
 
 
+class _Told(msgspec.Struct):
+    id: str
+    sequence: int
+
+
+class Identity(NamedTuple):
+    """What makes a written record the same as one that a resumed flow computes again.
+
+    `of` tells it of a record, `read` of what was written, and raises ValueError if that is none.
+    """
+
+    of: Callable[[Any], Hashable]
+    read: Callable[[bytes], Hashable]
+
+    def of_line(self, line: bytes) -> Hashable | None:
+        """Tell it of a written line; None if the line is not whole."""
+        if not line.endswith(b"\n"):
+            return None
+        try:
+            return self.read(line)
+        except ValueError:
+            return None
+
+
 _read_written = msgspec.json.Decoder(_Written).decode
+_read_told = msgspec.json.Decoder(_Told).decode
 
 
-def source_of(line: bytes) -> Source | None:
-    """Return where a written record was read, by its line; None if the line is not whole."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return _read_written(line).source
-    except ValueError:
-        return None
+def _read_sequence(line: bytes) -> Hashable:
+    told = _read_told(line)
+    return told.id, told.sequence
+
+
+BY_SOURCE = Identity(lambda record: record.source, lambda line: _read_written(line).source)
+"""Anomalies and refused records: one reading makes one at the most."""
+
+BY_SEQUENCE = Identity(lambda incident: (incident.id, incident.sequence), _read_sequence)
+"""Incidents: one reading may make several, and the clock makes some."""

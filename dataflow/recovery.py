@@ -35,6 +35,13 @@ DECIDE_STATE = (
 )
 """Settings that the states in a store depend on."""
 
+DECIDE_INCIDENTS = (
+    *("threshold", "incident_anomalies", "incident_readings", "incident_duration"),
+    *("incident_quiet", "incident_cooldown", "incident_updates"),
+    *("silence", "silence_gone"),
+)
+"""The same of incidents: what was told before a crash must be told again."""
+
 CHECKED_WHOLE = 64 * 2**20
 """Bytes up to which a file of the store is read through before the start."""
 
@@ -92,12 +99,17 @@ class Store:
     def __init__(self, folder: Path, settings: Settings, states: str, process: int) -> None:
         """Lock the store and look whose it is; a Refusal if it is held, or another flow's."""
         self._folder = folder
+        self.process = process
         self._lock = _lock(folder / f"lock-{process}")
         decided = _fingerprint(settings)
         with self._owner() as owner:
             if not _executions(folder):
                 # Nothing has run on it: a start that was refused binds it to nothing.
                 owner.settings, owner.states = decided, states
+            if settings.incidents:
+                # A store of before there were any begins to have them.
+                for name in DECIDE_INCIDENTS:
+                    owner.settings.setdefault(name, decided[name])
             self._compare(owner.settings, decided)
             if owner.states != states:
                 raise Refusal(
@@ -154,6 +166,11 @@ class Store:
                     "start anew with another store."
                 )
 
+    @property
+    def folder(self) -> Path:
+        """Where the store lies."""
+        return self._folder
+
     def began(self, output: str, position: Callable[[], Any]) -> Any:
         """Return where an output stood when this store first wrote to it.
 
@@ -187,7 +204,8 @@ def guard(settings: Settings, states: str) -> Store | None:
 
 
 def _fingerprint(settings: Settings) -> dict[str, Any]:
-    decided = settings.model_dump(mode="json", include=set(DECIDE_STATE))
+    names = {*DECIDE_STATE, *(DECIDE_INCIDENTS if settings.incidents else ())}
+    decided = settings.model_dump(mode="json", include=names)
     place = "kafka" if settings.input == "kafka" else str(Path(settings.input).resolve())
     return {"input": place, **decided}
 

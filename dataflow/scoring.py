@@ -18,6 +18,7 @@ __all__ = [
     "Keyed",
     "Scored",
     "above",
+    "bounder",
     "detector",
     "form_of_states",
     "instance",
@@ -116,6 +117,14 @@ def above(threshold: float) -> Callable[[list[Keyed]], list[Keyed]]:
     return keep
 
 
+def bounder(scale: float | None) -> Callable[[float | None], float | None]:
+    """Return what keeps an expected value in the range that values have, if they have one."""
+    # CPU below nothing or above all is nothing to expect.
+    if scale is None:
+        return lambda value: value
+    return lambda value: None if value is None else min(max(value, 0.0), 1.0)
+
+
 def reporter(
     settings: Settings, detector: AnyDetector, threshold: float
 ) -> Callable[[Scored], Anomaly]:
@@ -123,12 +132,7 @@ def reporter(
     topic = settings.topic if settings.input == "kafka" else settings.input
     name = detector.name
     named = index_namer(settings.index_field)
-
-    def bounded(value: float | None) -> float | None:
-        # CPU below nothing or above all is nothing to expect.
-        if value is None or settings.scale is None:
-            return value
-        return min(max(value, 0.0), 1.0)
+    bounded = bounder(settings.scale)
 
     def report(scored: Scored) -> Anomaly:
         reading, verdict = scored

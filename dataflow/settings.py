@@ -13,9 +13,10 @@ from typing import Annotated, Any, Self
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import NoDecode, SettingsConfigDict, SettingsError
 
 from dataflow.detectors import NAMES, NEED_RANGE
+from dataflow.incident_settings import IncidentSettings
 from dataflow.refusal import Refusal
 
 __all__ = ["PREFIX", "Settings", "load"]
@@ -23,7 +24,7 @@ __all__ = ["PREFIX", "Settings", "load"]
 PREFIX = "ANOMALY_"
 
 
-class Settings(BaseSettings):
+class Settings(IncidentSettings):
     """The settings of one flow.
 
     >>> Settings(_env_file=None, topic="cpu").rejected_topic
@@ -207,6 +208,15 @@ class Settings(BaseSettings):
                 )
             if field is not None:
                 taken[field] = name
+        return self
+
+    @model_validator(mode="after")
+    def _maintained(self) -> Self:
+        if self.time_field is None and self.maintenance:
+            raise ValueError(
+                f"{PREFIX}MAINTENANCE must be empty where readings carry no time "
+                f"({PREFIX}TIME_FIELD is none)"
+            )
         return self
 
     @model_validator(mode="before")

@@ -1,8 +1,8 @@
-"""Where anomalies and rejected records go: a topic, a file of JSON lines, standard output.
+"""Where anomalies, incidents and rejected records go: a topic, a file, standard output.
 
 With a recovery store, topic and file keep each record once: what a resumed flow computes again is
-looked up in what was written since the last snapshot, by the place where it was read. Standard
-output cannot be read back: after a crash it may repeat.
+looked up in what was written since the last snapshot, by the place where it was read, or by an
+incident's id and sequence. Standard output cannot be read back: after a crash it may repeat.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bytewax.outputs import DynamicSink, Sink, StatelessSinkPartition
 from dataflow import tally, topics
 from dataflow.file_sink import JsonLinesSink
 from dataflow.kafka_sink import KafkaSink
-from dataflow.records import Anomaly, Rejected, encode
+from dataflow.records import BY_SEQUENCE, Anomaly, Incident, Rejected, encode
 from dataflow.recovery import Store
 from dataflow.settings import Settings
 
-__all__ = ["StreamSink", "outputs", "rejected_output"]
+__all__ = ["StreamSink", "incident_outputs", "outputs", "rejected_output"]
 
-Record = Anomaly | Rejected
+Record = Anomaly | Incident | Rejected
 
 
 def outputs(settings: Settings, store: Store | None) -> dict[str, Sink[Any]]:
@@ -42,6 +42,22 @@ def outputs(settings: Settings, store: Store | None) -> dict[str, Sink[Any]]:
             )
         else:
             sinks["write_jsonl"] = JsonLinesSink(Path(output), store)
+    return sinks
+
+
+def incident_outputs(settings: Settings, store: Store | None) -> dict[str, Sink[Any]]:
+    """Return the sinks for incidents, one beside each of the anomalies'."""
+    sinks: dict[str, Sink[Any]] = {}
+    for output in settings.outputs:
+        if output == "stdout":
+            sinks["write_incidents_stdout"] = StreamSink("stdout")
+        elif output == "kafka":
+            sinks["write_incidents_kafka"] = KafkaSink(
+                settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC", store, BY_SEQUENCE
+            )
+        else:
+            path = Path(output).with_suffix(".incidents.jsonl")
+            sinks["write_incidents_jsonl"] = JsonLinesSink(path, store, identity=BY_SEQUENCE)
     return sinks
 
 

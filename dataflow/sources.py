@@ -37,14 +37,6 @@ LAG_SECONDS = 1.0
 BATCH_ABREAST = 100
 """The same where partitions are read abreast: so far ahead one may be of another."""
 
-_PASSING = {
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TIMED_OUT,
-    KafkaError._RESOLVE,
-}
-"""Errors of a broker that is away: librdkafka goes on trying, and so do we."""
-
 IDLE = timedelta(milliseconds=10)
 """How long to leave a partition alone that had nothing to read."""
 
@@ -148,7 +140,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
                 batch.append(Raw(partition, message.offset(), message.value()))  # type: ignore[arg-type]
             elif failure.code() == KafkaError._PARTITION_EOF:
                 at_end = True
-            elif failure.code() not in _PASSING:
+            elif failure.code() not in kafka.PASSING:
                 self._stop(failure.str())
         if batch:
             self._offset = batch[-1].offset + 1

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import deque
 from threading import get_ident
 
-from dataflow.records import Anomaly, Rejected, seconds
+from dataflow.records import Anomaly, Incident, Rejected, seconds
 
 __all__ = [
     "DELAYS",
@@ -110,7 +110,9 @@ class Partition:
 class Output:
     """What one writer has written: `name` says where (`kafka`...), `kind` what."""
 
-    __slots__ = ("confirmed", "delay_sum", "delays", "kind", "name", "repeated", "written")
+    __slots__ = (
+        *("confirmed", "delay_sum", "delays", "incidents", "kind", "name", "repeated", "written"),
+    )
 
     def __init__(self, name: str, kind: str) -> None:
         self.name = name
@@ -121,8 +123,10 @@ class Output:
         """Records that a resumed flow computed again and found written already."""
         self.delays = [0] * len(DELAYS)
         self.delay_sum = 0.0
+        self.incidents: dict[tuple[str, str], int] = {}
+        """How many of each kind, and in each state, were told of."""
 
-    def wrote(self, records: list[Anomaly | Rejected]) -> None:
+    def wrote(self, records: list[Anomaly | Incident | Rejected]) -> None:
         """Count records, and how long after its reading's own time each anomaly is written."""
         self.written += len(records)
         now = time.time()
@@ -132,6 +136,9 @@ class Output:
                 delay = max(0.0, now - seconds(record.timestamp))
                 self.delays[bisect_left(DELAYS, delay)] += 1
                 self.delay_sum += delay
+            elif isinstance(record, Incident):
+                key = (record.kind, record.state)
+                self.incidents[key] = self.incidents.get(key, 0) + 1
 
 
 class States:
@@ -181,6 +188,8 @@ def partition(topic: str, number: int) -> Partition:
 
 def output(name: str, step_id: str) -> Output:
     """Return a new cell for a writer of the step of this id."""
-    cell = Output(name, "rejected" if step_id.endswith("write_rejected") else "anomaly")
+    step = step_id.rpartition(".")[2]
+    kind = "rejected" if step == "write_rejected" else "anomaly"
+    cell = Output(name, "incident" if step.startswith("write_incidents") else kind)
     OUTPUTS.append(cell)
     return cell

@@ -178,11 +178,15 @@ def test_the_flow_is_stopped_by_a_signal_that_it_heeds_and_has_time() -> None:
 # Commands
 
 
+def test_only_what_needs_addresses_waits_to_be_asked_for() -> None:
+    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == ["notify"]
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_every_command_is_one_that_exists(service: str) -> None:
     for words in commands(service):
         if words[2] == "dataflow":
-            assert dataflow_options(service, words[3])
+            assert dataflow_options(service, words[3]) is not None
         else:
             assert flow_options(words).import_str == "dataflow.flow"
 
@@ -273,7 +277,10 @@ def configured(compose: list[str], folder: Path, **given: object) -> dict[str, A
     """What Docker Compose makes of the file with these settings in the environment."""
     (folder / "empty.env").touch()
     done = subprocess.run(
-        [*compose, "--env-file", folder / "empty.env", "-f", COMPOSE_FILE, "config"],
+        [
+            *(*compose, "--profile", "notify", "--env-file", folder / "empty.env"),
+            *("-f", COMPOSE_FILE, "config"),
+        ],
         env=environment(**given),
         capture_output=True,
         text=True,

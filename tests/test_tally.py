@@ -3,13 +3,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow import tally
-from dataflow.records import Anomaly, Rejected, Source
+from dataflow.metrics import Figures
+from dataflow.records import Anomaly, Incident, Rejected, Source
 
 SCORES = st.lists(st.floats(0, 1) | st.sampled_from(tally.SCORES), max_size=50)
 
@@ -98,6 +100,30 @@ def test_delays_are_from_the_time_in_the_reading() -> None:
         **dict.fromkeys(tally.DELAYS, 0),
         **{1.0: 1, 60.0: 1, 21600.0: 1, float("inf"): 1},
     }
+
+
+def incident(kind: Literal["anomaly", "silence"], state: Literal["opened", "resolved"]) -> Incident:
+    times = (None, None, None, None)
+    return Incident(
+        *("host-0", kind, state, "id", 0, *times, None, 0.8, None, 0.9, None, 1),
+        Source("topic", 0, 1),
+    )
+
+
+def test_incidents_are_counted_by_kind_and_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "OUTPUTS", [])
+    output = tally.output("kafka", "ec2_anomalies.write_incidents_kafka")
+    output.wrote([incident("silence", "opened"), incident("anomaly", "opened")])
+    output.wrote([incident("silence", "opened"), incident("silence", "resolved")])
+    assert (output.kind, output.written) == ("incident", 4)
+    figures = {it.name: it for it in Figures().collect()}
+    told = figures["anomaly_incidents_written"].samples
+    assert {(it.labels["incident"], it.labels["state"]): it.value for it in told} == {
+        ("anomaly", "opened"): 1,
+        ("silence", "opened"): 2,
+        ("silence", "resolved"): 1,
+    }
+    assert {it.labels["output"] for it in told} == {"kafka"}
 
 
 def test_a_state_is_measured_after_each_look() -> None:

@@ -17,11 +17,11 @@ def topics(
         int, typer.Option(min=1, help="Partitions of the input and of the anomalies topic.")
     ] = 3,
 ) -> None:
-    """Create the topics of the flow that are not there: input, anomalies, rejected."""
+    """Create the topics of the flow that are not there: input, anomalies, rejected, incidents."""
     options = settings.load()
-    made = create(
-        options, [options.topic, options.anomalies_topic, options.rejected_topic], partitions
-    )
+    names = [options.topic, options.anomalies_topic, options.rejected_topic]
+    names += [options.incidents_topic] if options.incidents else []
+    made = create(options, names, partitions)
     for topic in made:
         typer.echo(f"created {topic} with {partitions} partitions on {options.brokers}")
     if not made:

@@ -1,0 +1,270 @@
+"""Incidents from the whole flow: from a file, from a topic, through kill -9, and of silence."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Flow, fill_topic, read_json_lines, read_topic
+from test_faults import INSTANCES, Feed, Tally, kill, skip_if_embedded, wait_for, with_store
+from test_flow import FIVE_MINUTES, START, THRESHOLD, Row, made_rows, rivers_scores, write_csv
+from test_incidents import recount
+
+from dataflow.incidents import Anomalous, Rules
+from dataflow.records import Reading
+from dataflow.recovery import initialise
+
+pytestmark = pytest.mark.kafka
+
+QUIET = 900
+RULES = Rules(quiet=QUIET, silence=0)
+Told = tuple[str, str, int, int, int]
+"""State, id of the first reading's incident, sequence, index of the reading, anomalies."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    initialise(folder, 3)
+    return folder
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Tally:
+    return Tally(record_property)
+
+
+def expected(rows: list[Row]) -> dict[str, list[tuple[str, int, int, int, int]]]:
+    """For each instance, what a recount makes of River's own scores."""
+    scores = rivers_scores(rows)
+    histories = defaultdict(list)
+    for row in rows:
+        index = int(row["index"])
+        seconds = datetime.fromisoformat(row["timestamp"]).timestamp()
+        score = scores[row["instance"], index]
+        found = Anomalous(score) if score > THRESHOLD else None
+        reading = Reading(row["instance"], row["timestamp"], index, 0.0, seconds, 0, index)
+        histories[row["instance"]].append((reading, found))
+    return {instance: recount(RULES, history) for instance, history in histories.items()}
+
+
+def at(index: int) -> str:
+    return f"{START + index * FIVE_MINUTES:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def compare(found: list[dict[str, Any]], rows: list[Row]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    told = Counter(
+        (
+            it["instance"],
+            it["state"],
+            it["since"],
+            it["sequence"],
+            it["updated_at"],
+            it["anomalies"],
+        )
+        for it in found
+    )
+    wanted = {
+        (instance, state, at(first), sequence, at(index), anomalies)
+        for instance, records in expected(rows).items()
+        for state, first, sequence, index, anomalies in records
+    }
+    counts["records"] = len(wanted)
+    counts["lost"] = sum(it not in told for it in wanted)
+    counts["twice"] = sum(told.values()) - len(told)
+    counts["wrong"] = sum(it not in wanted for it in told)
+    ids = {(it["id"], it["sequence"]) for it in found}
+    counts["ids twice"] = len(found) - len(ids)
+    return counts
+
+
+def test_incidents_of_a_file(run_flow: Flow, tmp_path: Path) -> None:
+    rows = made_rows(INSTANCES, 600)
+    path = write_csv(tmp_path / "metrics.csv", rows)
+    done = run_flow(
+        input=path,
+        detector="tutorial",
+        output="found.jsonl,stdout",
+        incidents="true",
+        incident_quiet=QUIET,
+        silence=0,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    incidents = read_json_lines(tmp_path / "found.incidents.jsonl")
+    counts = compare(incidents, rows)
+    assert counts["records"] > 100
+    assert counts["lost"] == counts["twice"] == counts["wrong"] == counts["ids twice"] == 0, counts
+    # Anomalies are as they would be without; standard output has both.
+    found = read_json_lines(tmp_path / "found.jsonl")
+    scores = {(it["instance"], it["index"]): it["score"] for it in found}
+    assert scores == {k: s for k, s in rivers_scores(rows).items() if s > THRESHOLD}
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(it["id"] for it in lines if "state" in it) == sorted(it["id"] for it in incidents)
+    assert len(lines) == len(found) + len(incidents)
+
+
+@pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
+def test_kill_9(
+    request: pytest.FixtureRequest,
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    tally: Tally,
+    long: bool,
+    output: str,
+) -> None:
+    skip_if_embedded(request, output)
+    generator = random.Random(f"incidents{output}")
+    rows = made_rows(INSTANCES, 25_000 if long else 3000)
+    for name in (topic, f"{topic}.out", f"{topic}.incidents"):
+        fill_topic(brokers, name, [])
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": output,
+        "anomalies_topic": f"{topic}.out",
+        "incidents": "true",
+        "incidents_topic": f"{topic}.incidents",
+        "incident_quiet": QUIET,
+        "silence": 0,
+    }
+    arguments = with_store(store, "-w", "2")
+    with Feed(brokers, topic, rows, rate=2000) as feed:
+        for _ in range(25 if long else 3):
+            flow = run_flow.start(*arguments, **settings)
+            time.sleep(generator.uniform(0.5, 5))
+            assert flow.poll() is None, flow.communicate()
+            kill(flow)
+            tally.counts["kills"] += 1
+        sent = feed.finish()
+    done = run_flow(*arguments, follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    tally.counts += compare(written(output, brokers, topic, tmp_path), sent)
+    tally.close()
+    assert tally.counts["records"] > 20
+    for wrong in ("lost", "twice", "wrong", "ids twice"):
+        assert tally.counts[wrong] == 0, tally.counts
+
+
+def written(output: str, brokers: str, topic: str, folder: Path) -> list[dict[str, Any]]:
+    if output == "kafka":
+        records = read_topic(brokers, f"{topic}.incidents")
+        assert all(key == record["instance"] for key, record in records)
+        return [record for _, record in records]
+    path = folder / "found.incidents.jsonl"
+    return read_json_lines(path) if path.exists() else []
+
+
+@pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
+def test_silence_through_kill_9(
+    request: pytest.FixtureRequest,
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    output: str,
+) -> None:
+    """Opened by others' progress, or by the clock; killed at once; then the reading was only late.
+
+    The reading that ends it came before anybody could say again that it was missing: what was
+    written must be known all the same, and end.
+    """
+    skip_if_embedded(request, output)
+    for name in (f"{topic}.out", f"{topic}.incidents"):
+        fill_topic(brokers, name, [])
+    fill_topic(brokers, topic, [], partitions=1)
+    settings = {
+        "brokers": brokers,
+        "topic": topic,
+        "detector": "tutorial",
+        "output": output,
+        "anomalies_topic": f"{topic}.out",
+        "incidents": "true",
+        "incidents_topic": f"{topic}.incidents",
+        "interval": 1,
+        "silence_seconds": 30,
+    }
+
+    def send(names: str, indexes: range) -> None:
+        rows = [
+            {
+                "index": index,
+                "timestamp": START.timestamp() + index,
+                "value": 50,
+                "instance": name,
+            }
+            for index in indexes
+            for name in names
+        ]
+        fill_topic(
+            brokers, topic, [(str(row["instance"]), json.dumps(row).encode()) for row in rows]
+        )
+
+    def silences() -> list[tuple[str, str, int]]:
+        return [
+            (it["instance"], it["state"], it["sequence"])
+            for it in written(output, brokers, topic, tmp_path)
+            if it["kind"] == "silence"
+        ]
+
+    # No snapshot comes between: the second flow reads all from the beginning.
+    arguments = ["-r", str(store), "-s", "600", "-b", "0"]
+    send("abc", range(10))
+    flow = run_flow.start(*arguments, **settings)
+    send("bc", range(10, 20))
+    wait_for(lambda: silences() == [("a", "opened", 0)])
+    kill(flow)
+    send("a", range(10, 12))  # it was late: there is no gap
+    send("bc", range(20, 22))
+    flow = run_flow.start(*arguments, **settings)
+    wait_for(lambda: ("a", "resolved", 1) in silences())
+    assert sorted(silences()) == [("a", "opened", 0), ("a", "resolved", 1)]
+    flow.terminate()
+    _, said = flow.communicate(timeout=30)
+    assert flow.returncode == 0, said
+    # A dead topic hides nobody: by the clock. The state was saved; it is asked for again.
+    flow = run_flow.start(*arguments, **{**settings, "silence_seconds": 1})
+    wait_for(lambda: len(silences()) == 5)
+    again = [(name, "opened", 0) for name in "abc"]
+    assert sorted(silences()) == sorted([("a", "opened", 0), ("a", "resolved", 1), *again])
+    kill(flow)
+    told = written(output, brokers, topic, tmp_path)
+    assert len({(it["id"], it["sequence"]) for it in told}) == len(told)
+
+
+def test_incidents_begin_on_an_old_store_and_their_settings_stay(
+    run_flow: Flow, tmp_path: Path, store: Path
+) -> None:
+    path = write_csv(tmp_path / "metrics.csv", made_rows(2, 100))
+    settings = {"input": path, "detector": "tutorial", "output": "found.jsonl"}
+    assert run_flow(*with_store(store), **settings).returncode == 0
+    # Windows of maintenance come and go.
+    begun = run_flow(
+        *with_store(store), incidents="true", maintenance="*: daily 01:00-02:00", **settings
+    )
+    assert begun.returncode == 0, begun.stderr
+    changed = run_flow(*with_store(store), incidents="true", incident_quiet=60, **settings)
+    assert changed.returncode == 1
+    assert "was made with ANOMALY_INCIDENT_QUIET=3600.0, and now it is 60.0" in changed.stderr
+
+
+def test_topics_makes_the_topic_of_incidents(
+    run_command: Callable[..., Any], brokers: str, topic: str
+) -> None:
+    names = {"topic": topic, "anomalies_topic": f"{topic}.out", "incidents_topic": f"{topic}.inc"}
+    without = run_command("topics", brokers=brokers, **names)
+    assert f"{topic}.inc " not in without.stdout
+    done = run_command("topics", brokers=brokers, incidents="true", **names)
+    assert done.stdout == f"created {topic}.inc with 3 partitions on {brokers}\n"

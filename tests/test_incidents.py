@@ -1,0 +1,460 @@
+"""Incidents against a recount of the whole history, and what must hold however they come about."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow import incident_step, maintenance
+from dataflow.decisions import Decisions
+from dataflow.detectors import Verdict, make
+from dataflow.incidents import Anomalous, Gatherer, Rules
+from dataflow.records import BY_SEQUENCE, Incident, Reading, encode
+from dataflow.refusal import Refusal
+from dataflow.settings import Settings
+from dataflow.silences import Progress
+from dataflow.watching import Watch
+
+START = 1_709_251_200.0  # Friday, 1 March 2024, 00:00 UTC
+STEP = 300.0
+
+scores = st.none() | st.sampled_from([0.6, 0.7, 0.8, 0.9, 0.99])
+passed = st.sampled_from([0.0, 60.0, STEP, STEP, STEP, 900.0, 4000.0, 90_000.0, -STEP])
+histories = st.lists(st.tuples(passed, scores), max_size=40)
+
+
+def readings_of(history: list[tuple[float, float | None]]) -> Iterator[tuple[Reading, Any]]:
+    time = START
+    for index, (gap, score) in enumerate(history):
+        time += gap
+        found = None if score is None else Anomalous(score, 0.1)
+        yield Reading("host-a", time, index, 0.5, time, 0, index), found
+
+
+some_rules = st.builds(
+    Rules,
+    anomalies=st.integers(1, 3),
+    readings=st.integers(3, 5),
+    duration=st.sampled_from([0.0, STEP, 900.0]),
+    quiet=st.sampled_from([300.0, 600.0, 3600.0]),
+    cooldown=st.sampled_from([0.0, 900.0, 7200.0]),
+    updates=st.integers(0, 3),
+    silence=st.just(0.0),
+    plan=st.sampled_from(
+        [
+            maintenance.Plan(),
+            maintenance.parse("host-*: daily 00:20-01:10; other: daily 00:00-23:00"),
+        ]
+    ),
+)
+
+
+def recount(
+    rules: Rules, history: list[tuple[Reading, Any]]
+) -> list[tuple[str, int, int, int, int]]:
+    """State, first reading, sequence, reading that made it due, anomalies: of every record."""
+    clocks = [0.0]
+    for (before, _), (after, _) in itertools.pairwise(history):
+        clocks.append(clocks[-1] + max(0.0, after.time - before.time))  # type: ignore[operator]
+    found = [index for index, (_, anomalous) in enumerate(history) if anomalous]
+    episodes: list[list[int]] = []
+    for index in found:
+        if episodes and clocks[index] - clocks[episodes[-1][-1]] < rules.quiet:
+            episodes[-1].append(index)
+        else:
+            episodes.append([index])
+    out: list[tuple[str, int, int, int, int]] = []
+    rest = 0.0
+    for episode in episodes:
+
+        def opens(index: int, first: int = episode[0], rest: float = rest) -> bool:
+            of_day = history[index][0].time % 86_400  # type: ignore[operator]
+            return (
+                sum(it in found for it in range(index - rules.readings + 1, index + 1))
+                >= rules.anomalies
+                and clocks[index] - clocks[first] >= rules.duration
+                and clocks[index] >= rest
+                and not (rules.plan.entries and 20 * 60 <= of_day < 70 * 60)
+            )
+
+        opened = next((index for index in episode if opens(index)), None)
+        if opened is None:
+            continue
+        peaks = {it: max(history[i][1].score for i in episode if i <= it) for it in episode}
+        rise = (1 - peaks[opened]) / max(1, rules.updates)
+        records = [("opened", opened)]
+        told = peaks[opened]
+        for index in (it for it in episode if it > opened):
+            if (
+                len(records) <= rules.updates
+                and peaks[index] > told
+                and peaks[index] >= told + rise
+            ):
+                records.append(("updated", index))
+                told = peaks[index]
+        end = next(
+            (
+                index
+                for index in range(episode[-1] + 1, len(history))
+                if clocks[index] - clocks[episode[-1]] >= rules.quiet
+            ),
+            None,
+        )
+        if end is not None:
+            records.append(("resolved", end))
+            rest = clocks[end] + rules.cooldown
+        out += [
+            (state, episode[0], number, index, sum(it <= index for it in episode))
+            for number, (state, index) in enumerate(records)
+        ]
+    return out
+
+
+@given(histories, some_rules)
+def test_incidents_are_what_a_recount_of_the_whole_history_finds(
+    history: list[tuple[float, float | None]], rules: Rules
+) -> None:
+    readings = list(readings_of(history))
+    watch = Watch(rules, Progress(), "host-a")
+    told = [incident for reading, found in readings for incident in watch.add(reading, found)]
+    firsts = {incident_id(reading): index for index, (reading, _) in enumerate(readings)}
+    assert [
+        (it.state, firsts[it.id], it.sequence, it.source.offset, it.anomalies) for it in told
+    ] == recount(rules, readings)
+    for it in told:
+        worst = max(
+            (found.score, -index)
+            for index, (_, found) in enumerate(readings[: it.source.offset + 1])
+            if found and index >= firsts[it.id] and index < firsts[it.id] + 10_000
+        )
+        assert it.score is not None
+        assert it.score <= worst[0]
+
+
+def incident_id(reading: Reading) -> str:
+    from dataflow.records import incident_id
+
+    return incident_id("anomaly", reading)
+
+
+silent_rules = st.builds(
+    Rules,
+    quiet=st.sampled_from([600.0, 100_000.0]),
+    silence=st.just(900.0),
+    wall=st.just(1800.0),
+    gone=st.sampled_from([0.0, 3600.0]),
+    plan=st.sampled_from([maintenance.Plan(), maintenance.parse("*: daily 00:20-01:10")]),
+)
+
+
+def check(records: list[Incident]) -> None:
+    """What must hold of all records of one instance, each once."""
+    by_id: dict[str, list[Incident]] = defaultdict(list)
+    for record in records:
+        by_id[record.id].append(record)
+    for told in by_id.values():
+        told.sort(key=lambda it: it.sequence)
+        assert [it.sequence for it in told] == list(range(len(told)))
+        assert told[0].state == "opened"
+        assert [it.state for it in told[1:-1]] == ["updated"] * len(told[1:-1])
+        assert told[-1].state != "opened" or len(told) == 1
+        assert len({(it.kind, it.since, it.opened_at) for it in told}) == 1
+        for it in told:
+            assert (it.resolved_at is not None) == (it.state == "resolved") == bool(it.ended)
+            assert it.updated_at is not None
+            if it.kind == "silence" and it.opened_at and it.since:
+                assert (it.opened_at - it.since).total_seconds() >= 900
+
+
+def check_order(records: list[Incident]) -> None:
+    """No second one of a kind opens before the first is resolved."""
+    open_now: dict[str, str] = {}
+    for record in records:
+        if record.state == "opened":
+            assert record.kind not in open_now
+            open_now[record.kind] = record.id
+        else:
+            assert open_now[record.kind] == record.id
+            if record.state == "resolved":
+                del open_now[record.kind]
+
+
+@given(histories, silent_rules, st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+def test_a_state_saved_and_loaded_anywhere_changes_nothing(
+    history: list[tuple[float, float | None]], rules: Rules, breaks: set[int], waits: set[int]
+) -> None:
+    """`waits`: after these readings somebody noticed that nothing came."""
+
+    def run(breaks: set[int]) -> list[Incident]:
+        watch = Watch(rules, Progress(), "host-a")
+        out: list[Incident] = []
+        for index, (reading, found) in enumerate(readings_of(history)):
+            if index and index in breaks:
+                watch = Watch.load(rules, Progress(), watch.dump())
+            out += watch.add(reading, found)
+            if index in waits and watch.told < (2 if rules.gone else 1):
+                out += watch.tell()
+        return out
+
+    told = run(set())
+    assert run(breaks) == told
+    check(told)
+    check_order(told)
+
+
+@given(histories, silent_rules, st.sets(st.integers(0, 40)))
+def test_a_silence_has_the_same_words_whoever_notices_it(
+    history: list[tuple[float, float | None]], rules: Rules, waits: set[int]
+) -> None:
+    """Told by the clock or found by the next reading: what is told of a real gap is the same."""
+
+    def run(waits: set[int]) -> list[Incident]:
+        watch = Watch(rules, Progress(), "host-a")
+        out: list[Incident] = []
+        readings = list(readings_of(history))
+        for index, (reading, found) in enumerate(readings):
+            out += watch.add(reading, found)
+            gap = readings[index + 1][0].time - reading.time if index + 1 < len(readings) else 0
+            due = watch._silence.due()
+            if index in waits and due is not None and gap > due:
+                out += watch.tell()
+        return out
+
+    assert run(waits) == run(set())
+
+
+def test_a_wrong_time_disturbs_once() -> None:
+    rules = Rules(quiet=3600.0, silence=900.0)
+    progress = Progress()
+    watches = {name: Watch(rules, progress, name) for name in "abcd"}
+    out: list[Incident] = []
+    for index in range(100):
+        for name, watch in watches.items():
+            time = START + STEP * index + (1e9 if (name, index) == ("a", 50) else 0)
+            found = Anomalous(0.9) if name == "a" and index in (49, 52) else None
+            out += watch.add(Reading(name, time, index, 0.5, time, 0, 4 * index), found)
+    assert [(it.kind, it.state) for it in out] == [
+        ("anomaly", "opened"),
+        *[("silence", "opened"), ("silence", "resolved")],
+        ("anomaly", "resolved"),
+        *[("anomaly", "opened"), ("anomaly", "resolved")],
+    ]
+    assert not any(watch.overdue(0.0) for watch in watches.values())
+
+
+def test_others_progress_tells_who_is_silent() -> None:
+    """Not by their times, which may be weeks apart, but by how far they have come since."""
+    rules = Rules(silence=900.0, wall=1800.0)
+    progress = Progress()
+    watches = {name: Watch(rules, progress, name) for name in "abcd"}
+
+    def add(name: str, index: int, partition: int = 0) -> None:
+        time = START + 1e7 * ord(name) + STEP * index
+        watches[name].add(Reading(name, time, index, 0.5, time, partition, index), None)
+
+    for index in range(10):
+        for name in "abc":
+            add(name, index)
+        add("d", index, partition=1)
+    for index in range(10, 13):
+        for name in "bc":
+            add(name, index)
+    assert watches["a"].overdue(0.0) is None  # not later than three intervals
+    add("b", 13)
+    assert watches["a"].overdue(0.0) is None  # one alone may have a wrong clock
+    add("c", 13)
+    assert {name: watch.overdue(0.0) for name, watch in watches.items()} == {
+        **dict.fromkeys("bcd"),
+        "a": "progress",
+    }
+    assert watches["d"].overdue(1801.0) == "wall"
+    # It comes back, and is again where the others are.
+    add("a", 13)
+    assert watches["a"].overdue(0.0) is None
+
+
+def test_readings_without_times() -> None:
+    gatherer = Gatherer(Rules(quiet=600.0), "a")
+    out = [
+        incident
+        for index in range(6)
+        for incident in gatherer.add(
+            STEP * index,
+            Reading("a", None, index, 0.5, None, 0, index),
+            (None, Anomalous(0.9))[index == 1],
+        )
+    ]
+    assert [(it.state, it.source.offset) for it in out] == [("opened", 1), ("resolved", 3)]
+    assert {it.opened_at for it in out} == {None}
+
+
+# Maintenance
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("a: Sat 22:00-Sun 02:00", ["2024-03-02T22:00", "2024-03-03T01:59"], ["2024-03-03T02:00"]),
+        ("a: sun 22:00-mon 02:00", ["2024-03-04T01:00", "1969-12-29T01:00"], ["2024-03-05T01:00"]),
+        ("a: Mon 10:00 - 12:00", ["2024-03-04T11:00"], ["2024-03-04T12:00", "2024-03-05T11:00"]),
+        ("*: daily 23:00-1:00", ["2024-03-04T00:30", "2024-03-04T23:00"], ["2024-03-04T01:00"]),
+        ("a: 2024-03-01T10:00/2024-03-01T12:00+01:00", ["2024-03-01T10:30"], ["2024-03-01T11:00"]),
+    ],
+)
+def test_maintenance(text: str, inside: list[str], outside: list[str]) -> None:
+    windows = maintenance.parse(f"b: daily 00:00-23:59 # not ours\n{text};").windows("a")
+    for moment in inside + outside:
+        time = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
+        assert (maintenance.after(windows, time) > time) == (moment in inside), moment
+
+
+@given(st.integers(0, 3_000_000), st.lists(st.integers(1, 23), min_size=1, max_size=4))
+def test_the_end_of_maintenance_is_the_first_moment_in_no_window(
+    minute: int, hours: list[int]
+) -> None:
+    windows = maintenance.parse(
+        ";".join(f"*: daily {hour:02}:00-{(hour + 3) % 24:02}:00" for hour in hours)
+    ).windows("a")
+    time = START + 60.0 * minute
+
+    def covered(time: float) -> bool:
+        return any((time // 3600 - hour) % 24 < 3 for hour in hours)
+
+    expected = time
+    while covered(expected):
+        expected = (expected // 3600 + 1) * 3600
+    assert maintenance.after(windows, time) == expected
+
+
+def test_maintenance_without_end() -> None:
+    windows = maintenance.parse("*: daily 00:00-12:00; *: daily 12:00-00:00").windows("a")
+    assert maintenance.after(windows, START) == float("inf")
+    watch = Watch(
+        Rules(plan=maintenance.parse("*: daily 00:00-12:00; *: daily 12:00-00:00")), Progress(), "a"
+    )
+    assert watch.add(Reading("a", START, 0, 0.5, START, 0, 0), Anomalous(0.9)) == []
+    assert watch.overdue(1e9) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "a: never",
+        "a: Foo 10:00-11:00",
+        ": daily 10:00-11:00",
+        "a: daily 10:00-10:00",
+        "a: 2024-03-02/2024-03-01",
+        "a: daily 25:00-26:00",
+    ],
+)
+def test_a_maintenance_window_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="maintenance window"):
+        maintenance.parse(text)
+
+
+# Crashes, with what the clock decides
+
+
+class Machine:
+    """A flow with one instance: its step, its recovery store, its output, and the clock."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000_000.0
+        self.store: Any = SimpleNamespace(folder=folder, process=0)
+        monkeypatch.setattr(incident_step.time, "time", lambda: self.now)
+        self.settings = Settings(
+            _env_file=None, incidents=True, interval=STEP, silence_gone=3600, incident_quiet=600
+        )
+        self.written: dict[Any, Incident] = {}
+        self.saved: tuple[int, bytes | None] = (0, None)
+        self.next = 0
+        self.start()
+
+    def start(self) -> None:
+        """Resume from the last snapshot."""
+        detector = make("tutorial")
+        build = incident_step.watcher(self.settings, detector, 0.5, self.store)
+        self.next, state = self.saved
+        self.logic = build(state)
+
+    def write(self, incidents: Any) -> None:
+        for incident in incidents:
+            same = BY_SEQUENCE.of(incident)
+            assert BY_SEQUENCE.of_line(encode(incident) + b"\n") == same
+            assert self.written.setdefault(same, incident).kind == incident.kind
+
+    def read(self, reading: Reading, score: float) -> None:
+        self.write(self.logic.on_batch([(reading, Verdict(score))])[0])
+        self.next += 1
+
+    def wait(self, seconds: float) -> None:
+        until = self.now + seconds
+        while (due := self.logic.notify_at()) is not None and due.timestamp() <= until:
+            self.now = max(self.now, due.timestamp())
+            self.write(self.logic.on_notify()[0])
+        self.now = until
+
+
+@given(
+    history=st.lists(
+        st.tuples(st.sampled_from([STEP, STEP, 900.0, 1200.0, 8000.0]), scores),
+        min_size=1,
+        max_size=12,
+    ),
+    deeds=st.lists(st.sampled_from(["read", "read", "read", "wait", "save", "kill"]), max_size=40),
+)
+def test_killed_anywhere_each_record_is_written_once_and_what_opened_is_resolved(
+    tmp_path_factory: pytest.TempPathFactory,
+    history: list[tuple[float, float | None]],
+    deeds: list[str],
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        machine = Machine(tmp_path_factory.mktemp("store"), monkeypatch)
+        readings = list(readings_of(history))
+        # At last, all comes to rest.
+        end = readings[-1][0].time or 0.0
+        rest = [
+            Reading("host-a", end + STEP * i, 99, 0.5, end + STEP * i, 0, 900 + i)
+            for i in range(1, 6)
+        ]
+        everything = [(r, a.score if a else 0.0) for r, a in readings] + [(r, 0.0) for r in rest]
+        for deed in deeds:
+            if deed == "read" and machine.next < len(readings):
+                machine.read(*everything[machine.next])
+            elif deed == "wait":
+                machine.wait(2000.0)
+            elif deed == "save" and machine.next:
+                machine.saved = (machine.next, machine.logic.snapshot())
+            elif deed == "kill":
+                machine.start()
+        while machine.next < len(everything):
+            machine.read(*everything[machine.next])
+    told = list(machine.written.values())
+    check(told)
+    opened = {it.id for it in told if it.state == "opened"}
+    assert opened == {it.id for it in told if it.state == "resolved"}
+
+
+def test_decisions_are_there_for_the_next_process(tmp_path: Path) -> None:
+    store: Any = SimpleNamespace(folder=tmp_path, process=0)
+    decisions = Decisions(store)
+    reading = Reading("a", None, 7, 0.5, None, 2, 70)
+    decisions.add(reading, 1)
+    decisions.add(reading, 2)
+    other: Any = SimpleNamespace(folder=tmp_path, process=1)
+    assert Decisions(other).of("a") == {(2, 70): 2}
+    assert Decisions(store).of("b") == {}
+    Decisions(None).add(reading, 1)
+    (tmp_path / "decisions-7.sqlite3").write_bytes(b"not a database, and longer than a header" * 9)
+    with pytest.raises(Refusal, match="is damaged"):
+        Decisions(store)

@@ -1,0 +1,524 @@
+"""Telling others: real receivers, which fail, hang, ask for time, go away and come back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import environment, fill_topic, free_port
+from test_faults import wait_for
+
+from dataflow import posting
+from dataflow.commands.notify import notify as command
+from dataflow.notify_targets import Target, message, summary, targets
+from dataflow.records import Incident, Source, encode
+from dataflow.refusal import Refusal
+from dataflow.settings import Settings
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def incident(state: str = "opened", sequence: int = 0, number: int = 1, **more: Any) -> Incident:
+    resolved = state == "resolved"
+    fields: dict[str, Any] = {
+        "instance": f"host-{number}",
+        "kind": "anomaly",
+        "state": state,
+        "id": f"{number:024x}",
+        "sequence": sequence,
+        "since": NOW - timedelta(minutes=10),
+        "opened_at": NOW - timedelta(minutes=10),
+        "updated_at": NOW - timedelta(minutes=5),
+        "resolved_at": NOW - timedelta(minutes=1) if resolved else None,
+        "ended": "quiet" if resolved else None,
+        "score": 0.75,
+        "peak_at": NOW - timedelta(minutes=10),
+        "value": 0.9,
+        "expected": 0.25,
+        "anomalies": 3,
+        "source": Source("cpu", 0, 5),
+    }
+    return Incident(**{**fields, **more})
+
+
+class Receiver:
+    """A web server that answers as it is told, and keeps what it accepted."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.accepted: list[Any] = []
+        self.keys: list[str | None] = []
+        self.paths: list[str] = []
+        self.tries: list[float] = []
+        self.answers: list[tuple[int, dict[str, str]]] = []
+        self.always: tuple[int, dict[str, str]] = (200, {})
+        self.delay = 0.0
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.tries.append(time.monotonic())
+                receiver.paths.append(self.path)
+                status, headers = receiver.answers.pop(0) if receiver.answers else receiver.always
+                time.sleep(receiver.delay)
+                if status < 300:
+                    receiver.accepted.append(json.loads(body))
+                    receiver.keys.append(self.headers["Idempotency-Key"])
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": "0"}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port: int = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/services/SECRET"
+
+    def told(self) -> list[tuple[str, str, int]]:
+        return [
+            (it["incident"]["instance"], it["incident"]["state"], it["incident"]["sequence"])
+            for it in self.accepted
+        ]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@contextmanager
+def notifying(folder: Path, **settings: object) -> Iterator[subprocess.Popen[str]]:
+    """The command, as its users run it; killed at last if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dataflow", "notify"],
+        cwd=folder,
+        env=environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Ask it to end; what it said."""
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert time.monotonic() - started < 15
+    assert "SECRET" not in out + err
+    return out, err
+
+
+def write(brokers: str, topic: str, *incidents: Incident) -> None:
+    fill_topic(brokers, topic, [(it.instance, encode(it)) for it in incidents])
+
+
+# The whole command
+
+
+@pytest.mark.kafka
+def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """It fails, asks for time, and dies; another is never reached, and holds up nobody."""
+    write(brokers, topic)
+    dead = f"http://127.0.0.1:{free_port()}/services/SECRET"
+    settings: dict[str, object] = {
+        "brokers": brokers,
+        "incidents_topic": topic,
+        "notify_webhook": f"{dead},{receiver.address}",
+        "notify_slack": receiver.address.replace("services", "slack"),
+    }
+    receiver.answers = [(500, {}), (429, {"Retry-After": "2"})]
+    with notifying(tmp_path, **settings) as process:
+        assert process.stdout is not None
+        for _ in range(3):  # it has begun
+            assert process.stdout.readline().startswith("tells ")
+        wait_for_group(brokers, topic, Target("webhook", receiver.address))
+        write(brokers, topic, incident())
+        wait_for(lambda: len(receiver.accepted) == 2)
+        write(brokers, topic, incident("resolved", 1))
+        wait_for(lambda: len(receiver.accepted) == 4)
+        out, err = ended(process)
+    webhook = [it for it in receiver.accepted if "incident" in it]
+    assert [it["key"] for it in webhook] == [f"{1:024x}-0", f"{1:024x}-1"]
+    assert sorted(key or "" for key in receiver.keys) == 2 * [f"{1:024x}-0"] + 2 * [f"{1:024x}-1"]
+    slack = [it["text"] for it in receiver.accepted if "text" in it]
+    assert slack[0].startswith("*opened* (warning) host-1 is anomalous at ")
+    assert f"warning: webhook at {dead.split('/')[2]} does not take incidents" in err
+    assert "status 500" in err
+    assert "takes incidents again" in err
+    assert out.count("told ") == 4
+    # Started again, it goes on where it was; the third receiver is there at last.
+    late = Receiver(int(dead.split("/")[2].split(":")[1]))
+    try:
+        with notifying(tmp_path, **settings) as process:
+            wait_for(lambda: len(late.told()) == 2)
+            write(brokers, topic, incident(number=2))
+            wait_for(lambda: len(receiver.accepted) == 6 and len(late.told()) == 3)
+            ended(process)
+        assert late.told() == [
+            ("host-1", "opened", 0),
+            ("host-1", "resolved", 1),
+            ("host-2", "opened", 0),
+        ]
+        assert len(receiver.accepted) == 6
+    finally:
+        late.close()
+
+
+def wait_for_group(brokers: str, topic: str, target: Target) -> None:
+    """Wait until a receiver's position is kept: what is written from now on is not the past."""
+    from confluent_kafka import TopicPartition
+
+    from dataflow import kafka
+
+    client = kafka.consumer(
+        Settings(_env_file=None, brokers=brokers), **{"group.id": target.group(topic)}
+    )
+    wait_for(lambda: client.committed([TopicPartition(topic, 0)], 10)[0].offset >= 0)
+    client.close()
+
+
+@pytest.mark.kafka
+def test_killed_while_a_receiver_hangs(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """An offset is kept only after delivery."""
+    settings = {"brokers": brokers, "incidents_topic": topic, "notify_webhook": receiver.address}
+    write(brokers, topic)
+    with notifying(tmp_path, **settings):
+        wait_for_group(brokers, topic, Target("webhook", receiver.address))
+        receiver.delay = 3.0
+        receiver.always = (503, {})
+        write(brokers, topic, incident(), incident("updated", 1), incident("updated", 2))
+        write(brokers, topic, incident("resolved", 3))
+        wait_for(lambda: bool(receiver.tries))
+    receiver.delay, receiver.always = 0.0, (200, {})
+    with notifying(tmp_path, **settings, follow="false") as process:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    # What it became in between is not told when something later is known.
+    assert receiver.told() == [("host-1", "opened", 0), ("host-1", "resolved", 3)]
+
+
+def test_a_new_receiver_is_told_what_is_open_and_not_the_past(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    write(brokers, topic, incident(number=1), incident("resolved", 1, number=1))
+    write(brokers, topic, incident(number=2), incident("updated", 1, number=2))
+    fill_topic(brokers, topic, [("stranger", b"{}")])
+    for _ in range(2):
+        with notifying(
+            tmp_path,
+            brokers=brokers,
+            incidents_topic=topic,
+            notify_webhook=receiver.address,
+            follow="false",
+        ) as process:
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+    assert receiver.told() == [("host-2", "updated", 1)]
+
+
+def test_a_record_that_is_never_taken_is_left_out_and_said(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    write(brokers, topic, incident(number=1), incident(number=2))
+    receiver.answers = [(400, {})]
+    with notifying(
+        tmp_path,
+        brokers=brokers,
+        incidents_topic=topic,
+        notify_webhook=receiver.address,
+        follow="false",
+    ) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(receiver.accepted) == 1
+    assert len(err.splitlines()) == 1
+    assert "refuses record 0 of the incident" in err
+    assert "status 400" in err
+    assert "SECRET" not in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "there is nobody to tell"),
+        ({"notify_slack": "hooks.slack.com/services/SECRET"}, "ANOMALY_NOTIFY_SLACK must be addr"),
+        ({"notify_webhook": "http://h:x/SECRET"}, "ANOMALY_NOTIFY_WEBHOOK must be addresses"),
+        ({"notify_link": "SECRET"}, "ANOMALY_NOTIFY_LINK must be an address"),
+        (
+            {"notify_webhook": "http://h/SECRET", "incidents_topic": "none-such"},
+            "the topic 'none-such' is not on",
+        ),
+        (
+            {"notify_webhook": "http://h/SECRET", "brokers": "127.0.0.1:1"},
+            "no answer from the broker 127.0.0.1:1",
+        ),
+    ],
+)
+def test_refusals(
+    monkeypatch: pytest.MonkeyPatch, brokers: str, settings: dict[str, str], said: str
+) -> None:
+    for name, value in {"brokers": brokers, **settings}.items():
+        monkeypatch.setenv(f"ANOMALY_{name.upper()}", value)
+    with pytest.raises(Refusal) as refusal:
+        command()
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert "SECRET" not in str(refusal.value)
+
+
+def test_a_refusal_of_the_command_is_one_line(run_command: Callable[..., Any]) -> None:
+    done = run_command("notify")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: there is nobody to tell")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# Alertmanager
+
+
+@pytest.mark.kafka
+def test_alertmanager_lists_it_and_then_no_more(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    if shutil.which("prometheus-alertmanager") is None:
+        pytest.skip("prometheus-alertmanager is not installed")
+    config = tmp_path / "alertmanager.yml"
+    config.write_text(
+        "route: {receiver: r, group_wait: 0s, group_interval: 1s, group_by: [...]}\n"
+        "receivers: [{name: r, webhook_configs: [{url: '"
+        f"{receiver.address}', send_resolved: true}}]}}]\n"
+    )
+    port = free_port()
+    with (tmp_path / "alertmanager.log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                "prometheus-alertmanager",
+                f"--config.file={config}",
+                f"--storage.path={tmp_path / 'alertmanager'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--cluster.listen-address=",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    address = f"http://127.0.0.1:{port}"
+
+    def listed() -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{address}/api/v2/alerts") as answer:
+            return list(json.load(answer))
+
+    def statuses() -> list[str]:
+        return [alert["status"] for group in receiver.accepted for alert in group["alerts"]]
+
+    try:
+        wait_for(lambda: listening(port))
+        write(brokers, topic, incident(), incident(number=2, kind="silence", score=None))
+        with notifying(
+            tmp_path,
+            brokers=brokers,
+            incidents_topic=topic,
+            notify_alertmanager=f"{address}/",
+            notify_link="http://wiki.example/incidents",
+        ) as process:
+            wait_for(lambda: len(listed()) == 2)
+            alert = next(it for it in listed() if it["labels"]["instance"] == "host-1")
+            assert alert["labels"] == {
+                "alertname": "InstanceAnomalous",
+                "instance": "host-1",
+                "kind": "anomaly",
+                "severity": "warning",
+            }
+            assert alert["status"]["state"] in ("unprocessed", "active")
+            assert datetime.fromisoformat(alert["startsAt"]) == incident().opened_at
+            assert datetime.fromisoformat(alert["endsAt"]) > datetime.now(UTC)
+            assert alert["generatorURL"] == "http://wiki.example/incidents"
+            assert "host-1 is anomalous" in alert["annotations"]["summary"]
+            wait_for(lambda: statuses().count("firing") >= 2)
+            write(brokers, topic, incident("resolved", 1))
+            wait_for(lambda: [it["labels"]["instance"] for it in listed()] == ["host-2"])
+            wait_for(lambda: "resolved" in statuses())
+            ended(process)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_what_is_open_is_repeated_to_an_alertmanager(
+    brokers: str,
+    topic: str,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also by a process that was started since, and until it is resolved."""
+    from dataflow import notify
+
+    monkeypatch.setattr(notify, "REPEAT", 0.2)
+    settings = Settings(
+        _env_file=None, brokers=brokers, incidents_topic=topic, notify_alertmanager=receiver.address
+    )
+    (target,) = targets(settings)
+    write(brokers, topic, incident())
+    for _ in range(2):
+        seen = len(receiver.accepted)
+        stop = threading.Event()
+        thread = threading.Thread(target=notify.Teller(settings, target, stop).run)
+        thread.start()
+        wait_for(lambda seen=seen: len(receiver.accepted) >= seen + 3)  # type: ignore[misc]
+        stop.set()
+        thread.join()
+    assert set(receiver.paths) == {"/services/SECRET/api/v2/alerts"}
+    stop = threading.Event()
+    thread = threading.Thread(target=notify.Teller(settings, target, stop).run)
+    thread.start()
+    write(brokers, topic, incident("resolved", 1))
+
+    def ends(alerts: Any) -> bool:
+        return bool(datetime.fromisoformat(alerts[0]["endsAt"]) < datetime.now(UTC))
+
+    wait_for(lambda: any(map(ends, receiver.accepted)))
+    last = len(receiver.accepted)
+    time.sleep(1)
+    stop.set()
+    thread.join()
+    assert len(receiver.accepted) == last
+    assert ends(receiver.accepted[-1])
+
+
+# The parts
+
+
+def test_what_is_posted_and_what_comes_back(receiver: Receiver) -> None:
+    receiver.answers = [
+        (204, {}),
+        (302, {"Location": "/elsewhere"}),
+        (404, {}),
+        (413, {}),
+        (429, {"Retry-After": "120"}),
+        (503, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}),
+        (503, {"Retry-After": "soon"}),
+        (503, {"Retry-After": "9999999"}),
+    ]
+    answers = [posting.post(receiver.address, {"a": 1}, "key") for _ in range(8)]
+    assert [answer.took for answer in answers] == [True] + 7 * [False]
+    assert [answer.never for answer in answers] == 3 * [False] + [True] + 4 * [False]
+    assert [answer.wait for answer in answers] == [0, 0, 0, 0, 120, 0, 0, 3600]
+    assert receiver.accepted == [{"a": 1}]
+    assert set(receiver.paths) == {"/services/SECRET"}  # nothing went elsewhere
+
+
+def test_errors_do_not_show_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posting, "TIMEOUT", 0.3)
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()
+        port = hanging.getsockname()[1]
+        for address in (
+            f"http://127.0.0.1:{port}/SECRET",
+            f"http://127.0.0.1:{free_port()}/SECRET",
+            f"https://127.0.0.1:{port}/SECRET",
+            "http://no-such-host.invalid/SECRET",
+            "http://127.0.0.1/SE CRET",
+            "http://user:SECRET@127.0.0.1:1/",
+        ):
+            answer = posting.post(address, {}, "key")
+            assert answer.status is None
+            assert answer.reason
+            assert "CRET" not in repr(answer), address
+    assert "SECRET" not in repr(Target("slack", "https://hooks.slack.com/SECRET"))
+    assert str(Target("slack", "https://u:SECRET@h/SECRET")) == "slack at h"
+
+
+def test_passwords_in_an_address_become_a_header(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    open_ = posting._opener.open
+    monkeypatch.setattr(
+        posting._opener,
+        "open",
+        lambda request, **more: asked.append(request) or open_(request, **more),
+    )
+    address = receiver.address.replace("http://", "http://me:p%40ss@")
+    assert posting.post(address, {}, "key").took
+    assert asked[0].get_header("Authorization") == "Basic bWU6cEBzcw=="
+    assert "me" not in asked[0].host
+
+
+def test_slack_takes_no_orders_from_the_name_of_an_instance() -> None:
+    text = message(Target("slack", "http://h"), incident(instance="<!channel> & co"), "", NOW)
+    assert "&lt;!channel&gt; &amp; co" in str(text)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "host-1 is anomalous at "),
+        ({"state": "updated"}, "has become worse at "),
+        ({"state": "resolved"}, "is quiet again at "),
+        ({"state": "resolved", "ended": "gone"}, "has gone silent at "),
+        ({"kind": "silence"}, "host-1 is silent at "),
+        ({"kind": "silence", "state": "resolved", "ended": "returned"}, "sends again at "),
+        ({"kind": "silence", "state": "resolved", "ended": "gone"}, "taken for gone at "),
+        ({"updated_at": None, "opened_at": None}, "host-1 is anomalous: score 0.75"),
+    ],
+)
+def test_what_is_said(changed: dict[str, Any], said: str) -> None:
+    told = incident(**{"state": "opened", **changed})
+    assert said in summary(told)
+    for kind in ("webhook", "slack", "alertmanager"):
+        assert encode(message(Target(kind, "http://h"), told, "", NOW))  # type: ignore[arg-type]
+
+
+def test_an_alert_never_ends_before_it_starts_nor_in_the_future_once_resolved() -> None:
+    ahead = NOW + timedelta(hours=1)
+    for told in (
+        incident("resolved", 1, opened_at=ahead, resolved_at=ahead),
+        incident("resolved", 1, opened_at=None, resolved_at=None),
+        incident("resolved", 1),
+    ):
+        (alert,) = message(Target("alertmanager", "http://h"), told, "", NOW)  # type: ignore[misc]
+        starts, ends = (datetime.fromisoformat(alert[name]) for name in ("startsAt", "endsAt"))
+        assert starts <= ends <= NOW
