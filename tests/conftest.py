@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -21,7 +21,11 @@ from kafka_server import ApacheKafka
 
 from dataflow import kafka, topics
 from dataflow.broker import EmbeddedBroker
+from dataflow.recovery import initialise
 from dataflow.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from faults import Tally
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile(
@@ -217,6 +221,21 @@ def run_flow(tmp_path: Path) -> Iterator[Flow]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """An empty recovery store for three workers."""
+    folder = tmp_path / "store"
+    initialise(folder, 3)
+    return folder
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Tally:
+    from faults import Tally
+
+    return Tally(record_property)
 
 
 @pytest.fixture

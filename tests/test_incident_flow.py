@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from conftest import Flow, fill_topic, read_json_lines, read_topic
-from test_faults import INSTANCES, Feed, Tally, kill, skip_if_embedded, wait_for, with_store
+from faults import INSTANCES, Feed, Tally, kill, skip_if_embedded, wait_for, with_store
 from test_flow import FIVE_MINUTES, START, THRESHOLD, Row, made_rows, rivers_scores, write_csv
 from test_incidents import recount
 
 from dataflow.incidents import Anomalous, Rules
 from dataflow.records import Reading
-from dataflow.recovery import initialise
 
 pytestmark = pytest.mark.kafka
 
@@ -27,18 +26,6 @@ QUIET = 900
 RULES = Rules(quiet=QUIET, silence=0)
 Told = tuple[str, str, int, int, int]
 """State, id of the first reading's incident, sequence, index of the reading, anomalies."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    folder = tmp_path / "store"
-    initialise(folder, 3)
-    return folder
-
-
-@pytest.fixture
-def tally(record_property: Callable[[str, object], None]) -> Tally:
-    return Tally(record_property)
 
 
 def expected(rows: list[Row]) -> dict[str, list[tuple[str, int, int, int, int]]]:

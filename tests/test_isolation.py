@@ -28,10 +28,10 @@ from conftest import (
     read_json_lines,
     read_topic,
 )
+from faults import Reader, with_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest as Forest
-from test_faults import Reader, with_store
 
 from dataflow import sine
 from dataflow.detectors import isolation, make

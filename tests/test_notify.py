@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import environment, fill_topic, free_port
-from test_faults import wait_for
+from faults import wait_for
 
 from dataflow import posting
 from dataflow.commands.notify import notify as command
