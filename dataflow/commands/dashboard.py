@@ -16,7 +16,7 @@ from dataflow.refusal import Refusal
 if TYPE_CHECKING:
     from dataflow.dashboard.feed import Feed
 
-__all__ = ["KEEP", "dashboard", "show"]
+__all__ = ["KEEP", "dashboard", "feed_of", "show"]
 
 KEEP = 2016
 """A week of readings five minutes apart."""
@@ -54,7 +54,7 @@ def dashboard(
     ANOMALY_ANOMALIES_TOPIC or in the .jsonl file of ANOMALY_OUTPUT.
     """
     options = settings.load()
-    feed = _feed(options, keep, None if since is None else _moment(since))
+    feed = feed_of(options, keep, None if since is None else _moment(since))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     show(feed, host, port, origin or [])
 
@@ -76,7 +76,8 @@ def show(feed: Feed, host: str, port: int, origins: list[str]) -> None:
         server.stop()
 
 
-def _feed(options: settings.Settings, keep: int, since: float | None) -> Feed:
+def feed_of(options: settings.Settings, keep: int, since: float | None) -> Feed:
+    """Make what reads for the page; a Refusal if the input or an extra is not there."""
     try:
         import panel  # noqa: F401
     except ModuleNotFoundError:

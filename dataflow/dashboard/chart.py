@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import holoviews as hv
 import numpy as np
 import panel as pn
-from bokeh.document import Document
-from bokeh.models import DatetimeTickFormatter, HoverTool, Toolbar
-from holoviews.streams import Pipe
+from bokeh.models import DatetimeTickFormatter, HoverTool
+from bokeh.themes import Theme
 from numpy.typing import NDArray
 
 from dataflow.track import REPORTED, ROW, Rows
@@ -58,6 +57,10 @@ class Measure(NamedTuple):
 class Chart:
     """Two plots with one axis of time, renewed in place.
 
+    HoloViews composes them once; after that, columns go straight into the data sources that it
+    made. Its own way, a `DynamicMap` for each of the eight elements, takes a hundred times as long
+    for each update, with all sessions waiting.
+
     It follows the newest reading until somebody zooms or pans; `follow` makes it follow again.
     """
 
@@ -68,33 +71,59 @@ class Chart:
         self._look = Look.of(dark)
         self._setting = False
         self._ranges: dict[str, Any] = {}
+        self._sources: dict[str, Any] = {}
         self._shown: tuple[Rows, float | None] = (np.zeros(0, ROW), None)
-        self._pipe = Pipe(data=np.zeros(0, ROW))
         self.pane = pn.pane.HoloViews(
             self._plots(),
             sizing_mode="stretch_width",
             margin=0,
             backend="bokeh",
             linked_axes=False,
+            # HoloViews merges the tools of both, and has no option for the maker's mark on them.
+            theme=Theme(json={"attrs": {"Toolbar": {"logo": None}}}),
         )
 
     def follow(self) -> None:
         """Show the newest again."""
         self.following = True
 
-    @staticmethod
-    def trim(document: Document) -> None:
-        """Take the maker's mark off the tools: HoloViews merges them, and has no option for it."""
-        for toolbar in document.select({"type": Toolbar}):
-            toolbar.logo = None
-
     def show(self, rows: Rows, span: float | None) -> None:
         """Draw these rows, or those of the last `span` of the axis."""
         if len(rows) and span is not None:
             rows = rows[rows["place"] > rows["place"][-1] - span]
         self._shown = (rows, span)
-        self._pipe.send(rows)
+        for name in self._sources:
+            self._fill(name)
         self._fit()
+
+    def _fill(self, name: str) -> None:
+        self._sources[name].data = self._columns(name, self._shown[0])
+
+    def _columns(self, name: str, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return what a data source holds, by the names that HoloViews gave its columns."""
+        factor = self._measure.factor
+        if name == "band":
+            # An area is a polygon: there along the upper bounds, and back along the lower.
+            known = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
+            places = self._x(known)
+            return {
+                "x": np.concatenate([places, places[::-1]]),
+                "y": np.concatenate([known["upper"], known["lower"][::-1]]) * factor,
+            }
+        reported = (rows["mark"] & REPORTED) > 0
+        if name.startswith("reported"):
+            rows = rows[reported]
+        elif name.startswith("own"):
+            rows = rows[(rows["mark"] > 0) & ~reported]
+        columns = {"time": self._x(rows)}
+        if name.endswith("score"):
+            return {**columns, "score": rows["score"]}
+        columns["value"] = rows["value"] * factor
+        if name == "dots":
+            columns["score"] = columns["color"] = rows["score"]
+            for bound in ("expected", "lower", "upper"):
+                columns[bound] = rows[bound] * factor
+        return columns
 
     def _fit(self) -> None:
         rows, span = self._shown
@@ -135,34 +164,58 @@ class Chart:
 
     def _plots(self) -> Any:
         look = self._look
-        band = self._element(self._band).opts(
-            hv.opts.Area(color=look.series, fill_alpha=0.22, line_alpha=0, **_PLAIN)
+        # Any two readings: what stands in their place from the first update on.
+        rows = np.zeros(2, ROW)
+        rows["place"] = (0, 1)
+        x = self._x(rows)
+        values, bounds = rows["value"], ["score", "expected", "lower", "upper"]
+        band = hv.Area((x, values, values), "time", ["lower", "upper"]).opts(
+            color=look.series, fill_alpha=0.22, line_alpha=0, **self._options("band")
         )
-        line = self._element(self._line).opts(
-            hv.opts.Curve(color=look.series, line_width=1.2, **_PLAIN)
+        line = hv.Curve((x, values), "time", "value").opts(
+            color=look.series, line_width=1.2, **self._options("line")
         )
-        dots = self._element(self._dots).opts(
-            hv.opts.Points(
-                color="score",
-                cmap=[*look.ramp, look.alarm],
-                clim=(0, min(1.0, 2 * self._threshold)),
-                size=3.5,
-                tools=[self._hover()],
-                **_PLAIN,
-            )
+        dots = hv.Points((x, *[values] * 5), ["time", "value"], bounds).opts(
+            color="score",
+            cmap=[*look.ramp, look.alarm],
+            clim=(0, min(1.0, 2 * self._threshold)),
+            size=3.5,
+            tools=[self._hover()],
+            **self._options("dots"),
         )
-        values = band * line * dots * self._marks("value", 12)
-        score = self._element(self._score).opts(
-            hv.opts.Curve(color=look.series, line_width=1.2, **_PLAIN)
+        score = hv.Curve((x, values), "time", "score").opts(
+            color=look.series, line_width=1.2, **self._options("score")
         )
         limit = hv.HLine(self._threshold).opts(
             color=look.alarm, line_dash="dashed", line_width=1.3, **_PLAIN
         )
-        top = values.opts(self._frame(290, self._measure.label, first=True))
-        bottom = (score * limit * self._marks("score", 10)).opts(
-            self._frame(150, "score", first=False)
-        )
+        above = band * line * dots * self._diamonds("value", x, 16)
+        below = score * limit * self._diamonds("score", x, 13)
+        top = above.opts(self._frame(290, self._measure.label, first=True))
+        bottom = below.opts(self._frame(150, "score", first=False))
         return (top + bottom).cols(1).opts(merge_tools=True, sizing_mode="stretch_width")
+
+    def _diamonds(self, field: str, x: NDArray[Any], size: int) -> Any:
+        """Return the marks of anomalies: full if the flow has written them, hollow if not."""
+        look = self._look
+        colors = {
+            "reported": {"color": look.alarm, "line_color": look.ground, "line_width": 1},
+            "own": {"fill_color": look.ground, "line_color": look.alarm, "line_width": 2},
+        }
+        points = [
+            hv.Points((x, np.zeros(2)), ["time", field]).opts(
+                marker="diamond", size=size, **how, **self._options(f"{name} {field}")
+            )
+            for name, how in colors.items()
+        ]
+        return points[0] * points[1]
+
+    def _options(self, name: str) -> dict[str, Any]:
+        def catch(plot: Any, _element: Any) -> None:
+            self._sources[name] = plot.handles["source"]
+            self._fill(name)
+
+        return {**_PLAIN, "hooks": [catch]}
 
     def _frame(self, height: int, label: str, *, first: bool) -> Any:
         def hook(plot: Any, _element: Any) -> None:
@@ -181,56 +234,6 @@ class Chart:
             **_PLAIN,
             **({} if first else {"ylim": (-0.03, 1.04)}),
         )
-
-    def _element(self, make: Any) -> hv.DynamicMap:
-        return hv.DynamicMap(make, streams=[self._pipe])
-
-    def _band(self, data: Rows) -> hv.Area:
-        known = data[np.isfinite(data["lower"]) & np.isfinite(data["upper"])]
-        factor = self._measure.factor
-        return hv.Area(
-            (self._x(known), known["lower"] * factor, known["upper"] * factor),
-            "time",
-            ["lower", "upper"],
-        )
-
-    def _line(self, data: Rows) -> hv.Curve:
-        return hv.Curve((self._x(data), data["value"] * self._measure.factor), "time", "value")
-
-    def _score(self, data: Rows) -> hv.Curve:
-        return hv.Curve((self._x(data), data["score"]), "time", "score")
-
-    def _dots(self, data: Rows) -> hv.Points:
-        factor = self._measure.factor
-        columns = (
-            self._x(data),
-            data["value"] * factor,
-            data["score"],
-            data["expected"] * factor,
-            data["lower"] * factor,
-            data["upper"] * factor,
-        )
-        return hv.Points(columns, ["time", "value"], ["score", "expected", "lower", "upper"])
-
-    def _marks(self, field: str, size: int) -> Any:
-        def reported(data: Rows) -> hv.Points:
-            return self._diamonds(data[(data["mark"] & REPORTED) > 0], field)
-
-        def own(data: Rows) -> hv.Points:
-            alone = (data["mark"] > 0) & ((data["mark"] & REPORTED) == 0)
-            return self._diamonds(data[alone], field)
-
-        look = self._look
-        shape = {"marker": "diamond", "size": size, **_PLAIN}
-        return self._element(reported).opts(
-            hv.opts.Points(color=look.alarm, line_color=look.ground, line_width=1, **shape)
-        ) * self._element(own).opts(
-            hv.opts.Points(fill_color=look.ground, line_color=look.alarm, line_width=2, **shape)
-        )
-
-    def _diamonds(self, rows: Rows, field: str) -> hv.Points:
-        factor = self._measure.factor if field == "value" else 1.0
-        return hv.Points((self._x(rows), rows[field] * factor), ["time", field])
 
     def _hover(self) -> HoverTool:
         time = "@time{%F %H:%M} UTC" if self._measure.timed else "@time{0}"

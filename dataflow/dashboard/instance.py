@@ -104,7 +104,6 @@ def instance(feed: Feed) -> pn.Template:
 
     choice.param.watch(again(follow=True), "value")
     pause.param.watch(again(follow=False), "value")
-    pn.state.onload(lambda: chart.trim(pn.state.curdoc))
     body = pn.Column(empty, live, sizing_mode="stretch_width", margin=0)
     return page(feed, name or "No instance", body, renew, back=True)
 
@@ -127,7 +126,7 @@ def _now(rows: Rows, measure: Measure, clock: float | None, threshold: float) ->
     if np.isfinite(last["lower"]) and np.isfinite(last["upper"]):
         low, high = _value(last["lower"], measure, ""), _value(last["upper"], measure)
         band = f"<small>expected {low} to {high}</small>"
-    score = f"{last['score']:.2f}" if np.isfinite(last["score"]) else "–"
+    score = f"{last['score']:.2f}" if np.isfinite(last["score"]) else "-"
     above = ' class="alarm"' if last["score"] > threshold else ""
     places = rows["place"][rows["mark"] > 0]
     parts = [
@@ -164,7 +163,7 @@ def _found(rows: Rows, measure: Measure) -> str:
     for row in marked[: -LISTED - 1 : -1]:
         place = float(row["place"])
         when = clock_text(place) if measure.timed else f"{place:g}"
-        band = "–"
+        band = "-"
         if np.isfinite(row["lower"]):
             band = f"{_value(row['lower'], measure, '')} to {_value(row['upper'], measure)}"
         told = "yes" if row["mark"] & REPORTED else "not yet"

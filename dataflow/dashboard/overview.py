@@ -25,21 +25,22 @@ _LINK = """function(cell) {
 }"""
 _VALUE = f"""function(cell) {{
   const x = cell.getValue();
-  return {_NUMBER} ? "–" : DIGITS;
+  return {_NUMBER} ? "-" : DIGITS;
 }}"""
 _SCORE = f"""function(cell) {{
   const x = cell.getValue();
-  if ({_NUMBER}) return '<span class="none" title="no score yet">–</span>';
+  if ({_NUMBER}) return '<span class="none" title="no score yet">-</span>';
   return x > THRESHOLD ? '<span class="alarm">' + x.toFixed(2) + "</span>" : x.toFixed(2);
 }}"""
 _COUNT = f"""function(cell) {{
   const x = cell.getValue();
-  if ({_NUMBER}) return "–";
-  return x > 0 ? '<span class="alarm">' + x + "</span>" : '<span class="none">0</span>';
+  if ({_NUMBER}) return "-";
+  const tone = x >= 1 ? "alarm" : "none";
+  return `<span class="${{tone}}">${{Math.trunc(x)}}</span>`;
 }}"""
 _TIME = f"""function(cell) {{
   const x = cell.getValue();
-  if ({_NUMBER}) return '<span class="none">–</span>';
+  if ({_NUMBER}) return '<span class="none">-</span>';
   return TIMED ? new Date(1000 * x).toISOString().slice(5, 16).replace("T", " ") : "" + x;
 }}"""
 _SPARK = "function(cell) { return cell.getValue(); }"
@@ -126,14 +127,17 @@ def table_of(seen: Overview, scale: float | None) -> pd.DataFrame:
     factor = 1.0 if scale is None else scale
     columns = list(zip(*seen.rows, strict=True)) or [()] * 8
     name, value, score, hour, day, last, place, spark = columns
+    scores = pd.Series(score, dtype=float)
+    # Of as many anomalies the higher score comes first: counts are shown without their fractions.
+    ties = scores.fillna(0.0) / 2
     return pd.DataFrame(
         {
             "instance": pd.Series(name, dtype=object),
             "value": pd.Series(value, dtype=float) * factor,
             "spark": pd.Series(spark, dtype=object),
-            "score": pd.Series(score, dtype=float),
-            "hour": pd.Series(hour, dtype=float),
-            "day": pd.Series(day, dtype=float),
+            "score": scores,
+            "hour": pd.Series(hour, dtype=float) + ties,
+            "day": pd.Series(day, dtype=float) + ties,
             "last_anomaly": pd.Series(last, dtype=float),
             "last_reading": pd.Series(place, dtype=float),
         }
@@ -178,11 +182,11 @@ def _table(frame: pd.DataFrame, feed: Feed) -> pn.widgets.Tabulator:
         "last_reading": {"minWidth": 112, "responsive": 6},
     }
     numbers = [name for name in titles if name not in ("instance", "spark")]
-    table = pn.widgets.Tabulator(
+    return pn.widgets.Tabulator(
         frame,
         pagination="remote",
         page_size=PAGE_SIZE,
-        sorters=[{"field": "day", "dir": "desc"}, {"field": "score", "dir": "desc"}],
+        sorters=[{"field": "day", "dir": "desc"}],
         formatters={name: pn.io.JSCode(code) for name, code in formatters.items()},
         titles=titles,
         sortable={"spark": False},
@@ -205,7 +209,6 @@ def _table(frame: pd.DataFrame, feed: Feed) -> pn.widgets.Tabulator:
         },
         stylesheets=[asset("table.css")],
     )
-    return table
 
 
 def _nothing(feed: Feed, wanted: str) -> Condition:

@@ -1,4 +1,4 @@
-"""What both pages share: the template, the status line, the notes, and the beat that renews them."""
+"""What both pages share: the template, the status line, the notes, the beat that renews them."""
 
 from __future__ import annotations
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import holoviews as hv
 import panel as pn
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError
 
 from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.instance import instance
@@ -30,7 +32,8 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
     pn.extension("tabulator", inline=False)
     hv.extension("bokeh", logo=False)
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
-    pages: dict[str, Callable[[], Any]] = {
+    logging.getLogger("asyncio").addFilter(_is_news)
+    pages: dict[str, Any] = {
         "/": lambda: overview(feed),
         "/instance": lambda: instance(feed),
     }
@@ -49,6 +52,12 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
             f"{host}:{port} cannot be listened on ({wrong.strerror}): give another with --port or "
             "--host."
         ) from None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Keep silent about browsers that leave while something is on its way to them."""
+    wrong = record.exc_info[1] if record.exc_info else None
+    return not isinstance(wrong, WebSocketClosedError | StreamClosedError)
 
 
 def _names(host: str, port: int) -> list[str]:
