@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bokeh.util.token import generate_jwt_token, generate_session_id
 from browser import CHART, PHONE, SECONDS, Served, chromium, opened
 from conftest import (
     REPOSITORY,
@@ -21,15 +24,22 @@ from conftest import (
     free_port,
     read_json_lines,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page, expect
 
+from dataflow.commands.dashboard import feed_of
 from dataflow.dashboard.feed import FileFeed
+from dataflow.dashboard.intake import Intake
 from dataflow.dashboard.kafka_feed import KafkaFeed
+from dataflow.records import Raw
+from dataflow.refusal import Refusal
 from dataflow.sample_fleet import Fleet
 from dataflow.settings import Settings
 from dataflow.track import REPORTED, SCORED
 
 SAMPLE = REPOSITORY / "data" / "ec2_metrics.csv"
+FEW = list(Fleet(1).records(0, 12))
 HOSTILE = '<img src=x onerror="document.title=1">&?name=b'
 
 
@@ -198,6 +208,21 @@ def test_two_thousand_instances(browser: Browser, brokers: str, topic: str, tmp_
             producer.join()
 
 
+def upgrade(url: str, origin: str) -> bytes:
+    """Ask for a session's websocket, as a browser does for a page of this origin."""
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    token = generate_jwt_token(generate_session_id(None, False))
+    request = (
+        f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {origin}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        f"Sec-WebSocket-Protocol: bokeh, {token}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(request.encode())
+        return client.recv(100)
+
+
 def _ordered(texts: list[str]) -> bool:
     numbers = [float(text) for text in texts]
     return len(numbers) == 20 and numbers == sorted(numbers)
@@ -237,6 +262,9 @@ def test_light_dark_and_a_phone(browser: Browser, tmp_path: Path) -> None:
             page.get_by_role("link", name="All instances").click()
             expect(rows(page)).to_have_count(9, timeout=SECONDS)
             assert page.evaluate(ground) == "rgb(255, 255, 255)"
+        # A page of another name cannot read along.
+        for origin, answer in ((served.url, b"101"), ("http://evil.example/", b"403")):
+            assert upgrade(served.url, origin.rstrip("/")).split()[1] == answer
         with opened(browser, f"{served.url}instance?name=nobody") as page:
             expect(page.locator(".blank")).to_contain_text("No reading of nobody yet")
 
@@ -334,6 +362,26 @@ def test_it_refuses_in_one_line(run_command: Any, arguments: list[str], said: st
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
+
+
+def test_it_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "panel", None)
+    with pytest.raises(Refusal, match=r"pip install 'ec2-anomaly-dataflow\[dashboard\]'"):
+        feed_of(Settings(_env_file=None), 10, None)
+
+
+@given(st.permutations(range(12)))
+def test_readings_of_several_partitions_are_put_into_order(order: list[int]) -> None:
+    settings = Settings(_env_file=None, reorder=True, reorder_size=20)
+    intake = Intake(settings)
+    records = [record for _, record in FEW]
+    out = [
+        reading.index
+        for offset in order
+        for reading in intake.readings(Raw(offset % 3, offset, records[offset]))
+    ]
+    assert out == list(range(12))
+    assert list(intake.rest()) == []
 
 
 def test_it_refuses_a_file_that_is_not_there(run_command: Any) -> None:

@@ -24,6 +24,9 @@ AGAIN = 1.0
 LOOK = 3.0
 """Seconds of silence after which the broker is asked whether it is there, and for new topics."""
 
+SLOW = 5000
+"""Records that are not read yet from which on the page says that it is behind."""
+
 ANSWER = 3.0
 """Seconds that it has to answer."""
 
@@ -51,6 +54,8 @@ class KafkaFeed(Feed):
         self._behind: set[int] = set()
         self._gone = False
         self._answered = 0.0
+        self._lag = 0
+        self._lag_due = 0.0
 
     def run(self) -> None:
         """Read until `stop`."""
@@ -227,7 +232,25 @@ class KafkaFeed(Feed):
                 if self.since is None
                 else f"Reading {settings.topic} since {clock_text(self.since)}.",
             )
+        elif self._measured_lag() > SLOW:
+            self.condition = Condition(
+                IDLE,
+                f"Behind by {self._lag:,} records",
+                "Readings come faster than this process scores them: what is shown is late.",
+            )
         elif not self.fleet.readings:
             self.condition = waiting(settings.topic, settings.brokers)
         else:
             self.condition = Condition(GOOD, "Live")
+
+    def _measured_lag(self) -> int:
+        """Return how many records are not read yet, as the last fetches said: nobody is asked."""
+        now = time.monotonic()
+        if now >= self._lag_due:
+            self._lag_due = now + AGAIN
+            self._lag = 0
+            for partition, offset in self._next.items():
+                place = TopicPartition(self.settings.topic, partition)
+                end = self._consumer.get_watermark_offsets(place, cached=True)[1]
+                self._lag += max(0, end - offset)
+        return self._lag
