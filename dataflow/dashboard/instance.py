@@ -56,7 +56,7 @@ def instance(feed: Feed) -> pn.Template:
     choice = pn.widgets.RadioButtonGroup(
         options=list(spans), value=list(spans)[1], stylesheets=[_BUTTONS], margin=(4, 8, 4, 0)
     )
-    pause = pn.widgets.Toggle(name="Pause", width=150, stylesheets=[_BUTTONS], margin=(4, 0))
+    pause = pn.widgets.Toggle(name="Pause", width=140, stylesheets=[_BUTTONS], margin=(4, 0))
     live = pn.Column(
         now,
         pn.FlexBox(choice, pause, align_items="center", sizing_mode="stretch_width", margin=0),

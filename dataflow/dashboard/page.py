@@ -72,7 +72,8 @@ def page(
     def beat() -> None:
         with feed.lock:
             _set(status, _status(feed))
-            _set(notes, f'<p class="notes">{escape(_how_scored(feed))}</p>')
+            how = escape(_how_scored(feed)) if feed.fleet.readings else ""
+            _set(notes, f'<p class="notes">{how}</p>' if how else "")
             renew()
 
     def loaded() -> None:
@@ -98,7 +99,8 @@ def _status(feed: Feed) -> str:
     kind = "trouble" if condition.tone == TROUBLE else ""
     mark = {"good": "●", "idle": "○", "trouble": "▲"}[condition.tone]
     fleet = feed.fleet
-    more = f'<p class="say {kind}">{said}</p>' if said else ""
+    # Without any reading it stands in their place.
+    more = f'<p class="say {kind}">{said}</p>' if said and fleet.readings else ""
     return (
         f'<div class="status" role="status"><span class="tone {condition.tone}">{mark} '
         f'{escape(condition.title)}</span><span class="facts">'
