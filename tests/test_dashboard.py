@@ -263,6 +263,7 @@ def test_light_dark_and_a_phone(browser: Browser, tmp_path: Path) -> None:
             expect(rows(page)).to_have_count(9, timeout=SECONDS)
             assert page.evaluate(ground) == "rgb(255, 255, 255)"
         # A page of another name cannot read along.
+        served.expected = "Refusing websocket connection from Origin 'http://evil.example'"
         for origin, answer in ((served.url, b"101"), ("http://evil.example/", b"403")):
             assert upgrade(served.url, origin.rstrip("/")).split()[1] == answer
         with opened(browser, f"{served.url}instance?name=nobody") as page:

@@ -31,7 +31,8 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
     """
     pn.extension("tabulator", inline=False)
     hv.extension("bokeh", logo=False)
-    logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    for name in ("tornado.access", "bokeh.server.views.ws"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("asyncio").addFilter(_is_news)
     pages: dict[str, Any] = {
         "/": lambda: overview(feed),
