@@ -62,9 +62,10 @@ def test_pictures(folder: Path, run_flow: Flow, tmp_path: Path) -> None:
             broker.kill()
             take(page, "gone", "Broker gone")
         broker.start()
+    (tmp_path / "data").symlink_to(SAMPLE.parent)
     with (
         chromium() as browser,
-        Served(tmp_path, "--port", "0", input=SAMPLE) as served,
+        Served(tmp_path, "--port", "0", input=f"data/{SAMPLE.name}") as served,
         opened(browser, served.url, ViewportSize(width=1280, height=640)) as page,
     ):
         take(page, "quiet", "No anomaly in the last 24 hours")
