@@ -1,22 +1,31 @@
 # make run    see it work: the sample stream through a broker and the flow
+# make dashboard   see it live in a browser; INSTANCES=2000 makes it a fleet
 # make test   every test that needs no more than pip
 # make test-faults   what dies, in the long form: about an hour
 # make lint   lint, format check, types
+# make pictures   draw the pictures of the live page again (needs chromium)
 # make format, make bench, make clean
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults lint format bench clean
+.PHONY: help run dashboard pictures test test-faults lint format bench clean
 
 # The newest Python that Bytewax and River both have wheels for; PYTHON=... names another.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
+INSTANCES ?= 8
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 run: .venv/run
 	@$(BIN)/python -m dataflow demo
+
+dashboard: .venv/dashboard
+	@$(BIN)/python -m dataflow demo --dashboard --instances $(INSTANCES)
+
+pictures: .venv/dev
+	@$(BIN)/python -m pytest tests/test_dashboard_pictures.py --pictures docs/images
 
 test: .venv/dev
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
@@ -53,7 +62,12 @@ clean:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
 	@touch $@
 
+.venv/dashboard: pyproject.toml | .venv/bin/python
+	@echo "installing into .venv (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker,dashboard]'
+	@touch $@ .venv/run
+
 .venv/dev: pyproject.toml | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ .venv/run
+	@touch $@ .venv/run .venv/dashboard

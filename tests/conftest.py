@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--brokers", help="HOST:PORT of a cluster to test against, in place of the embedded one"
     )
+    parser.addoption("--pictures", help="folder to draw the documentation's pictures in")
     parser.addoption(
         "--faults", choices=["short", "long"], default="short", help="how long to make things die"
     )

@@ -20,6 +20,7 @@ from rich.table import Table
 from dataflow import producing, sample, settings, topics
 from dataflow.broker import EmbeddedBroker
 from dataflow.commands import progress
+from dataflow.commands.demo_dashboard import play
 from dataflow.records import Anomaly
 from dataflow.refusal import Refusal
 
@@ -31,8 +32,26 @@ _anomaly = msgspec.json.Decoder(Anomaly).decode
 def demo(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the flow.")] = 3,
     partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions of the topic.")] = 3,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Play the stream on the live page, until Ctrl-C.")
+    ] = False,
+    instances: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Instances on the live page.")
+    ] = 8,
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="How many times as fast as life; 600, or what a laptop can do of it."
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the live page; 0 takes a free one.")
+    ] = 5006,
 ) -> None:
     """Show it all: a broker, the sample stream through it, the flow, its anomalies; then end."""
+    if dashboard:
+        play(instances, speed, workers, partitions, "127.0.0.1", port)
+        return
     out = Console(highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="anomaly-demo-") as folder:
         file, _labels = sample.write(Path(folder))

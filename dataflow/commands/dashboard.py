@@ -1,0 +1,106 @@
+"""`python -m dataflow dashboard`."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dataflow import settings
+from dataflow.records import seconds
+from dataflow.refusal import Refusal
+
+if TYPE_CHECKING:
+    from dataflow.dashboard.feed import Feed
+
+__all__ = ["KEEP", "dashboard", "feed_of", "show"]
+
+KEEP = 2016
+"""A week of readings five minutes apart."""
+
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def dashboard(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 5006,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A further name by which browsers call the page; may be repeated.",
+        ),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option(min=10, max=1_000_000, help="Readings of an instance that are kept.")
+    ] = KEEP,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="Read the topics from then on: `6h`, `7d` or a time; from their beginning if not "
+            "given.",
+        ),
+    ] = None,
+) -> None:
+    """Show the readings and the anomalies live, in a browser, until Ctrl-C.
+
+    It reads what the flow's settings name: ANOMALY_INPUT, and the anomalies in
+    ANOMALY_ANOMALIES_TOPIC or in the .jsonl file of ANOMALY_OUTPUT.
+    """
+    options = settings.load()
+    feed = feed_of(options, keep, None if since is None else _moment(since))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    show(feed, host, port, origin or [])
+
+
+def show(feed: Feed, host: str, port: int, origins: list[str]) -> None:
+    """Serve the page of a feed until Ctrl-C; a Refusal if it cannot listen."""
+    from dataflow.dashboard.server import serve
+
+    server = serve(feed, host, port, origins)
+    feed.start()
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    typer.echo(f"dashboard http://{shown}:{server.port}/ (Ctrl-C ends it)")
+    try:
+        server.io_loop.start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        feed.stop()
+        server.stop()
+
+
+def feed_of(options: settings.Settings, keep: int, since: float | None) -> Feed:
+    """Make what reads for the page; a Refusal if the input or an extra is not there."""
+    try:
+        import panel  # noqa: F401
+    except ModuleNotFoundError:
+        raise Refusal(
+            "the page needs Panel and HoloViews: pip install 'ec2-anomaly-dataflow[dashboard]'."
+        ) from None
+    from dataflow.dashboard.feed import FileFeed
+    from dataflow.dashboard.kafka_feed import KafkaFeed
+
+    if options.input != "kafka":
+        if since is not None:
+            raise Refusal("--since is for topics: a file is read from its beginning.")
+        return FileFeed(options, keep)
+    return KafkaFeed(options, keep, since)
+
+
+def _moment(text: str) -> float:
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
+    if ago:
+        return time.time() - float(ago[1]) * _UNITS[ago[2]]
+    try:
+        return seconds(text)
+    except (ValueError, OverflowError):
+        raise Refusal(
+            f"--since {text} is no time: say `90m`, `6h`, `7d`, or 2025-03-14T16:00."
+        ) from None

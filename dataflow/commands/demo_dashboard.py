@@ -1,0 +1,125 @@
+"""`python -m dataflow demo --dashboard`: the sample's stream, played at speed, on the live page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from dataflow import producing, settings, topics
+from dataflow.broker import EmbeddedBroker
+from dataflow.commands import progress
+from dataflow.commands.dashboard import KEEP, feed_of, show
+from dataflow.refusal import Refusal
+from dataflow.sample import PER_DAY
+from dataflow.sample_fleet import Fleet
+
+__all__ = ["play"]
+
+HISTORY = 9 * PER_DAY
+"""Readings of each instance that are there when the page opens: detectors need days to learn."""
+
+MOST_HISTORY = 500_000
+"""The same, of all together: so much is scored in about half a minute."""
+
+SPEED = 600.0
+"""Times as fast as life: five minutes in half a second."""
+
+MOST_RATE = 1000.0
+"""Readings a second at the most, if no speed is asked for: a laptop has other work."""
+
+STEP = 300.0
+"""Seconds between two readings of an instance."""
+
+
+def play(
+    instances: int, speed: float | None, workers: int, partitions: int, host: str, port: int
+) -> None:
+    """Run broker, producer, flow and page until Ctrl-C."""
+    out = Console(highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="anomaly-demo-") as folder, contextlib.ExitStack() as s:
+        broker = s.enter_context(EmbeddedBroker(Path(folder) / "broker"))
+        os.environ.update(
+            {
+                "ANOMALY_BROKERS": broker.address,
+                "ANOMALY_INPUT": "kafka",
+                "ANOMALY_TOPIC": "ec2_metrics",
+                "ANOMALY_FOLLOW": "true",
+                "ANOMALY_OUTPUT": "kafka",
+                "ANOMALY_ANOMALIES_TOPIC": "anomalies",
+            }
+        )
+        options = settings.load()
+        names = [options.topic, options.anomalies_topic, options.rejected_topic]
+        topics.create(options, names, partitions)
+        # Before the long work: whether the page can be shown at all.
+        feed = feed_of(options, KEEP, None)
+        out.print(f"broker    {broker.address} (embedded, for this demo)")
+        fleet = Fleet(instances)
+        history = min(HISTORY, max(MOST_HISTORY // instances, 1))
+        with progress.bar("loading", history * instances) as advance:
+            producing.send(options, fleet.records(0, history), None, advance)
+        pace = min(SPEED, MOST_RATE * STEP / instances) if speed is None else speed
+        out.print(
+            f"loaded    {history * instances:,} readings of {instances:,} instances; the rest "
+            f"comes {pace:,.0f} times as fast as life"
+        )
+        s.enter_context(_flow(workers))
+        out.print(f"flow      python -m bytewax.run dataflow.flow -w {workers}")
+        s.enter_context(_producer(options, fleet, history, pace))
+        show(feed, host, port, [])
+
+
+@contextlib.contextmanager
+def _flow(workers: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "bytewax.run", "dataflow.flow", "-w", str(workers)]
+    # Ctrl-C is for the page: the flow ends when the page has.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as flow:
+        try:
+            yield
+        finally:
+            flow.terminate()
+            try:
+                flow.wait(10)
+            except subprocess.TimeoutExpired:
+                flow.kill()
+
+
+@contextlib.contextmanager
+def _producer(options: settings.Settings, fleet: Fleet, first: int, speed: float) -> Iterator[None]:
+    stop = threading.Event()
+
+    def run() -> None:
+        with contextlib.suppress(Refusal):  # the broker goes when the demo ends
+            producing.send(
+                options,
+                _until(stop.is_set, fleet.records(first, sys.maxsize)),
+                len(fleet) * speed / STEP,
+                lambda _step: None,
+            )
+
+    thread = threading.Thread(target=run, name="producer", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def _until(
+    stopped: Callable[[], bool], records: Iterator[tuple[str, bytes]]
+) -> Iterator[tuple[str | None, bytes]]:
+    for record in records:
+        if stopped():
+            return
+        yield record

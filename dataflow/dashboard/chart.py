@@ -1,0 +1,290 @@
+"""The live plot of one instance: its values in the expected band, and below them the score."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import holoviews as hv
+import numpy as np
+import panel as pn
+from bokeh.models import DatetimeTickFormatter, HoverTool
+from bokeh.themes import Theme
+from numpy.typing import NDArray
+
+from dataflow.track import REPORTED, ROW, Rows
+
+__all__ = ["Chart", "Look", "Measure"]
+
+
+_PLAIN: dict[str, Any] = {
+    # The ranges are set here, for what is followed, and by those who zoom.
+    "apply_ranges": False,
+    "default_tools": ["xpan", "xbox_zoom", "xwheel_zoom"],
+    "active_tools": ["xbox_zoom"],
+}
+
+
+class Look(NamedTuple):
+    """The colours of a chart: told apart by people who are colour-blind, light and dark."""
+
+    ground: str
+    ink: str
+    line: str
+    series: str
+    alarm: str
+    ramp: tuple[str, ...]
+
+    @staticmethod
+    def of(dark: bool) -> Look:
+        """Return the colours of `page.css`."""
+        if dark:
+            return Look(
+                "#14181c", "#a2abb5", "#2b3138", "#8fbbe6", "#f79257", ("#8fbbe6", "#dcc463")
+            )
+        return Look("#ffffff", "#5a636d", "#e6e9ed", "#2f5d8a", "#b5450b", ("#2f5d8a", "#c9a227"))
+
+
+class Measure(NamedTuple):
+    """What is measured: its name on the axis, the factor from the flow's values, its unit."""
+
+    label: str
+    factor: float
+    unit: str
+    timed: bool
+    bounded: bool
+
+
+class Chart:
+    """Two plots with one axis of time, renewed in place.
+
+    HoloViews composes them once; after that, columns go straight into the data sources that it
+    made. Its own way, a `DynamicMap` for each of the eight elements, takes a hundred times as long
+    for each update, with all sessions waiting.
+
+    It follows the newest reading until somebody zooms or pans; `follow` makes it follow again.
+    """
+
+    def __init__(self, measure: Measure, threshold: float, dark: bool) -> None:
+        self.following = True
+        self._measure = measure
+        self._threshold = threshold
+        self._look = Look.of(dark)
+        self._setting = False
+        self._ranges: dict[str, Any] = {}
+        self._sources: dict[str, Any] = {}
+        self._shown: tuple[Rows, float | None] = (np.zeros(0, ROW), None)
+        self.pane = pn.pane.HoloViews(
+            self._plots(),
+            sizing_mode="stretch_width",
+            margin=0,
+            backend="bokeh",
+            linked_axes=False,
+            # HoloViews merges the tools of both, and has no option for the maker's mark on them.
+            theme=Theme(json={"attrs": {"Toolbar": {"logo": None}}}),
+        )
+
+    def follow(self) -> None:
+        """Show the newest again."""
+        self.following = True
+
+    def show(self, rows: Rows, span: float | None) -> None:
+        """Draw these rows, or those of the last `span` of the axis."""
+        if len(rows) and span is not None:
+            rows = rows[rows["place"] > rows["place"][-1] - span]
+        self._shown = (rows, span)
+        for name in self._sources:
+            self._fill(name)
+        self._fit()
+
+    def _fill(self, name: str) -> None:
+        self._sources[name].data = self._columns(name, self._shown[0])
+
+    def _columns(self, name: str, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return what a data source holds, by the names that HoloViews gave its columns."""
+        factor = self._measure.factor
+        if name == "band":
+            # An area is a polygon: there along the upper bounds, and back along the lower.
+            known = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
+            places = self._x(known)
+            return {
+                "x": np.concatenate([places, places[::-1]]),
+                "y": np.concatenate([known["upper"], known["lower"][::-1]]) * factor,
+            }
+        reported = (rows["mark"] & REPORTED) > 0
+        if name.startswith("reported"):
+            rows = rows[reported]
+        elif name.startswith("own"):
+            rows = rows[(rows["mark"] > 0) & ~reported]
+        columns = {"time": self._x(rows)}
+        if name.endswith("score"):
+            return {**columns, "score": rows["score"]}
+        columns["value"] = rows["value"] * factor
+        if name == "dots":
+            columns["score"] = columns["color"] = rows["score"]
+            for bound in ("expected", "lower", "upper"):
+                columns[bound] = rows[bound] * factor
+        return columns
+
+    def _fit(self) -> None:
+        rows, span = self._shown
+        if not (len(rows) and self.following and self._ranges):
+            return
+        first, last = float(rows["place"][0]), float(rows["place"][-1])
+        if span is not None:
+            first = last - span
+        last += max(last - first, 1.0) / 100
+        factor = 1000.0 if self._measure.timed else 1.0
+        low, high = self._heights(rows)
+        self._setting = True
+        try:
+            self._ranges["x_range"].update(start=first * factor, end=last * factor)
+            self._ranges["y_range"].update(start=low, end=high)
+        finally:
+            self._setting = False
+
+    def _heights(self, rows: Rows) -> tuple[float, float]:
+        """Return the lowest and the highest that is shown: all values, and of the band a part.
+
+        A band may be far wider than what moves in it.
+        """
+        values = rows["value"] * self._measure.factor
+        low, high = float(values.min()), float(values.max())
+        most = max(0.4 * (high - low), 0.005 * self._measure.factor, abs(high) * 1e-3)
+        least = most / 5
+        bounds = [rows[name][np.isfinite(rows[name])] for name in ("lower", "upper")]
+        if len(bounds[0]) and len(bounds[1]):
+            lower, upper = (bound * self._measure.factor for bound in bounds)
+            low = max(min(low, float(lower.min())), low - most)
+            high = min(max(high, float(upper.max())), high + most)
+        return low - least, high + least
+
+    def _x(self, rows: Rows) -> NDArray[Any]:
+        places = rows["place"]
+        return (places * 1000).astype("datetime64[ms]") if self._measure.timed else places
+
+    def _plots(self) -> Any:
+        look = self._look
+        # Any two readings: what stands in their place from the first update on.
+        rows = np.zeros(2, ROW)
+        rows["place"] = (0, 1)
+        x = self._x(rows)
+        values, bounds = rows["value"], ["score", "expected", "lower", "upper"]
+        band = hv.Area((x, values, values), "time", ["lower", "upper"]).opts(
+            color=look.series, fill_alpha=0.22, line_alpha=0, **self._options("band")
+        )
+        line = hv.Curve((x, values), "time", "value").opts(
+            color=look.series, line_width=1.2, **self._options("line")
+        )
+        dots = hv.Points((x, *[values] * 5), ["time", "value"], bounds).opts(
+            color="score",
+            cmap=[*look.ramp, look.alarm],
+            clim=(0, min(1.0, 2 * self._threshold)),
+            size=3.5,
+            tools=[self._hover()],
+            **self._options("dots"),
+        )
+        score = hv.Curve((x, values), "time", "score").opts(
+            color=look.series, line_width=1.2, **self._options("score")
+        )
+        limit = hv.HLine(self._threshold).opts(
+            color=look.alarm, line_dash="dashed", line_width=1.3, **_PLAIN
+        )
+        above = band * line * dots * self._diamonds("value", x, 16)
+        below = score * limit * self._diamonds("score", x, 13)
+        top = above.opts(self._frame(290, self._measure.label, first=True))
+        bottom = below.opts(self._frame(150, "score", first=False))
+        return (top + bottom).cols(1).opts(merge_tools=True, sizing_mode="stretch_width")
+
+    def _diamonds(self, field: str, x: NDArray[Any], size: int) -> Any:
+        """Return the marks of anomalies: full if the flow has written them, hollow if not."""
+        look = self._look
+        colors = {
+            "reported": {"color": look.alarm, "line_color": look.ground, "line_width": 1},
+            "own": {"fill_color": look.ground, "line_color": look.alarm, "line_width": 2},
+        }
+        points = [
+            hv.Points((x, np.zeros(2)), ["time", field]).opts(
+                marker="diamond", size=size, **how, **self._options(f"{name} {field}")
+            )
+            for name, how in colors.items()
+        ]
+        return points[0] * points[1]
+
+    def _options(self, name: str) -> dict[str, Any]:
+        def catch(plot: Any, _element: Any) -> None:
+            self._sources[name] = plot.handles["source"]
+            self._fill(name)
+
+        return {**_PLAIN, "hooks": [catch]}
+
+    def _frame(self, height: int, label: str, *, first: bool) -> Any:
+        def hook(plot: Any, _element: Any) -> None:
+            self._dress(plot, first)
+
+        # The time is said once, below both.
+        return hv.opts.Overlay(
+            responsive=True,
+            height=height,
+            show_legend=False,
+            xlabel="time (UTC)" if self._measure.timed else "",
+            ylabel=label,
+            show_grid=True,
+            toolbar="above",
+            hooks=[hook],
+            **_PLAIN,
+            **({} if first else {"ylim": (-0.03, 1.04)}),
+        )
+
+    def _hover(self) -> HoverTool:
+        time = "@time{%F %H:%M} UTC" if self._measure.timed else "@time{0}"
+        unit = self._measure.unit
+        digits = "{0.0}" if unit else "{0.[000]}"
+        return HoverTool(
+            tooltips=[
+                ("time", time),
+                (self._measure.label.removesuffix(" %"), f"@value{digits}{unit}"),
+                ("expected", f"@expected{digits}{unit}"),
+                ("band", f"@lower{digits} to @upper{digits}{unit}"),
+                ("score", "@score{0.000}"),
+            ],
+            formatters={"@time": "datetime"},
+        )
+
+    def _dress(self, plot: Any, first: bool) -> None:
+        look = self._look
+        figure = plot.state
+        figure.update(
+            background_fill_color=look.ground,
+            border_fill_color=look.ground,
+            outline_line_color=None,
+            output_backend="canvas",
+        )
+        figure.grid.grid_line_color = look.line
+        figure.xgrid.grid_line_color = None
+        for axis in figure.axis:
+            axis.update(
+                axis_label_text_color=look.ink,
+                axis_label_text_font_style="normal",
+                axis_label_text_font_size="13px",
+                major_label_text_color=look.ink,
+                major_label_text_font_size="12px",
+                axis_line_color=look.line,
+                major_tick_line_color=look.line,
+                minor_tick_line_color=None,
+            )
+        # So that both stand exactly below each other, whatever their numbers.
+        figure.min_border_left = 62
+        figure.min_border_right = 12
+        if self._measure.timed:
+            figure.xaxis.formatter = DatetimeTickFormatter(
+                minutes="%H:%M", hourmin="%H:%M", hours="%H:%M", days="%d %b", months="%b %Y"
+            )
+        if first and not self._ranges:
+            self._ranges = {name: plot.handles[name] for name in ("x_range", "y_range")}
+            figure.xaxis.visible = False
+            self._fit()
+            self._ranges["x_range"].on_change("start", self._moved)
+
+    def _moved(self, _name: str, _old: object, _new: object) -> None:
+        if not self._setting:
+            self.following = False

@@ -1,0 +1,198 @@
+"""One instance: what it does now, the live plot, and its last anomalies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import numpy as np
+import panel as pn
+
+from dataflow.dashboard.chart import Chart, Measure
+from dataflow.dashboard.condition import Condition, clock_text
+from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.page import blank, dark, html, page
+from dataflow.fleet import DAY, HOUR
+from dataflow.settings import Settings
+from dataflow.track import REPORTED, Rows
+
+__all__ = ["instance", "measure_of"]
+
+SPANS = {"6 h": 6 * HOUR, "1 d": DAY, "3 d": 3 * DAY, "7 d": 7 * DAY, "All": None}
+COUNTS = {"100": 100.0, "300": 300.0, "1000": 1000.0, "All": None}
+LISTED = 12
+
+_BUTTONS = """
+:host .bk-btn { background: var(--ground) !important; color: var(--ink) !important;
+  border: 1px solid var(--line) !important; box-shadow: none !important; font-weight: 500;
+  font-size: 13px; padding: 5px 12px; }
+:host .bk-btn.bk-active { background: var(--accent) !important; color: var(--ground) !important;
+  border-color: var(--accent) !important; }
+"""
+
+
+def measure_of(settings: Settings) -> Measure:
+    """Say what is measured: CPU in percent, as the tutorial has it, or any other field."""
+    cpu = settings.scale == 100 and settings.value_field == "value"
+    return Measure(
+        label="CPU %" if cpu else settings.value_field,
+        factor=1.0 if settings.scale is None else settings.scale,
+        unit=" %" if cpu else "",
+        timed=settings.time_field is not None,
+        bounded=settings.scale is not None,
+    )
+
+
+def instance(feed: Feed) -> pn.Template:
+    """Make the page of the instance that the address names: `instance?name=3fb07c`."""
+    given = pn.state.session_args.get("name", [b""])[0]
+    name = given.decode("utf-8", "replace")
+    measure = measure_of(feed.settings)
+    spans: dict[str, float | None] = SPANS if measure.timed else COUNTS
+    chart = Chart(measure, feed.fleet.threshold, dark())
+    now, empty, found = html(), html(), html()
+    legend = html(_legend(measure))
+    choice = pn.widgets.RadioButtonGroup(
+        options=list(spans), value=list(spans)[1], stylesheets=[_BUTTONS], margin=(4, 8, 4, 0)
+    )
+    pause = pn.widgets.Toggle(name="Pause", width=140, stylesheets=[_BUTTONS], margin=(4, 0))
+    live = pn.Column(
+        now,
+        pn.FlexBox(choice, pause, align_items="center", sizing_mode="stretch_width", margin=0),
+        chart.pane,
+        legend,
+        found,
+        sizing_mode="stretch_width",
+        margin=0,
+        visible=False,
+    )
+    shown: list[Any] = [None, 0]
+
+    def renew() -> None:
+        if name not in feed.fleet:
+            live.visible = False
+            empty.object = blank(_unknown(feed, name))
+            empty.visible = True
+            return
+        fleet = feed.fleet
+        mark = (fleet, *fleet.total(name), choice.value)
+        if pause.value:
+            missed = fleet.total(name)[0] - shown[1]
+            pause.name = f"Resume ({missed:,} new)" if missed else "Resume"
+            return
+        if shown[0] == mark:
+            return
+        rows = fleet.rows(name)
+        empty.visible = False
+        live.visible = True
+        now.object = _now(rows, measure, fleet.clock(), fleet.threshold)
+        found.object = _found(rows, measure)
+        shown[:] = [mark, fleet.total(name)[0]]
+        chart.show(rows, spans[choice.value])
+
+    def again(follow: bool) -> Callable[[object], None]:
+        def changed(_event: object) -> None:
+            pause.name = "Resume" if pause.value else "Pause"
+            if follow:
+                chart.follow()
+            with feed.lock:
+                shown[0] = None
+                renew()
+
+        return changed
+
+    choice.param.watch(again(follow=True), "value")
+    pause.param.watch(again(follow=False), "value")
+    body = pn.Column(empty, live, sizing_mode="stretch_width", margin=0)
+    return page(feed, name or "No instance", body, renew, back=True)
+
+
+def _unknown(feed: Feed, name: str) -> Condition:
+    if len(feed.fleet):
+        return Condition(
+            "idle",
+            f"No reading of {name} yet" if name else "No instance is named",
+            "It may not have come yet, or its name is another." if name else "",
+            "The page shows it as soon as it comes; the link above leads to all instances.",
+        )
+    return feed.condition
+
+
+def _now(rows: Rows, measure: Measure, clock: float | None, threshold: float) -> str:
+    last = rows[-1]
+    value = _value(last["value"], measure)
+    band = ""
+    if np.isfinite(last["lower"]) and np.isfinite(last["upper"]):
+        low, high = _value(last["lower"], measure, ""), _value(last["upper"], measure)
+        band = f"<small>expected {low} to {high}</small>"
+    score = f"{last['score']:.2f}" if np.isfinite(last["score"]) else "-"
+    above = ' class="alarm"' if last["score"] > threshold else ""
+    places = rows["place"][rows["mark"] > 0]
+    parts = [
+        f"<div><dt>{escape(measure.label.removesuffix(' %'))}</dt><dd>{value}{band}</dd></div>",
+        f"<div><dt>Score</dt><dd{above}>{score}<small>threshold {threshold:g}</small></dd></div>",
+    ]
+    if clock is not None:
+        hour, day = (int((places > clock - span).sum()) for span in (HOUR, DAY))
+        alarm = ' class="alarm"' if day else ""
+        parts.append(
+            f"<div><dt>Anomalies, 24 h</dt><dd{alarm}>{day}"
+            f"<small>{hour} in the last hour</small></dd></div>"
+        )
+    parts.append(
+        f"<div><dt>Kept</dt><dd>{len(rows):,}<small>readings, {len(places):,} "
+        f"{'anomaly' if len(places) == 1 else 'anomalies'}</small></dd></div>"
+    )
+    if measure.timed:
+        day_text, _, hour_text = clock_text(float(last["place"])).partition(" ")
+        parts.append(
+            f"<div><dt>Last reading</dt><dd>{hour_text}<small>{day_text}</small></dd></div>"
+        )
+    return f"<dl>{''.join(parts)}</dl>"
+
+
+def _found(rows: Rows, measure: Measure) -> str:
+    marked = rows[rows["mark"] > 0]
+    if not len(marked):
+        return (
+            '<h2>Anomalies</h2><p class="under">None among the readings that are kept: it behaves '
+            "as it did before.</p>"
+        )
+    lines = []
+    for row in marked[: -LISTED - 1 : -1]:
+        place = float(row["place"])
+        when = clock_text(place) if measure.timed else f"{place:g}"
+        band = "-"
+        if np.isfinite(row["lower"]):
+            band = f"{_value(row['lower'], measure, '')} to {_value(row['upper'], measure)}"
+        told = "yes" if row["mark"] & REPORTED else "not yet"
+        lines.append(
+            f"<tr><td>{when}</td><td>{_value(row['value'], measure)}</td><td>{band}</td>"
+            f"<td>{row['score']:.2f}</td><td class='wide'>{told}</td></tr>"
+        )
+    more = f", the last {LISTED} of {len(marked):,}" if len(marked) > LISTED else ""
+    return (
+        f"<h2>Anomalies{more}</h2><table><thead><tr><th>Time</th>"
+        f"<th>{escape(measure.label.removesuffix(' %'))}</th><th>Expected</th><th>Score</th>"
+        f"<th class='wide'>Written by the flow</th></tr></thead><tbody>{''.join(lines)}</tbody>"
+        "</table>"
+    )
+
+
+def _value(value: float, measure: Measure, unit: str | None = None) -> str:
+    number = float(value) * measure.factor
+    text = f"{number:.1f}" if measure.unit else f"{number:,.4g}"
+    return text + (measure.unit if unit is None else unit)
+
+
+def _legend(measure: Measure) -> str:
+    name = escape(measure.label)
+    return (
+        f'<div class="legend"><span><i class="line"></i>{name}</span>'
+        '<span><i class="band"></i>expected</span>'
+        '<span>score low <i class="ramp"></i>high</span>'
+        '<span><i class="diamond"></i>anomaly, written by the flow</span>'
+        '<span><i class="hollow"></i>anomaly, not written yet</span>'
+        '<span><i class="limit"></i>threshold</span></div>'
+    )

@@ -1,0 +1,54 @@
+"""From raw records to readings as the flow scores them: decoded, bounded, in order, normalized."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from dataflow import admission
+from dataflow.decoding import decoder
+from dataflow.order import Order
+from dataflow.records import Raw, Reading
+from dataflow.scoring import is_reading, normalizer
+from dataflow.settings import Settings
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """The steps of the flow before `score`, without Bytewax."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.refused = 0
+        self._admit = admission.admitter(settings, decoder(settings), admission.Counts())
+        self._normalize = normalizer(settings.scale)
+        self._settings = settings
+        self._orders: dict[str, Order] = {}
+
+    def readings(self, raw: Raw) -> Iterator[Reading]:
+        """Yield what goes on because of a record: itself as a rule, nothing if it is refused."""
+        record = self._admit(raw)
+        if not is_reading(record):
+            self.refused += 1
+            return
+        if not self._settings.reorder:
+            yield self._normalize(record)
+            return
+        order = self._orders.get(record.instance)
+        if order is None:
+            order = Order(self._settings.reorder_size, self._settings.reorder_seconds)
+            self._orders[record.instance] = order
+        yield from map(self._normalize, order.add(record, time.monotonic()))
+
+    def overdue(self) -> Iterator[Reading]:
+        """Yield what was held for those before it, long enough."""
+        now = time.monotonic()
+        for order in self._orders.values():
+            due = order.due()
+            if due is not None and due <= now:
+                yield from map(self._normalize, order.expire(now))
+
+    def rest(self) -> Iterator[Reading]:
+        """Yield all that is still held: the input has ended."""
+        for order in self._orders.values():
+            yield from map(self._normalize, order.finish())

@@ -1,0 +1,84 @@
+"""Serves the pages from this process alone: no request of a browser goes anywhere else."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import holoviews as hv
+import panel as pn
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError
+
+from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.instance import instance
+from dataflow.dashboard.overview import overview
+from dataflow.refusal import Refusal
+
+__all__ = ["Served", "serve"]
+
+Served = Any
+"""A Bokeh server, which listens; its `io_loop` runs until it is stopped."""
+
+
+def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Served:
+    """Listen; a Refusal if the port or the address cannot be had. `feed` is started by others.
+
+    `origins` are further names, as `host:port`, by which browsers may call the page: a browser
+    sends the name that it was given, and a page of another name must not read along.
+    """
+    pn.extension("tabulator", inline=False)
+    hv.extension("bokeh", logo=False)
+    for name in ("tornado.access", "bokeh.server.views.ws"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("asyncio").addFilter(_is_news)
+    pages: dict[str, Any] = {
+        "/": lambda: overview(feed),
+        "/instance": lambda: instance(feed),
+    }
+    port = port or _free_port(host)
+    try:
+        return pn.io.server.get_server(
+            pages,
+            address=host,
+            port=port,
+            websocket_origin=[*_names(host, port), *origins],
+            title="Anomalies",
+            use_index=False,
+        )
+    except OSError as wrong:
+        raise Refusal(
+            f"{host}:{port} cannot be listened on ({wrong.strerror}): give another with --port or "
+            "--host."
+        ) from None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Keep silent about browsers that leave while something is on its way to them."""
+    wrong = record.exc_info[1] if record.exc_info else None
+    return not isinstance(wrong, WebSocketClosedError | StreamClosedError)
+
+
+def _names(host: str, port: int) -> list[str]:
+    names = {host}
+    if host in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1"):
+        names |= {"127.0.0.1", "localhost"}
+    if host in ("0.0.0.0", "::"):
+        names.add(socket.gethostname().lower())
+        names.add(socket.getfqdn().lower())
+    return sorted(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names)
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+        try:
+            server.bind((host, 0))
+        except OSError as wrong:
+            raise Refusal(
+                f"{host} is no address of this machine ({wrong.strerror}): give another with "
+                "--host."
+            ) from None
+        port: int = server.getsockname()[1]
+        return port

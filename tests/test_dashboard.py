@@ -1,0 +1,392 @@
+"""The live page as people use it: `python -m dataflow dashboard` and a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bokeh.util.token import generate_jwt_token, generate_session_id
+from browser import CHART, PHONE, SECONDS, Served, chromium, opened
+from conftest import (
+    REPOSITORY,
+    Flow,
+    PausableBroker,
+    fill_topic,
+    free_port,
+    read_json_lines,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, Page, expect
+
+from dataflow.commands.dashboard import dashboard, feed_of
+from dataflow.dashboard.feed import FileFeed
+from dataflow.dashboard.intake import Intake
+from dataflow.dashboard.kafka_feed import KafkaFeed
+from dataflow.records import Raw
+from dataflow.refusal import Refusal
+from dataflow.sample_fleet import Fleet
+from dataflow.settings import Settings
+from dataflow.track import REPORTED, SCORED
+
+SAMPLE = REPOSITORY / "data" / "ec2_metrics.csv"
+FEW = list(Fleet(1).records(0, 12))
+HOSTILE = '<img src=x onerror="document.title=1">&?name=b'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+def title(page: Page) -> Any:
+    return page.locator(".status .tone")
+
+
+def rows(page: Page) -> Any:
+    return page.locator(".tabulator-row")
+
+
+def cells(page: Page, field: str) -> list[str]:
+    found: list[str] = page.locator(
+        f'.tabulator-row .tabulator-cell[tabulator-field="{field}"]'
+    ).all_inner_texts()
+    return found
+
+
+def until(page: Page, condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + SECONDS / 1000
+    while not condition():
+        assert time.monotonic() < deadline, what
+        page.wait_for_timeout(100)
+
+
+def readings(page: Page) -> int:
+    found = re.search(r"([\d,]+) readings?", page.locator(".facts").inner_text())
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def no_wider_than_the_screen(page: Page) -> bool:
+    return bool(
+        page.evaluate(
+            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
+    )
+
+
+def test_it_follows_what_comes_and_outlives_the_broker(
+    browser: Browser, own_broker: PausableBroker, tmp_path: Path
+) -> None:
+    fleet = Fleet(3)
+
+    def write(first: int, last: int) -> None:
+        fill_topic(own_broker.address, "cpu", list(fleet.records(first, last)))
+
+    with (
+        Served(tmp_path, "--port", "0", brokers=own_broker.address, topic="cpu") as served,
+        opened(browser, served.url) as page,
+    ):
+        page.evaluate("window.loaded = 'once'")
+        expect(title(page)).to_contain_text("No topic yet", timeout=SECONDS)
+        fill_topic(own_broker.address, "cpu", [])
+        expect(title(page)).to_contain_text("No readings yet", timeout=SECONDS)
+        expect(page.locator(".blank")).to_contain_text("The topic cpu on")
+        write(0, 400)
+        expect(title(page)).to_contain_text("Live", timeout=SECONDS)
+        expect(rows(page)).to_have_count(3, timeout=SECONDS)
+        until(page, lambda: readings(page) == 1200, "all readings are there")
+
+        own_broker.kill()
+        expect(title(page)).to_contain_text("Broker gone", timeout=SECONDS)
+        expect(page.locator(".say.trouble")).to_contain_text("What is shown is from before")
+        expect(rows(page)).to_have_count(3)
+        own_broker.start()
+        write(400, 500)
+        expect(title(page)).to_contain_text("Live", timeout=SECONDS)
+        until(page, lambda: readings(page) >= 1500, "it goes on where it was")
+        assert page.evaluate("window.loaded") == "once"
+
+        page.get_by_role("link", name="3fb07c").click()
+        expect(page.locator("h1")).to_have_text("3fb07c")
+        page.wait_for_selector("#loading", state="detached")
+        until(page, lambda: len(page.evaluate(CHART).get("times", [])) == 288, "a day is drawn")
+        before = page.evaluate(CHART)
+        write(500, 510)
+        until(page, lambda: page.evaluate(CHART)["times"][-1] > before["times"][-1], "it is drawn")
+        after = page.evaluate(CHART)
+        assert after["range"][1] > before["range"][1]
+        assert after["times"][-1] - before["times"][-1] == 10 * 300_000
+
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("button", name="Resume")).to_be_visible()
+        paused = page.evaluate(CHART)
+        write(510, 520)
+        expect(page.get_by_role("button", name="Resume (10 new)")).to_be_visible(timeout=SECONDS)
+        assert page.evaluate(CHART) == paused
+        page.get_by_role("button", name="Resume").click()
+        until(page, lambda: page.evaluate(CHART)["times"][-1] > paused["times"][-1], "resumed")
+
+        page.get_by_role("button", name="6 h").click()
+        until(page, lambda: len(page.evaluate(CHART)["times"]) == 72, "six hours are drawn")
+
+        # Who zooms stays there, whatever comes, until a range is chosen again.
+        box = page.locator(".bk-events").first.bounding_box()
+        assert box
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 100, steps=5)
+        page.mouse.up()
+        until(page, lambda: page.evaluate(CHART)["range"] != after["range"], "panned")
+        page.wait_for_timeout(300)
+        moved = page.evaluate(CHART)
+        write(520, 530)
+        until(page, lambda: page.evaluate(CHART)["times"][-1] > moved["times"][-1], "it came")
+        assert page.evaluate(CHART)["range"] == moved["range"]
+        page.get_by_role("button", name="1 d").click()
+        until(page, lambda: page.evaluate(CHART)["range"][1] > moved["range"][1], "it follows")
+
+
+def test_two_thousand_instances(browser: Browser, brokers: str, topic: str, tmp_path: Path) -> None:
+    fleet = Fleet(2000)
+    fill_topic(brokers, topic, list(fleet.records(0, 20)))
+    stop = threading.Event()
+
+    def produce() -> None:
+        for index in range(20, 10_000):
+            if stop.is_set():
+                return
+            fill_topic(brokers, topic, list(fleet.records(index, index + 1)))
+            stop.wait(1)
+
+    producer = threading.Thread(target=produce)
+    with (
+        Served(tmp_path, "--port", "0", brokers=brokers, topic=topic) as served,
+        opened(browser, served.url) as page,
+    ):
+        expect(title(page)).to_contain_text("Live", timeout=SECONDS)
+        expect(page.locator(".facts")).to_contain_text("2,000 instances")
+        producer.start()
+        try:
+            # Each of three times a second's two thousand readings: the update keeps arriving.
+            for _ in range(3):
+                seen = readings(page)
+                until(page, lambda seen=seen: readings(page) >= seen + 2000, "it keeps up")
+            assert rows(page).count() == 20
+            assert page.evaluate("document.querySelectorAll('*').length") < 2000
+
+            page.locator('.tabulator-col[tabulator-field="value"]').click()
+            until(page, lambda: _ordered(cells(page, "value")), "sorted by CPU")
+            low = cells(page, "value")
+            page.locator('.tabulator-col[tabulator-field="value"]').click()
+            until(
+                page,
+                lambda: _ordered(cells(page, "value")[::-1]) and cells(page, "value") != low,
+                "sorted the other way",
+            )
+            page.get_by_role("button", name="Next").click()
+            until(page, lambda: page.locator(".tabulator-page.active").inner_text() == "2", "page")
+
+            search = page.get_by_placeholder("Find an instance")
+            search.press_sequentially("3FB07")
+            until(page, lambda: cells(page, "instance") == ["3fb07c"], "found")
+            search.fill("nothing like it")
+            expect(page.locator(".blank")).to_contain_text("No instance is called nothing like it")
+            search.fill("")
+            expect(rows(page)).to_have_count(20, timeout=SECONDS)
+        finally:
+            stop.set()
+            producer.join()
+
+
+def upgrade(url: str, origin: str) -> bytes:
+    """Ask for a session's websocket, as a browser does for a page of this origin."""
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    token = generate_jwt_token(generate_session_id(None, False))
+    request = (
+        f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {origin}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        f"Sec-WebSocket-Protocol: bokeh, {token}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(request.encode())
+        return client.recv(100)
+
+
+def _ordered(texts: list[str]) -> bool:
+    numbers = [float(text) for text in texts]
+    return len(numbers) == 20 and numbers == sorted(numbers)
+
+
+def test_light_dark_and_a_phone(browser: Browser, tmp_path: Path) -> None:
+    small = tmp_path / "small.csv"
+    with SAMPLE.open() as lines:
+        small.write_text("".join(line for line, _ in zip(lines, range(8001), strict=False)))
+    with small.open("a") as more:
+        name = HOSTILE.replace('"', '""')
+        more.writelines(f'{i},2025-03-06 1{i}:00:00,5,"{name}"\n' for i in range(3))
+    ground = "getComputedStyle(document.body).backgroundColor"
+    with Served(tmp_path, "--port", "0", input=small, output="none.jsonl") as served:
+        with opened(browser, served.url, PHONE, "dark") as page:
+            expect(title(page)).to_contain_text("Complete", timeout=SECONDS)
+            expect(rows(page)).to_have_count(9, timeout=SECONDS)
+            assert page.evaluate(ground) == "rgb(20, 24, 28)"
+            assert no_wider_than_the_screen(page)
+            assert HOSTILE in cells(page, "instance")
+            page.get_by_role("link", name=HOSTILE).click()
+            expect(page.locator("h1")).to_have_text(HOSTILE)
+            page.wait_for_selector("#loading", state="detached")
+            until(page, lambda: len(page.evaluate(CHART).get("times", [])) == 3, "drawn")
+            assert page.title() == "Anomalies"
+            assert no_wider_than_the_screen(page)
+            colors = (
+                "() => Bokeh.documents.flatMap(d => [...d._all_models.values()])"
+                ".filter(m => m.type === 'Figure').map(m => m.background_fill_color)"
+            )
+            assert set(page.evaluate(colors)) == {"#14181c"}
+            with page.expect_navigation():
+                page.get_by_role("button", name="Light or dark").click()
+            page.wait_for_selector("#loading", state="detached")
+            assert page.evaluate(ground) == "rgb(255, 255, 255)"
+            until(page, lambda: set(page.evaluate(colors)) == {"#ffffff"}, "the chart too")
+            page.get_by_role("link", name="All instances").click()
+            expect(rows(page)).to_have_count(9, timeout=SECONDS)
+            assert page.evaluate(ground) == "rgb(255, 255, 255)"
+        # A page of another name cannot read along.
+        served.expected = "Refusing websocket connection from Origin 'http://evil.example'"
+        for origin, answer in ((served.url, b"101"), ("http://evil.example/", b"403")):
+            assert upgrade(served.url, origin.rstrip("/")).split()[1] == answer
+        with opened(browser, f"{served.url}instance?name=nobody") as page:
+            expect(page.locator(".blank")).to_contain_text("No reading of nobody yet")
+
+
+def test_the_process_that_serves_it_goes_and_comes(browser: Browser, tmp_path: Path) -> None:
+    port = str(free_port())
+    with Served(tmp_path, "--port", port, input=SAMPLE) as served:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(served.url)
+        expect(rows(page)).to_have_count(8, timeout=SECONDS)
+        served.process.kill()
+        expect(page.locator("#lost")).to_contain_text("No connection", timeout=SECONDS)
+    with Served(tmp_path, "--port", port, input=SAMPLE):
+        expect(page.locator("#lost")).to_be_hidden(timeout=SECONDS)
+        expect(rows(page)).to_have_count(8, timeout=SECONDS)
+        context.close()
+
+
+@pytest.mark.parametrize("detector", ["calibrated", "tutorial", "isolation-forest"])
+def test_its_scores_are_the_flow_s(run_flow: Flow, tmp_path: Path, detector: str) -> None:
+    lines = SAMPLE.read_text().splitlines(keepends=True)
+    some = tmp_path / "some.csv"
+    # Of a forest, one window and the beginning of another will do.
+    some.write_text("".join(lines[:9001] if detector == "isolation-forest" else lines))
+    own = {"input": str(some), "output": "found.jsonl", "detector": detector}
+    assert run_flow(**own).returncode == 0
+    written = read_json_lines(tmp_path / "found.jsonl")
+    settings = Settings(_env_file=None, **own)
+    alone = FileFeed(settings.model_copy(update={"output": "stdout"}), keep=5000)
+    both = FileFeed(settings, keep=5000)
+    for feed in (alone, both):
+        feed.run()
+    assert both.fleet.reported == len(written) > 0
+    for instance in {line["instance"] for line in written}:
+        marked, reported = (feed.fleet.rows(instance) for feed in (alone, both))
+        # What is computed here and what the flow wrote are the same readings, and the same to the
+        # last bit that is kept; nothing is found here that the flow did not find, nor the other
+        # way round.
+        np.testing.assert_array_equal((marked["mark"] == SCORED), (reported["mark"] > 0))
+        np.testing.assert_array_equal(
+            reported["mark"][reported["mark"] > 0], np.uint8(SCORED | REPORTED)
+        )
+        for name in ("place", "value", "score", "expected", "lower", "upper"):
+            np.testing.assert_array_equal(marked[name], reported[name])
+
+
+def test_from_the_middle_only_what_the_flow_wrote_is_an_anomaly(
+    brokers: str, topic: str, tmp_path: Path
+) -> None:
+    fill_topic(brokers, topic, list(Fleet(2).records(0, 300)))
+    time.sleep(0.05)
+    since = time.time()
+    time.sleep(0.05)
+    fill_topic(brokers, topic, list(Fleet(2).records(300, 500)))
+    settings = Settings(_env_file=None, brokers=brokers, topic=topic, anomalies_topic=f"{topic}.a")
+    feed = KafkaFeed(settings, keep=1000, since=since)
+    feed.start()
+    try:
+        deadline = time.monotonic() + 60
+        while feed.fleet.readings < 400 or feed.condition.title != "Live":
+            assert time.monotonic() < deadline, feed.condition
+            time.sleep(0.05)
+        assert feed.fleet.readings == 400
+        assert not feed.fleet.whole
+        rows = feed.fleet.rows("3fb07c")
+        assert not rows["mark"].any()
+        row = rows[150]
+        anomaly = {
+            **{"instance": "3fb07c", "timestamp": float(row["place"]), "index": 450},
+            **{"value": float(row["value"]), "score": 0.9, "threshold": 0.5, "id": ""},
+            **{"expected": None, "lower": None, "upper": None, "detector": "calibrated"},
+            "source": {"topic": topic, "partition": 0, "offset": 0},
+        }
+        foreign = {**anomaly, "source": {"topic": "another", "partition": 0, "offset": 0}}
+        # The topic of the anomalies is made while the feed runs.
+        lines = [("3fb07c", json.dumps(it).encode()) for it in (anomaly, foreign)]
+        fill_topic(brokers, f"{topic}.a", lines)
+        while not feed.fleet.reported:
+            assert time.monotonic() < deadline, feed.condition
+            time.sleep(0.05)
+        with feed.lock:
+            marked = feed.fleet.rows("3fb07c")["mark"]
+        assert marked.nonzero()[0].tolist() == [150]
+        assert feed.fleet.reported == 1
+    finally:
+        feed.stop()
+
+
+def test_it_refuses_an_address_of_another_machine_in_one_line(run_command: Any) -> None:
+    done = run_command("dashboard", "--host", "203.0.113.1")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "give another with --port or --host" in done.stderr
+
+
+def test_it_refuses_a_time_that_is_none() -> None:
+    with pytest.raises(Refusal, match="--since yesterday is no time"):
+        dashboard(since="yesterday")
+
+
+def test_it_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "panel", None)
+    with pytest.raises(Refusal, match=r"pip install 'ec2-anomaly-dataflow\[dashboard\]'"):
+        feed_of(Settings(_env_file=None), 10, None)
+
+
+@given(st.permutations(range(12)))
+def test_readings_of_several_partitions_are_put_into_order(order: list[int]) -> None:
+    settings = Settings(_env_file=None, reorder=True, reorder_size=20)
+    intake = Intake(settings)
+    records = [record for _, record in FEW]
+    out = [
+        reading.index
+        for offset in order
+        for reading in intake.readings(Raw(offset % 3, offset, records[offset]))
+    ]
+    assert out == list(range(12))
+    assert list(intake.rest()) == []
+
+
+def test_it_refuses_a_file_that_is_not_there() -> None:
+    with pytest.raises(Refusal, match=r"missing\.csv cannot be read"):
+        FileFeed(Settings(_env_file=None, input="missing.csv"), 10)
