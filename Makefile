@@ -38,6 +38,7 @@ format: .venv/dev
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -f dataflow/detectors/*.so
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -48,12 +49,15 @@ clean:
 		echo "error: $(PYTHON) cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 
 # What is installed follows pyproject.toml; the stamps say when it was last looked at.
-.venv/run: pyproject.toml | .venv/bin/python
+# So does what is compiled, which would otherwise stay as it was before an edit.
+COMPILED := hatch_build.py $(wildcard dataflow/detectors/calibrated*.py)
+
+.venv/run: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
 	@touch $@
 
-.venv/dev: pyproject.toml | .venv/bin/python
+.venv/dev: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/run

@@ -12,8 +12,9 @@ from synthetic import KINDS, START, instance, judge, replay
 
 from dataflow import evaluate
 from dataflow.detectors import calibrated
-from dataflow.detectors.calibrated import Calibrated, Trees
+from dataflow.detectors.calibrated import Calibrated
 from dataflow.detectors.calibrated_state import LEAVES, TREES
+from dataflow.detectors.calibrated_trees import Trees
 from dataflow.detectors.halfspace_trees import draw
 from dataflow.labelled import load_nab, load_sample
 from dataflow.nab import Corpus
