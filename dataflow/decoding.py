@@ -44,12 +44,13 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
             instance, index, value = read.instance, read.index, read.value
             # NaN and the infinities fail the comparison, or the one after it.
             if low <= value <= high and value - value == 0.0 and instance:
-                time = time_of(read.timestamp)
+                timestamp = read.timestamp
+                time = time_of(timestamp)
                 if len(instance) <= MAX_INSTANCE_LENGTH and _fits(index):
                     if index.__class__ is str:
                         index = _number(index)
                     return Reading(
-                        instance, read.timestamp, index, value, time, raw.partition, raw.offset
+                        instance, timestamp, index, value, time, raw.partition, raw.offset
                     )
         except Exception:
             pass

@@ -27,6 +27,7 @@ from dataflow import (
     settings,
     sinks,
     sources,
+    stateful,
     stopping,
     windowing,
 )
@@ -43,17 +44,18 @@ def build(
 
     flow = Dataflow("ec2_anomalies")
     raw = op.input("read", flow, sources.source(options))
-    decoded = op.map("decode", raw, admission.admitter(options, decoding.decoder(options)))
+    admit = admission.admitter(options, decoding.decoder(options))
+    decoded = op.flat_map_batch("decode", raw, admission.each(admit))
     checked = op.branch("check", decoded, scoring.is_reading)
-    keyed = op.key_on("key_on", checked.trues, scoring.instance)
+    keyed = op.flat_map_batch("key_on", checked.trues, scoring.keyed)
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reordering.reorderer(options))
-    normal = op.map_value("normalize", keyed, scoring.normalizer(options.scale))
+    normal = op.flat_map_batch("normalize", keyed, scoring.normalizer(options.scale))
     if isinstance(detector, detectors.WindowedDetector):
         scored = op.stateful_batch("score_windows", normal, windowing.windower(detector))
     else:
-        scored = op.stateful_map("score", normal, scoring.scorer(detector))
-    above = op.filter_value("filter", scored, scoring.above(threshold))
+        scored = stateful.stateful_map("score", normal, scoring.scorer(detector))
+    above = op.flat_map_batch("filter", scored, scoring.above(threshold))
     anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
     for step, sink in sinks.outputs(options, store).items():
         op.output(step, anomalies, sink)

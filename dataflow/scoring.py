@@ -1,4 +1,7 @@
-"""The steps of the flow between reading and writing, one small function each."""
+"""The steps of the flow between reading and writing, one small function each.
+
+What every reading passes takes a batch at a time: a call for each costs more than the work.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ __all__ = [
     "above",
     "detector",
     "form_of_states",
-    "instance",
     "is_reading",
+    "keyed",
     "normalizer",
     "origin",
     "reporter",
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 Scored = tuple[Reading, Verdict]
+Keyed = tuple[str, Reading]
 
 
 def detector(settings: Settings) -> AnyDetector:
@@ -55,9 +59,9 @@ def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:
     return isinstance(record, Reading)
 
 
-def instance(reading: Reading) -> str:
-    """Return what readings are keyed by."""
-    return reading.instance
+def keyed(readings: list[Reading]) -> list[Keyed]:
+    """Key readings by their instances."""
+    return [(reading.instance, reading) for reading in readings]
 
 
 def origin(rejected: Rejected) -> str:
@@ -65,33 +69,38 @@ def origin(rejected: Rejected) -> str:
     return str(rejected.source.partition)
 
 
-def normalizer(scale: float | None) -> Callable[[Reading], Reading]:
-    """Return the step from 0..scale to 0..1; a scale of None leaves values as they are."""
+def normalizer(scale: float | None) -> Callable[[list[Keyed]], list[Keyed]]:
+    """Return the step from 0..scale to 0..1, in place; a scale of None leaves values alone."""
     if scale is None:
-        return lambda reading: reading
+        return lambda readings: readings
 
-    def normalize(r: Reading) -> Reading:
-        return Reading(
-            r.instance, r.timestamp, r.index, r.value / scale, r.time, r.partition, r.offset
-        )
+    def normalize(readings: list[Keyed]) -> list[Keyed]:
+        for _, reading in readings:
+            reading.value /= scale
+        return readings
 
     return normalize
 
 
-def scorer(detector: Detector[Any]) -> Callable[[Any, Reading], tuple[Any, Scored]]:
-    """Return the stateful step: an instance's state and a reading to the next state and verdict."""
+def scorer(
+    detector: Detector[Any],
+) -> Callable[[Any, list[Reading]], tuple[Any, list[Scored]]]:
+    """Return the stateful step: an instance's state and readings to the next state and verdicts."""
     update = detector.update
 
-    def score(state: Any, reading: Reading) -> tuple[Any, Scored]:
-        state, verdict = update(state, reading.value, reading.time)
-        return state, (reading, verdict)
+    def score(state: Any, readings: list[Reading]) -> tuple[Any, list[Scored]]:
+        scored = []
+        for reading in readings:
+            state, verdict = update(state, reading.value, reading.time)
+            scored.append((reading, verdict))
+        return state, scored
 
     return score
 
 
-def above(threshold: float) -> Callable[[Scored], bool]:
+def above(threshold: float) -> Callable[[list[tuple[str, Scored]]], list[tuple[str, Scored]]]:
     """Return the filter: an anomaly is a score above the threshold, not at it."""
-    return lambda scored: scored[1].score > threshold
+    return lambda scored: [one for one in scored if one[1][1].score > threshold]
 
 
 def reporter(
