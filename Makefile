@@ -2,7 +2,8 @@
 # make test   every test that needs no more than pip
 # make test-faults   what dies, in the long form: about an hour
 # make lint   lint, format check, types
-# make format, make bench, make clean
+# make bench  what a record costs, beside the tutorial's flow and others; BENCH=--quick: a glance
+# make format, make clean
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults lint format bench clean
 
@@ -24,8 +25,10 @@ test: .venv/dev
 test-faults: .venv/dev
 	@$(BIN)/python -m pytest tests/test_faults.py --faults long --timeout 3600
 
-bench: .venv/dev
-	@$(BIN)/python benchmarks/detectors.py
+bench: .venv/bench/done
+	@.venv/bench/bin/python benchmarks/throughput.py $(BENCH)
+	@.venv/bench/bin/python benchmarks/snapshots.py
+	@.venv/bench/bin/python benchmarks/detectors.py
 
 lint: .venv/dev
 	@$(BIN)/ruff check .
@@ -55,6 +58,13 @@ COMPILED := hatch_build.py $(wildcard dataflow/detectors/calibrated*.py)
 .venv/run: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
+	@touch $@
+
+# Apart from the rest: the peers hold back the versions of what both need.
+.venv/bench/done: pyproject.toml $(COMPILED) | .venv/bin/python
+	@echo "installing into .venv/bench (once, about a minute)"
+	@$(PYTHON) -m venv .venv/bench
+	@.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[broker,bench]'
 	@touch $@
 
 .venv/dev: pyproject.toml $(COMPILED) | .venv/bin/python
