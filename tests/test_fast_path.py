@@ -107,7 +107,7 @@ def test_made_records(
 @pytest.mark.parametrize("detector", ["tutorial", "calibrated"])
 def test_a_million_made_records(run_flow: Flow, brokers: str, topic: str, detector: str) -> None:
     made = list(rows(1_000_000, 200))
-    assert same_from_a_topic(run_flow, brokers, topic, made, detector) > 1_000
+    assert same_from_a_topic(run_flow, brokers, topic, made, detector) > 500
 
 
 @pytest.mark.parametrize("detector", ["tutorial", "calibrated"])
