@@ -6,6 +6,7 @@ python quix_flow.py BROKERS TOPIC COUNT FOLDER
 from __future__ import annotations
 
 import sys
+import uuid
 from typing import Any
 
 from model import Models
@@ -22,7 +23,7 @@ def main() -> None:
 
     app = Application(
         broker_address=brokers,
-        consumer_group=f"bench-{count}",
+        consumer_group=f"bench-{uuid.uuid4()}",
         auto_offset_reset="earliest",
         state_dir=folder,
         loglevel="ERROR",
