@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,9 @@ from dataflow.broker import EmbeddedBroker
 from dataflow.settings import Settings
 
 SHORT = 2_000
+LIMIT = 300.0
+"""Seconds that a row may take: one that waits for ever must not keep the others waiting."""
+
 START = datetime(2024, 3, 1, tzinfo=UTC)
 
 
@@ -85,6 +89,9 @@ def run(row: Row, place: Place) -> Cost:
         )
         for run in row.runs(place)
     ]
+    limit = threading.Timer(LIMIT, lambda: [process.kill() for process in processes])
+    limit.daemon = True
+    limit.start()
     cpu, memory = 0.0, 0
     for process in processes:
         said = process.stderr.read() if process.stderr else b""
@@ -94,6 +101,7 @@ def run(row: Row, place: Place) -> Cost:
             raise SystemExit(f"error: {row.name} failed:\n{said.decode()[-2000:]}")
         cpu += used.ru_utime + used.ru_stime
         memory += used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    limit.cancel()
     return Cost(cpu, time.monotonic() - started, memory)
 
 
