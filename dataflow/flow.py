@@ -76,7 +76,7 @@ def flow() -> Dataflow:
         detector = scoring.detector(options)
         store = recovery.guard(options, scoring.form_of_states(detector))
         dataflow = build(options, detector, store)
-        # Nothing that passes through makes cycles, and looking for them takes a tenth of the time.
+        # Nothing that passes through makes cycles, and looking for them takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
         return dataflow
