@@ -1,6 +1,8 @@
 FROM python:3.12.13-slim-bookworm AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+# For the detector's compiled form; what runs has no compiler.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY dataflow dataflow
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 

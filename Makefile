@@ -3,8 +3,9 @@
 # make test   every test that needs no more than pip
 # make test-faults   what dies, in the long form: about an hour
 # make lint   lint, format check, types
+# make bench  what a record costs, beside the tutorial's flow and others; BENCH=--quick: a glance
 # make pictures   draw the pictures of the live page again (needs chromium)
-# make format, make bench, make clean
+# make format, make clean
 .DEFAULT_GOAL := help
 .PHONY: help run dashboard pictures test test-faults lint format bench clean
 
@@ -33,8 +34,10 @@ test: .venv/dev
 test-faults: .venv/dev
 	@$(BIN)/python -m pytest tests/test_faults.py --faults long --timeout 3600
 
-bench: .venv/dev
-	@$(BIN)/python benchmarks/detectors.py
+bench: .venv/bench/done
+	@.venv/bench/bin/python benchmarks/throughput.py $(BENCH)
+	@.venv/bench/bin/python benchmarks/snapshots.py
+	@.venv/bench/bin/python benchmarks/detectors.py
 
 lint: .venv/dev
 	@$(BIN)/ruff check .
@@ -47,6 +50,7 @@ format: .venv/dev
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -f dataflow/detectors/*.so
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -57,17 +61,27 @@ clean:
 		echo "error: $(PYTHON) cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 
 # What is installed follows pyproject.toml; the stamps say when it was last looked at.
-.venv/run: pyproject.toml | .venv/bin/python
+# So does what is compiled, which would otherwise stay as it was before an edit.
+COMPILED := hatch_build.py $(wildcard dataflow/detectors/calibrated*.py)
+
+.venv/run: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
 	@touch $@
 
-.venv/dashboard: pyproject.toml | .venv/bin/python
+.venv/dashboard: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker,dashboard]'
 	@touch $@ .venv/run
 
-.venv/dev: pyproject.toml | .venv/bin/python
+# Apart from the rest: the peers hold back the versions of what both need.
+.venv/bench/done: pyproject.toml $(COMPILED) | .venv/bin/python
+	@echo "installing into .venv/bench (once, about a minute)"
+	@$(PYTHON) -m venv .venv/bench
+	@.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[broker,bench]'
+	@touch $@
+
+.venv/dev: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/run .venv/dashboard

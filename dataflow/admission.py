@@ -18,7 +18,7 @@ from dataflow.decoding import reject
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 
-__all__ = ["COUNTS", "Counts", "admitter"]
+__all__ = ["COUNTS", "Counts", "admitter", "each"]
 
 
 class Counts(msgspec.Struct):
@@ -107,6 +107,13 @@ def admitter(
         )
 
     return admit
+
+
+def each(
+    admit: Callable[[Raw], Reading | Rejected],
+) -> Callable[[list[Raw]], list[Reading | Rejected]]:
+    """Return the step that takes a batch of raw records."""
+    return lambda batch: [admit(raw) for raw in batch]
 
 
 def _say(line: str) -> None:

@@ -43,14 +43,21 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
             read = parse(raw.value)  # type: ignore[arg-type]  # None is refused below
             instance, index, value = read.instance, read.index, read.value
             # NaN and the infinities fail the comparison, or the one after it.
-            if low <= value <= high and value - value == 0.0 and instance:
-                time = time_of(read.timestamp)
-                if len(instance) <= MAX_INSTANCE_LENGTH and _fits(index):
-                    if index.__class__ is str:
-                        index = _number(index)
-                    return Reading(
-                        instance, read.timestamp, index, value, time, raw.partition, raw.offset
-                    )
+            if (
+                low <= value <= high
+                and value - value == 0.0
+                and 0 < len(instance) <= MAX_INSTANCE_LENGTH
+            ):
+                timestamp = read.timestamp
+                time = time_of(timestamp)
+                # What a reading's index is as a rule comes first, and without another call.
+                if index.__class__ is str and len(index) <= 18 and index.isdecimal():
+                    index = int(index) if index.isascii() else _number(index)
+                elif not _fits(index):
+                    raise ValueError
+                elif index.__class__ is str:
+                    index = _number(index)
+                return Reading(instance, timestamp, index, value, time, raw.partition, raw.offset)
         except Exception:
             pass
         reason, error = _reason(raw.value, fields, scale)

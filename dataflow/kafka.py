@@ -150,6 +150,8 @@ def consumer(settings: Settings, **config: Any) -> Consumer:
                 "auto.offset.reset": "error",
                 # The default of a second halves the speed of a backfill.
                 "fetch.queue.backoff.ms": 10,
+                # A tenth of the default, for each partition: less memory, and nothing waits.
+                "queued.min.messages": 10_000,
                 **config,
             },
         ).config

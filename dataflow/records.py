@@ -52,7 +52,7 @@ class Raw(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
 
 
-class Reading(msgspec.Struct, frozen=True, gc=False):
+class Reading(msgspec.Struct, gc=False):
     """One value of one instance.
 
     `timestamp` and `index` are as they came (index a number where it is one); `time` is the

@@ -1,4 +1,7 @@
-"""The steps of the flow between reading and writing, one small function each."""
+"""The steps of the flow between reading and writing, one small function each.
+
+What every reading passes takes a batch at a time: a call for each costs more than the work.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = [
+    "Judged",
     "Keyed",
     "Scored",
     "above",
     "bounder",
     "detector",
     "form_of_states",
-    "instance",
     "is_reading",
+    "keyed",
     "normalizer",
     "origin",
     "reporter",
@@ -30,7 +34,8 @@ __all__ = [
 ]
 
 Scored = tuple[Reading, Verdict]
-Keyed = tuple[str, Scored]
+Keyed = tuple[str, Reading]
+Judged = tuple[str, Scored]
 
 
 def detector(settings: Settings) -> AnyDetector:
@@ -60,9 +65,9 @@ def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:
     return isinstance(record, Reading)
 
 
-def instance(reading: Reading) -> str:
-    """Return what readings are keyed by."""
-    return reading.instance
+def keyed(readings: list[Reading]) -> list[Keyed]:
+    """Key readings by their instances."""
+    return [(reading.instance, reading) for reading in readings]
 
 
 def origin(rejected: Rejected) -> str:
@@ -70,47 +75,52 @@ def origin(rejected: Rejected) -> str:
     return str(rejected.source.partition)
 
 
-def normalizer(scale: float | None) -> Callable[[Reading], Reading]:
-    """Return the step from 0..scale to 0..1; a scale of None leaves values as they are."""
+def normalizer(scale: float | None) -> Callable[[list[Keyed]], list[Keyed]]:
+    """Return the step from 0..scale to 0..1, in place; a scale of None leaves values alone."""
     if scale is None:
-        return lambda reading: reading
+        return lambda readings: readings
 
-    def normalize(r: Reading) -> Reading:
-        return Reading(
-            r.instance, r.timestamp, r.index, r.value / scale, r.time, r.partition, r.offset
-        )
+    def normalize(readings: list[Keyed]) -> list[Keyed]:
+        for _, reading in readings:
+            reading.value /= scale
+        return readings
 
     return normalize
 
 
-def scorer(detector: Detector[Any]) -> Callable[[Any, Reading], tuple[Any, Scored]]:
-    """Return the stateful step: an instance's state and a reading to the next state and verdict."""
+def scorer(
+    detector: Detector[Any],
+) -> Callable[[Any, list[Reading]], tuple[Any, list[Scored]]]:
+    """Return the stateful step: an instance's state and readings to the next state and verdicts."""
     update = detector.update
     sizes = tally.STATES
 
-    def score(state: Any, reading: Reading) -> tuple[Any, Scored]:
-        state, verdict = update(state, reading.value, reading.time)
+    def score(state: Any, readings: list[Reading]) -> tuple[Any, list[Scored]]:
+        scored = []
+        for reading in readings:
+            state, verdict = update(state, reading.value, reading.time)
+            scored.append((reading, verdict))
         if sizes.wanted:
             sizes.take(len(detector.dump(state)))
-        return state, (reading, verdict)
+        return state, scored
 
     return score
 
 
-def above(threshold: float) -> Callable[[list[Keyed]], list[Keyed]]:
+def above(threshold: float) -> Callable[[list[Judged]], list[Judged]]:
     """Return the filter of a batch: an anomaly is a score above the threshold, not at it.
 
     It also counts the scores: in one go with the filter, that costs next to nothing.
     """
 
-    def keep(batch: list[Keyed]) -> list[Keyed]:
+    def keep(batch: list[Judged]) -> list[Judged]:
         # By position: by name it takes longer.
         scores = [scored[1][0] for _, scored in batch]
         mine = tally.worker()
         mine.score(scores)
         if max(scores, default=0.0) <= threshold:
             return []
-        found = [keyed for keyed, score in zip(batch, scores, strict=True) if score > threshold]
+        found = [judged for judged, score in zip(batch, scores, strict=True) if score > threshold]
         mine.find([instance for instance, _ in found], time.time())
         return found
 

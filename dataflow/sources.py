@@ -132,16 +132,12 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         except KafkaException as error:
             self._stop(kafka.describe(error))
         partition = self._partition
-        batch = []
-        at_end = False
-        for message in messages:
-            failure = message.error()
-            if failure is None:
-                batch.append(Raw(partition, message.offset(), message.value()))  # type: ignore[arg-type]
-            elif failure.code() == KafkaError._PARTITION_EOF:
-                at_end = True
-            elif failure.code() not in kafka.PASSING:
-                self._stop(failure.str())
+        batch = [
+            Raw(partition, message.offset(), message.value())  # type: ignore[arg-type]
+            for message in messages
+            if message.error() is None
+        ]
+        at_end = len(batch) < len(messages) and self._look_at_errors(messages)
         if batch:
             self._offset = batch[-1].offset + 1
             self._tally.took(len(batch), _broker_time(messages))
@@ -151,6 +147,19 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._idle = not batch
         self._tell_lag()
         return batch
+
+    def _look_at_errors(self, messages: list[Message]) -> bool:
+        """Tell whether the partition is at its end; an error that does not pass ends all."""
+        at_end = False
+        for message in messages:
+            failure = message.error()
+            if failure is None:
+                continue
+            if failure.code() == KafkaError._PARTITION_EOF:
+                at_end = True
+            elif failure.code() not in kafka.PASSING:
+                self._stop(failure.str())
+        return at_end
 
     def _tell_lag(self) -> None:
         now = time.monotonic()

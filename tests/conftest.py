@@ -33,6 +33,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("any machine")
 
+# Doctests are looked for in files; what was compiled from one stands for it.
+os.environ["PY_IGNORE_IMPORTMISMATCH"] = "1"
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -5,6 +5,7 @@ import math
 import random
 import struct
 
+import forms
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,9 @@ from synthetic import KINDS, START, instance, judge, replay
 
 from dataflow import evaluate
 from dataflow.detectors import calibrated
-from dataflow.detectors.calibrated import Calibrated, Trees
+from dataflow.detectors.calibrated import Calibrated
 from dataflow.detectors.calibrated_state import LEAVES, TREES
+from dataflow.detectors.calibrated_trees import Trees
 from dataflow.detectors.halfspace_trees import draw
 from dataflow.labelled import load_nab, load_sample
 from dataflow.nab import Corpus
@@ -312,8 +314,10 @@ def test_a_still_series_may_move_by_a_hair_and_not_by_a_hand():
 def test_a_value_that_stays_for_six_hours_is_noticed(monkeypatch):
     stuck = [*noise(2_000), *[0.31] * 150, *noise(100, 1)]
     assert any(2_070 <= alert < 2_080 for alert in alerts_of(stuck))
-    monkeypatch.setattr(calibrated, "STUCK", 10**9)
-    assert not any(2_000 <= alert < 2_150 for alert in alerts_of(stuck))
+    with forms.plain() as changed:
+        monkeypatch.setattr(changed, "STUCK", 10**9)
+        alerts = alerts_of(stuck, changed.Calibrated())
+    assert not any(2_000 <= alert < 2_150 for alert in alerts)
 
 
 def test_a_value_that_often_stays_is_not():
@@ -326,7 +330,7 @@ def fleet(**options):
     return [instance(kind, seed, **options) for kind in KINDS for seed in range(2)]
 
 
-def all_time(monkeypatch):
+def all_time(monkeypatch, calibrated):
     """Undo what makes the detector follow an instance that has changed for good."""
     turn = calibrated.turn
 
@@ -342,8 +346,9 @@ def all_time(monkeypatch):
 def test_an_instance_that_shrank_to_a_third_is_still_watched(monkeypatch):
     shrunk = fleet(change=lambda since: 1 / 3)
     found, false = judge(Calibrated(), shrunk)
-    all_time(monkeypatch)
-    found_before, _ = judge(Calibrated(), shrunk)
+    with forms.plain() as changed:
+        all_time(monkeypatch, changed)
+        found_before, _ = judge(changed.Calibrated(), shrunk)
     assert found > found_before + 0.1
     assert false < 0.06
 

@@ -6,11 +6,12 @@ import pickle
 import random
 from itertools import pairwise
 
+import forms
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.detectors import NAMES, Verdict, WindowedDetector, make
+from dataflow.detectors import NAMES, Verdict, WindowedDetector, compiled, make
 
 INTERVAL = 300.0
 START = 1_700_000_000.0
@@ -18,6 +19,18 @@ START = 1_700_000_000.0
 ONE_BY_ONE = [name for name in NAMES if not isinstance(make(name), WindowedDetector)]
 
 pytestmark = pytest.mark.parametrize("name", ONE_BY_ONE)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["installed", "plain"])
+def form(request):
+    """Both forms of the detector that may be compiled."""
+    if request.param == "installed":
+        yield
+    elif not compiled():
+        pytest.skip("nothing was compiled here: there is one form")
+    else:
+        with forms.plain():
+            yield
 
 
 def readings(count, seed=0):

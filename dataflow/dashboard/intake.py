@@ -21,7 +21,7 @@ class Intake:
     def __init__(self, settings: Settings) -> None:
         self.refused = 0
         self._admit = admission.admitter(settings, decoder(settings), admission.Counts())
-        self._normalize = normalizer(settings.scale)
+        self._scale = normalizer(settings.scale)
         self._settings = settings
         self._orders: dict[str, Order] = {}
 
@@ -39,6 +39,10 @@ class Intake:
             order = Order(self._settings.reorder_size, self._settings.reorder_seconds)
             self._orders[record.instance] = order
         yield from map(self._normalize, order.add(record, time.monotonic()))
+
+    def _normalize(self, reading: Reading) -> Reading:
+        self._scale([(reading.instance, reading)])
+        return reading
 
     def overdue(self) -> Iterator[Reading]:
         """Yield what was held for those before it, long enough."""

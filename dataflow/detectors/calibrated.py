@@ -5,67 +5,47 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from math import log2, sqrt
+from typing import Final
 
 from dataflow.detectors import Verdict
 from dataflow.detectors.calibrated_habit import expect, learn
 from dataflow.detectors.calibrated_state import BEYOND, LEAVES, TREES, Memory, begin, read
-from dataflow.detectors.halfspace_trees import Line, draw
+from dataflow.detectors.calibrated_trees import Trees
 
 __all__ = ["Calibrated"]
 
-LARGEST = 1e30
+LARGEST: Final = 1e30
 """Values beyond are taken for this, so that no sum or square overflows."""
 
-WIDTH = 16.0
+WIDTH: Final = 16.0
 """At this many times its usual size, a feature is halfway to the end of the trees' range."""
 
-SLACK = 1.5
+SLACK: Final = 1.5
 """The scale of a feature stays until its usual size has changed by this factor."""
 
-FLAT = 1e-9
-FLAT_STEP = 0.001
-FLAT_RANGE = 0.1
+FLAT: Final = 1e-9
+FLAT_STEP: Final = 0.001
+FLAT_RANGE: Final = 0.1
 """However still an instance was: the least usual size and range, as shares of its level."""
 
-SPREAD = 0.3
+SPREAD: Final = 0.3
 """Bits of deviation that every instance is granted."""
 
-BONUS = 6.0
-BONUS_HALF = 0.08
+BONUS: Final = 6.0
+BONUS_HALF: Final = 0.08
 """Leaving the known range by this share of it brings half the bonus."""
 
-STUCK = 4
+STUCK: Final = 4
 """A value that stays this many times longer than any did brings the bonus too."""
 
-HALF = 3.0
+HALF: Final = 3.0
 """Deviations that are a score of one half."""
 
-LEAST = 0.25
+LEAST: Final = 0.25
 """Below this share of an alert, nothing is held back after one."""
 
-BAND = 3.0
+BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
-
-
-class Trees:
-    """A forest over one number from 0 to 1, drawn by River: a bisection finds all its leaves.
-
-    `leaves[bisect_right(cuts, place)]` are the places of a number's leaves, one of each tree, in
-    the list of masses, in which the forest's stand from `first` on.
-    """
-
-    __slots__ = ("cuts", "fingerprint", "leaves")
-
-    def __init__(self, seed: str, first: int) -> None:
-        # The window's size counts for nothing here: these masses are kept otherwise.
-        forest = draw(TREES, LEAVES.bit_length() - 1, 1, (("place", (0.0, 1.0)),), seed)
-        line = Line(forest)
-        self.cuts = line.cuts
-        self.fingerprint = forest.fingerprint()
-        self.leaves = [
-            tuple(first + LEAVES * tree + leaf for tree, leaf in enumerate(line.leaves(cell)))
-            for cell in range(len(line.cuts) + 1)
-        ]
 
 
 class Calibrated:
@@ -171,11 +151,18 @@ class Calibrated:
         expected, miss = expect(m, day, week)
         high = m.high if m.high > m.last_high else m.last_high
         low = m.low if m.low < m.last_low else m.last_low
-        top = max(abs(high + m.origin), abs(low + m.origin)) if n else 0.0
+        top = 0.0
+        if n:
+            # Comparisons, here and below: a call of max takes longer than all the rest of its line.
+            top = abs(high + m.origin)
+            bottom = abs(low + m.origin)
+            if bottom > top:
+                top = bottom
         if x == m.previous:
             m.same += 1
         else:
-            m.longest = max(m.longest, m.same)
+            if m.same > m.longest:
+                m.longest = m.same
             m.same = 0
         y = self._surprise(m, x - expected, x - m.previous, FLAT_STEP * top + FLAT)
         if n < self._start:
@@ -185,7 +172,8 @@ class Calibrated:
             if outside > 0.0:
                 outside /= max(high - low, FLAT_RANGE * top, FLAT)
                 y += BONUS * outside / (outside + BONUS_HALF)
-            if m.same == max(self._stuck, STUCK * m.longest):
+            stuck = STUCK * m.longest
+            if m.same == (stuck if stuck > self._stuck else self._stuck):
                 y += BONUS
             y = once(m, y, self._least, self._quiet)
 
@@ -200,7 +188,10 @@ class Calibrated:
             turn(m)
         expected += m.origin
         miss *= BAND
-        return m, Verdict(y / (y + HALF), expected, expected - miss, expected + miss)
+        # What Verdict(...) returns, without the call in Python.
+        return m, tuple.__new__(
+            Verdict, (y / (y + HALF), expected, expected - miss, expected + miss)
+        )
 
     def _surprise(self, m: Memory, residual: float, step: float, least: float) -> float:
         """Return how rare the last readings were, in deviations of this instance; learn it."""
@@ -216,8 +207,8 @@ class Calibrated:
         else:
             m.residual_scale = follow(m.residual_scale, m.residual_size)
             m.step_scale = follow(m.step_scale, m.step_size)
-        residual_wide = WIDTH * max(m.residual_scale, least)
-        step_wide = WIDTH * max(m.step_scale, least)
+        residual_wide = WIDTH * (m.residual_scale if m.residual_scale > least else least)
+        step_wide = WIDTH * (m.step_scale if m.step_scale > least else least)
 
         information = self._all_bits[m.total]
         m.total += 1
@@ -232,13 +223,15 @@ class Calibrated:
 
         apart = m.residual_bits - m.residual_mean
         other = m.step_bits - m.step_mean
-        y = max(
-            apart / sqrt(m.residual_variance + SPREAD * SPREAD),
-            other / sqrt(m.step_variance + SPREAD * SPREAD),
-            0.0,
-        )
+        y = apart / sqrt(m.residual_variance + SPREAD * SPREAD)
+        also = other / sqrt(m.step_variance + SPREAD * SPREAD)
+        if also > y:
+            y = also
+        if y < 0.0:
+            y = 0.0
         if n >= self._calibrate:
-            rate = 1.0 / min(n - self._calibrate + 1, self._memory)
+            n += 1 - self._calibrate
+            rate = 1.0 / (n if n < self._memory else self._memory)
             m.residual_mean += rate * apart
             m.residual_variance += rate * (apart * apart * (1.0 - rate) - m.residual_variance)
             m.step_mean += rate * other

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dataflow.detectors.calibrated_state import Memory
 
 __all__ = ["expect", "learn"]
 
-HOUR_RATE = 0.05
-WEEK_RATE = 0.1
-MARGIN = 0.8
+HOUR_RATE: Final = 0.05
+WEEK_RATE: Final = 0.1
+MARGIN: Final = 0.8
 """A seasonal level explains an instance if it misses by less than this times the other's miss."""
 
-UNKNOWN_MISS = 1.5
+UNKNOWN_MISS: Final = 1.5
 """Misses counted for an hour never seen, times the running level's: no credit without proof."""
 
 

@@ -7,27 +7,28 @@ import sys
 import zlib
 from array import array
 from collections.abc import Sequence
+from typing import Final
 
 __all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
 
-MARK = b"calibrated/1 "
-TREES = 8
-LEAVES = 32  # of each tree, of height 5
-HOURS = 24 + 168
-MASSES = 2 * TREES * LEAVES
-BEYOND = 1e300
+MARK: Final = b"calibrated/1 "
+TREES: Final = 8
+LEAVES: Final = 32  # of each tree, of height 5
+HOURS: Final = 24 + 168
+MASSES: Final = 2 * TREES * LEAVES
+BEYOND: Final = 1e300
 """Farther than any value: the range before the first reading of a fortnight."""
 
 
-COUNTS = 5
-NUMBERS = 21
+COUNTS: Final = 5
+NUMBERS: Final = 21
 
-CHECK = struct.Struct("<I")
-SIGNATURE = struct.Struct("<Qd8sc")
-FIXED = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
-BODY = len(MARK) + CHECK.size
-UNKNOWN = array("f", [float("nan")]) * HOURS
-SWAP = sys.byteorder == "big"
+CHECK: Final = struct.Struct("<I")
+SIGNATURE: Final = struct.Struct("<Qd8sc")
+FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
+BODY: Final = len(MARK) + CHECK.size
+UNKNOWN: Final = array("f", [float("nan")]) * HOURS
+SWAP: Final = sys.byteorder == "big"
 
 Signature = tuple[int, float, bytes, str]
 """Seed, interval, the trees' fingerprints and the masses' type: what a state and its detector must

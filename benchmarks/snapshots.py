@@ -1,0 +1,113 @@
+"""What a snapshot costs: each detector's state, beside a state of one byte.
+
+    python benchmarks/snapshots.py [--rounds 5] [--keys 2000] [--epochs 20] [--json FILE]
+
+A Bytewax flow touches every key in every epoch, once with a recovery store and once without; the
+difference in CPU time, for each key and epoch, is what is told: the copy, the pickle, the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink, TestingSource, run_main
+
+from dataflow.detectors import make
+from dataflow.stateful import stateful_map
+
+STATES = ("one byte", "2,100 bytes", "tutorial", "calibrated")
+
+
+def state(name: str) -> Any:
+    """Return a state that has learned something."""
+    if name == "one byte":
+        return b"1"
+    if name == "2,100 bytes":
+        return bytes(2_100)
+    detector: Any = make(name)
+    learned = None
+    for number in range(500):
+        learned, _ = detector.update(learned, number * 7 % 10 / 100, 300.0 * number)
+    return learned
+
+
+def cost(name: str, keys: int, epochs: int, folder: Path | None) -> float:
+    """Return the seconds of CPU that a flow takes which hands each key's state on and on."""
+    saved = pickle.dumps(state(name))
+    config = None
+    if folder is not None:
+        init_db_dir(folder, 1)
+        config = RecoveryConfig(str(folder))
+
+    def same(held: Any, values: list[int]) -> tuple[Any, list[int]]:
+        return pickle.loads(saved) if held is None else held, []
+
+    items = [(f"i-{key:06}", 0) for key in range(keys)]
+    flow = Dataflow("snapshots")
+    stream: Any = op.input("in", flow, TestingSource(items * epochs, batch_size=keys))
+    op.output("out", stateful_map("state", stream, same), TestingSink([]))
+    started = time.process_time()
+    # An epoch ends with each batch.
+    run_main(flow, epoch_interval=timedelta(0), recovery_config=config)
+    return time.process_time() - started
+
+
+def difference(name: str, keys: int, epochs: int) -> float:
+    """Return the microseconds of a key and epoch that the recovery store costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = cost(name, keys, epochs, Path(folder))
+    return (kept - cost(name, keys, epochs, None)) / (keys * epochs) * 1e6
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keys", type=int, default=2_000)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", choices=STATES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(difference(options.one, options.keys, options.epochs))
+        return
+    sizes = ["--keys", str(options.keys), "--epochs", str(options.epochs)]
+    rounds: list[dict[str, float]] = []
+    for _ in range(options.rounds):
+        # Each in a process of its own: what one leaves in memory is no other's cost.
+        rounds.append({})
+        for name in STATES:
+            command = [sys.executable, __file__, "--one", name, *sizes]
+            rounds[-1][name] = float(subprocess.run(command, stdout=-1, check=True).stdout)
+    found = {
+        name: {
+            "us": statistics.median(one[name] for one in rounds),
+            "x": statistics.median(one[name] / one["one byte"] for one in rounds),
+            "bytes": len(pickle.dumps(state(name))),
+        }
+        for name in STATES
+    }
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    print(
+        "| state | CPU µs a key and epoch | x one byte | bytes pickled |\n| --- | --- | --- | --- |"
+    )
+    for name, one in found.items():
+        print(f"| {name} | {one['us']:.1f} | {one['x']:.2f} | {one['bytes']:,} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The flow, which takes batches and may be compiled, against a loop that takes a record at a time.
+
+The loop shares nothing with the flow but the detectors, in their plain form.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import forms
+import pytest
+from conftest import Flow, fill_topic, read_json_lines
+
+from dataflow.detectors import make
+
+START = datetime(2024, 3, 1, tzinfo=UTC)
+Row = dict[str, str]
+
+
+def by_hand(rows: Iterable[Row], name: str) -> Iterator[dict[str, Any]]:
+    """What the flow is to write, record by record."""
+    with forms.plain():
+        detector: Any = make(name)
+        states: dict[str, Any] = {}
+        for row in rows:
+            value = float(row["value"]) / 100
+            at = datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp()
+            key = row["instance"]
+            states[key], verdict = detector.update(states.get(key), value, at)
+            if verdict.score > detector.threshold:
+                bounds = (verdict.expected, verdict.lower, verdict.upper)
+                expected, lower, upper = (it if it is None else min(max(it, 0), 1) for it in bounds)
+                yield {
+                    "instance": key,
+                    "timestamp": row["timestamp"],
+                    "index": int(row["index"]),
+                    "value": value,
+                    "score": verdict.score,
+                    "threshold": detector.threshold,
+                    "expected": expected,
+                    "lower": lower,
+                    "upper": upper,
+                }
+
+
+def ordered(anomalies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    beside = ("detector", "id", "source")
+    kept = [{what: it for what, it in one.items() if what not in beside} for one in anomalies]
+    return sorted(kept, key=lambda one: (one["instance"], one["index"]))
+
+
+def rows(count: int, instances: int) -> Iterator[Row]:
+    """Readings of many instances with a daily habit, a spike now and then, and stuck stretches."""
+    rng = random.Random(5)
+    levels = [rng.uniform(5, 60) for _ in range(instances)]
+    for number in range(count):
+        index, instance = divmod(number, instances)
+        value = levels[instance] + rng.gauss(0, 2)
+        if rng.random() < 0.002:
+            value = rng.uniform(0, 100)
+        if (index + 37 * instance) % 900 > 800:
+            value = levels[instance]
+        yield {
+            "index": str(index),
+            "timestamp": f"{START + timedelta(minutes=5 * index):%Y-%m-%d %H:%M:%S}",
+            "value": repr(min(max(value, 0.0), 100.0)),
+            "instance": f"i-{instance:05}",
+        }
+
+
+def same_from_a_topic(
+    run_flow: Flow, brokers: str, topic: str, made: list[Row], detector: str, workers: int = 1
+) -> int:
+    records = [(row["instance"], json.dumps(row).encode()) for row in made]
+    fill_topic(brokers, topic, records, partitions=3)
+    done = run_flow(
+        *("-w", str(workers)),
+        brokers=brokers,
+        topic=topic,
+        detector=detector,
+        follow="false",
+        output="found.jsonl",
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = ordered(by_hand(made, detector))
+    assert ordered(read_json_lines(run_flow.folder / "found.jsonl")) == expected
+    return len(expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("detector", ["tutorial", "calibrated"])
+def test_made_records(
+    run_flow: Flow, brokers: str, topic: str, detector: str, workers: int
+) -> None:
+    made = list(rows(30_000, 25))
+    assert same_from_a_topic(run_flow, brokers, topic, made, detector, workers) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["tutorial", "calibrated"])
+def test_a_million_made_records(run_flow: Flow, brokers: str, topic: str, detector: str) -> None:
+    made = list(rows(1_000_000, 200))
+    assert same_from_a_topic(run_flow, brokers, topic, made, detector) > 500
+
+
+@pytest.mark.parametrize("detector", ["tutorial", "calibrated"])
+def test_the_real_stream(
+    run_flow: Flow, brokers: str, topic: str, shared: Path, detector: str
+) -> None:
+    with (shared / "data" / "ec2_metrics.csv").open(newline="") as file:
+        made = list(csv.DictReader(file))
+    assert same_from_a_topic(run_flow, brokers, topic, made, detector) > 20
