@@ -269,6 +269,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, set[str]]]:
     partition.took(1, 0.0)
     partition.lag = 1
     partition.saved_at = 1.0
+    output.incidents["silence", "opened"] = 1
     monkeypatch.setattr(tally, "WORKERS", {0: worker})
     monkeypatch.setattr(tally, "PARTITIONS", {("topic", 0): partition})
     monkeypatch.setattr(tally, "OUTPUTS", [output])
