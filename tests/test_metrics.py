@@ -293,7 +293,10 @@ def test_the_page_lists_every_figure_as_it_is(monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_label_grows_with_the_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = set().union(*(labels for _, labels in told(monkeypatch).values()))
-    assert labels <= {"topic", "partition", "reason", "output", "kind", "le", "version", "detector"}
+    assert labels <= {
+        *("topic", "partition", "reason", "output", "kind", "le", "version", "detector"),
+        *("incident", "state"),
+    }
 
 
 def test_a_figure_of_which_nothing_is_known_has_no_samples() -> None:
