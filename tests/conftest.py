@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 from kafka_jars import Unavailable, jars
-from kafka_server import ApacheKafka
+from kafka_server import ApacheKafka, await_stopped
 
 from dataflow import kafka, topics
 from dataflow.broker import EmbeddedBroker
@@ -140,6 +142,7 @@ class PausableBroker(EmbeddedBroker):
     def pause(self) -> None:
         """Let the broker hang, its connections open."""
         os.kill(self.pid, signal.SIGSTOP)
+        await_stopped(self.pid)
 
     def resume(self) -> None:
         """Let the broker go on."""
@@ -274,6 +277,18 @@ def await_handlers(flow: subprocess.Popen[str]) -> None:
     while True:
         caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
         if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        assert flow.poll() is None, flow.communicate()
+        assert time.monotonic() < deadline, "the flow does not begin"
+        time.sleep(0.05)
+
+
+def await_ready(flow: subprocess.Popen[str], port: int) -> None:
+    """Wait until a flow that serves its figures on a port has opened its input."""
+    deadline = time.monotonic() + 120
+    while True:
+        url = f"http://127.0.0.1:{port}/readyz"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return
         assert flow.poll() is None, flow.communicate()
         assert time.monotonic() < deadline, "the flow does not begin"

@@ -129,6 +129,7 @@ class ApacheKafka:
     def pause(self) -> None:
         """Let the broker hang, its connections open."""
         self._running().send_signal(signal.SIGSTOP)
+        await_stopped(self.pid)
 
     def resume(self) -> None:
         """Let the broker go on."""
@@ -239,6 +240,15 @@ def _free_ports(count: int) -> list[int]:
         for server in servers:
             server.bind(("127.0.0.1", 0))
         return [server.getsockname()[1] for server in servers]
+
+
+def await_stopped(pid: int) -> None:
+    """Wait until every thread of a process has been stopped: on a busy machine it takes a while."""
+    while any(
+        (task / "stat").read_text().rpartition(")")[2].split()[0] != "T"
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    ):
+        time.sleep(0.01)
 
 
 def listening(port: int) -> bool:

@@ -19,7 +19,15 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from conftest import Flow, PausableBroker, fill_topic, free_port, read_json_lines, read_topic
+from conftest import (
+    Flow,
+    PausableBroker,
+    await_ready,
+    fill_topic,
+    free_port,
+    read_json_lines,
+    read_topic,
+)
 from faults import (
     INSTANCES,
     Feed,
@@ -240,8 +248,9 @@ def test_partitions_that_are_added_are_read_after_a_restart(
     arguments = with_store(store, "-w", "2")
     done = run_flow(*arguments, follow="false", **settings)
     assert done.returncode == 0, done.stderr
-    flow = run_flow.start(*arguments, **settings)
-    time.sleep(3)
+    port = free_port()
+    flow = run_flow.start(*arguments, **settings, metrics_port=port)
+    await_ready(flow, port)
     topics.add_partitions(Settings(_env_file=None, brokers=brokers), topic, 5)
     _, said = flow.communicate(timeout=120)
     assert flow.returncode == 0
