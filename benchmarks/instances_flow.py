@@ -34,6 +34,8 @@ class Plan(msgspec.Struct):
     interval: int
     started: float
     figures: str
+    leave: bool = False
+    """Whether to end at once, and save nothing more."""
 
 
 class Seen(msgspec.Struct):
@@ -89,6 +91,8 @@ class _MadePart(StatefulSourcePartition[Raw, int]):
             SEEN.read_cpu = time.process_time()
             SEEN.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             Path(PLAN.figures).write_bytes(msgspec.json.encode(SEEN))
+            if PLAN.leave:
+                os._exit(0)
             raise StopIteration
         count = min(PLAN.batch, PLAN.instances - first, PLAN.records - self._next)
         at = START + PLAN.interval * turn

@@ -41,15 +41,15 @@ COSTS = {
 FETCHING = 1.5
 """Microseconds of CPU that librdkafka takes for a record, with its own threads."""
 
-IDLE = 0.02
+IDLE = 0.04
 """Of a core, for a process that has nothing to read."""
 
 BASE = 130_000_000
 """Bytes of a process without instances, librdkafka's buffers among them."""
 
 FILE_KEYS = 10_000
-"""Instances to a file of the store: Bytewax looks through a file once for each 1,000 that it
-loads from it, which for a million in one file takes the better part of an hour."""
+"""Instances to a file of the store: Bytewax looks through a whole file again and again as it loads
+from it, so that ten times the instances in one file take a hundred times as long."""
 
 BUSY = 0.5
 """Of a core, the most that a process is planned to take: the rest is for catching up."""

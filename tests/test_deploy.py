@@ -28,6 +28,7 @@ from test_flow import made_rows
 
 from dataflow import metrics_server, settings
 from dataflow.broker import EmbeddedBroker
+from dataflow.planning import plan
 from dataflow.settings import PREFIX, Settings
 
 FOLDER = REPOSITORY / "deploy"
@@ -153,6 +154,27 @@ def test_both_take_them_from_one_place() -> None:
 def test_replicas_are_what_the_pods_believe() -> None:
     assert VALUES["REPLICAS"] == str(FLOW["replicas"])
     assert FLOW["replicas"] <= int(CONFIG["PARTITIONS"])
+
+
+def amount(quantity: str) -> float:
+    units = {"Gi": 2**30, "Mi": 2**20, "m": 1e-3}
+    number, unit = re.fullmatch(r"(\d+)(\w*)", quantity).groups()  # type: ignore[union-attr]
+    return float(number) * units.get(unit, 1)
+
+
+def test_a_pod_has_what_the_plan_says() -> None:
+    """For the fleet that the file names, shared among the pods."""
+    text = (FOLDER / "flow.yaml").read_text()
+    (fleet,) = re.findall(r"# For ([\d,]+) instances in all, a reading each 5 minutes", text)
+    made = plan(int(fleet.replace(",", "")) // FLOW["replicas"], 300)
+    requests = CONTAINER["resources"]["requests"]
+    assert amount(requests["cpu"]) >= made.cores
+    assert amount(requests["memory"]) >= made.memory
+    assert amount(CONTAINER["resources"]["limits"]["memory"]) >= 1.5 * made.memory
+    (claim,) = FLOW["volumeClaimTemplates"]
+    assert amount(claim["spec"]["resources"]["requests"]["storage"]) >= 2 * made.disk
+    assert VALUES["STORE_FILES"] == str(made.files)
+    assert f"-s {made.every} " in CONTAINER["command"][-1]
 
 
 def test_probes_and_scrapes_ask_where_the_flow_answers() -> None:
