@@ -34,7 +34,7 @@ class Costs(NamedTuple):
 
 
 COSTS = {
-    "calibrated": Costs(9.0, 47.0, 40.0, 2_900, 2_900, 8_400),
+    "calibrated": Costs(13.4, 55.0, 40.0, 2_900, 3_200, 8_400),
     "tutorial": Costs(5.0, 40.0, 30.0, 450, 450, 450),
 }
 
@@ -42,7 +42,10 @@ FETCHING = 1.5
 """Microseconds of CPU that librdkafka takes for a record, with its own threads."""
 
 IDLE = 0.04
-"""Of a core, for a process that has nothing to read."""
+"""Of a core, for a process that has nothing to read from Apache Kafka."""
+
+EPOCH = 1300.0
+"""Microseconds of CPU that an epoch costs, whatever is in it."""
 
 BASE = 130_000_000
 """Bytes of a process without instances, librdkafka's buffers among them."""
@@ -118,6 +121,7 @@ def plan(instances: int, interval: float, detector: str = "calibrated") -> Plan:
         math.ceil(instances * costs.starting / 1e6 / MOST_RESTART),
     )
     largest = math.ceil(grown / processes)
+    cores = busy + processes * (IDLE + EPOCH / every / 1e6)
     restart = 2 + instances / processes * costs.starting / 1e6
     share = busy / processes
     # What came since the last save is read again, with what came since the crash.
@@ -127,7 +131,7 @@ def plan(instances: int, interval: float, detector: str = "calibrated") -> Plan:
         processes=processes,
         files=store_files(largest),
         every=every,
-        cores=busy + processes * IDLE,
+        cores=cores,
         memory=BASE + largest * (costs.memory + costs.copied),
         disk=largest * costs.stored,
         restart=restart,
