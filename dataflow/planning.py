@@ -35,7 +35,7 @@ class Costs(NamedTuple):
 
 COSTS = {
     "calibrated": Costs(13.4, 55.0, 40.0, 2_900, 3_200, 8_400),
-    "tutorial": Costs(5.0, 40.0, 30.0, 450, 450, 450),
+    "tutorial": Costs(7.4, 22.3, 17.0, 800, 430, 450),
 }
 
 FETCHING = 1.5
