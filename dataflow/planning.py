@@ -90,8 +90,8 @@ class Plan(NamedTuple):
 def store_files(instances: int) -> int:
     """Return how many files a recovery store of so many instances is best made of.
 
-    >>> store_files(1_000), store_files(1_000_000)
-    (1, 100)
+    >>> store_files(1_000), store_files(1_000_000), store_files(50_000_000)
+    (1, 100, 1024)
     """
     return max(1, min(1024, math.ceil(instances / FILE_KEYS)))
 
