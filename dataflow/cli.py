@@ -25,6 +25,7 @@ COMMANDS = (
     "sample",
     "import-nab",
     "evaluate",
+    "plan",
 )
 """Each is the function of that name in the module of that name in `dataflow.commands`."""
 

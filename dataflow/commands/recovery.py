@@ -15,7 +15,12 @@ __all__ = ["recovery"]
 def recovery(
     folder: Annotated[Path, typer.Argument(help="Folder of the recovery store.")],
     partitions: Annotated[
-        int, typer.Option(min=1, max=1024, help="Files of the store: one for each worker is best.")
+        int,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Files of the store: one a worker, and one for each 10,000 instances.",
+        ),
     ] = 3,
 ) -> None:
     """Make a recovery store for `python -m bytewax.run dataflow.flow -r FOLDER -s 10 -b 0`."""

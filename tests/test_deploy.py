@@ -1,0 +1,335 @@
+"""`deploy/`: held against Kubernetes's schemas and against the package that it runs.
+
+There is no cluster here. What a pod runs is run as it stands, by `sh`, against the embedded broker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from conftest import REPOSITORY, Flow, environment, fill_topic, free_port, read_topic
+from hypothesis import given
+from hypothesis import settings as tests
+from hypothesis import strategies as st
+from test_flow import made_rows
+
+from dataflow import metrics_server, settings
+from dataflow.broker import EmbeddedBroker
+from dataflow.planning import plan
+from dataflow.settings import PREFIX, Settings
+
+FOLDER = REPOSITORY / "deploy"
+KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+DOCUMENTS: dict[tuple[str, str], dict[str, Any]] = {
+    (document["kind"], document["metadata"]["name"]): document
+    for path in sorted(FOLDER.glob("*.yaml"))
+    if path.name != "kustomization.yaml"
+    for document in yaml.safe_load_all(path.read_text())
+}
+VERSION = "1.33"
+
+CONFIG = DOCUMENTS["ConfigMap", "anomaly-settings"]["data"]
+SECRET = DOCUMENTS["Secret", "anomaly-broker"]["stringData"]
+FLOW = DOCUMENTS["StatefulSet", "anomaly-flow"]["spec"]
+POD = FLOW["template"]["spec"]
+JOB = DOCUMENTS["Job", "anomaly-topics"]["spec"]["template"]["spec"]
+CONTAINERS = [spec["containers"][0] for spec in (POD, JOB)]
+(CONTAINER, TOPICS) = CONTAINERS
+STORE = "/recovery"
+VALUES = {one["name"]: one["value"] for one in CONTAINER["env"] if "value" in one}
+
+
+# What Kubernetes takes
+
+
+@pytest.mark.parametrize("name", DOCUMENTS, ids="/".join)
+def test_kubernetes_takes_it(name: tuple[str, str]) -> None:
+    kubernetes_validate.validate(DOCUMENTS[name], VERSION, strict=True)
+
+
+@pytest.mark.parametrize("wrong", [{"replicas": "three"}, {"replica": 3}])
+def test_the_schemas_find_what_is_wrong(wrong: dict[str, Any]) -> None:
+    document = DOCUMENTS["StatefulSet", "anomaly-flow"]
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate({**document, "spec": FLOW | wrong}, VERSION, strict=True)
+
+
+def test_every_file_is_applied_but_the_example_of_a_secret() -> None:
+    files = {path.name for path in FOLDER.iterdir()}
+    left_out = {"kustomization.yaml", "secret.example.yaml"}
+    assert files == {*KUSTOMIZATION["resources"], *left_out}
+
+
+def test_selectors_find_the_flow_and_not_the_job() -> None:
+    labels = FLOW["template"]["metadata"]["labels"]
+    others = DOCUMENTS["Job", "anomaly-topics"]["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        FLOW["selector"]["matchLabels"],
+        DOCUMENTS["Service", "anomaly-flow"]["spec"]["selector"],
+        DOCUMENTS["PodDisruptionBudget", "anomaly-flow"]["spec"]["selector"]["matchLabels"],
+        POD["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= others.items()
+    network = DOCUMENTS["NetworkPolicy", "anomaly-flow"]["spec"]["podSelector"]["matchLabels"]
+    assert network.items() <= labels.items()
+    assert network.items() <= others.items()
+    assert FLOW["serviceName"] == DOCUMENTS["Service", "anomaly-flow"]["metadata"]["name"]
+
+
+# Image, user, volumes
+
+
+def test_the_image_is_ours_and_of_this_version() -> None:
+    (image,) = KUSTOMIZATION["images"]
+    assert {container["image"] for container in CONTAINERS} == {image["name"]}
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    assert image["newTag"] == re.findall(r'^version = "(.*)"$', text, re.MULTILINE)[0]
+    assert image["name"] == re.findall(r'^name = "(.*)"$', text, re.MULTILINE)[0]
+
+
+def test_the_user_is_the_images_and_may_do_little() -> None:
+    (user,) = re.findall(r"--uid (\d+)", (REPOSITORY / "Dockerfile").read_text())
+    for pod in (POD, JOB):
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"]
+        assert context["runAsUser"] == context["runAsGroup"] == int(user)
+        assert pod["automountServiceAccountToken"] is False
+        own = pod["containers"][0]["securityContext"]
+        assert own["readOnlyRootFilesystem"]
+        assert not own["allowPrivilegeEscalation"]
+        assert own["capabilities"] == {"drop": ["ALL"]}
+    assert POD["securityContext"]["fsGroup"] == int(user)  # or it could not write its volume
+
+
+def test_the_store_is_on_the_volume_of_the_pod() -> None:
+    mounts = {mount["mountPath"]: mount["name"] for mount in CONTAINER["volumeMounts"]}
+    (claim,) = FLOW["volumeClaimTemplates"]
+    assert mounts[STORE] == claim["metadata"]["name"]
+    assert mounts["/tmp"] == POD["volumes"][0]["name"]
+    (script,) = CONTAINER["command"][2:]
+    assert f"dataflow recovery {STORE} " in script
+    assert f"dataflow.flow -r {STORE} " in script
+    assert FLOW["persistentVolumeClaimRetentionPolicy"]["whenScaled"] == "Retain"
+
+
+# Settings
+
+
+def test_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**CONFIG, **VALUES, **SECRET}.items():
+        if name.startswith(PREFIX):
+            monkeypatch.setenv(name, value)
+    loaded = settings.load()
+    assert loaded.outputs == ("kafka",)  # a file, or standard output, is no place in a pod
+    assert loaded.kafka["sasl.mechanism"] == "SCRAM-SHA-512"
+    assert "ssl.ca.pem" in loaded.kafka
+    assert all(name.startswith(f"{PREFIX}KAFKA__") for name in SECRET)
+    mine = {name for name in (*CONFIG, *VALUES) if not name.startswith(PREFIX)}
+    assert mine == {"PARTITIONS", "REPLICAS", "STORE_FILES"}
+
+
+def test_both_take_them_from_one_place() -> None:
+    for container in CONTAINERS:
+        config, secret = container["envFrom"]
+        assert ("ConfigMap", config["configMapRef"]["name"]) in DOCUMENTS
+        assert ("Secret", secret["secretRef"]["name"]) in DOCUMENTS
+        assert secret["secretRef"]["optional"]
+
+
+def test_replicas_are_what_the_pods_believe() -> None:
+    assert VALUES["REPLICAS"] == str(FLOW["replicas"])
+    assert FLOW["replicas"] <= int(CONFIG["PARTITIONS"])
+
+
+def amount(quantity: str) -> float:
+    units = {"Gi": 2**30, "Mi": 2**20, "m": 1e-3}
+    number, unit = re.fullmatch(r"(\d+)(\w*)", quantity).groups()  # type: ignore[union-attr]
+    return float(number) * units.get(unit, 1)
+
+
+def test_a_pod_has_what_the_plan_says() -> None:
+    """For the fleet that the file names, shared among the pods."""
+    text = (FOLDER / "flow.yaml").read_text()
+    (fleet,) = re.findall(r"# For ([\d,]+) instances in all, a reading each 5 minutes", text)
+    made = plan(int(fleet.replace(",", "")) // FLOW["replicas"], 300)
+    requests = CONTAINER["resources"]["requests"]
+    assert amount(requests["cpu"]) >= made.cores
+    assert amount(requests["memory"]) >= made.memory
+    assert amount(CONTAINER["resources"]["limits"]["memory"]) >= 1.5 * made.memory
+    (claim,) = FLOW["volumeClaimTemplates"]
+    assert amount(claim["spec"]["resources"]["requests"]["storage"]) >= 2 * made.disk
+    assert VALUES["STORE_FILES"] == str(made.files)
+    assert f"-s {made.every} " in CONTAINER["command"][-1]
+
+
+def test_probes_and_scrapes_ask_where_the_flow_answers() -> None:
+    port = int(CONFIG["ANOMALY_METRICS_PORT"])
+    (own,) = CONTAINER["ports"]
+    assert own["containerPort"] == port
+    (service,) = DOCUMENTS["Service", "anomaly-flow"]["spec"]["ports"]
+    assert (service["port"], service["targetPort"]) == (port, own["name"])
+    (rule,) = DOCUMENTS["NetworkPolicy", "anomaly-flow"]["spec"]["ingress"]
+    assert rule["ports"] == [{"port": port}]
+    notes = FLOW["template"]["metadata"]["annotations"]
+    assert notes["prometheus.io/port"] == str(port)
+    paths = [notes["prometheus.io/path"]]
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        assert CONTAINER[probe]["httpGet"]["port"] == own["name"]
+        paths.append(CONTAINER[probe]["httpGet"]["path"])
+    said: list[str] = []
+    for path in paths:
+        request = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
+        list(metrics_server._answer(request, lambda status, *_: said.append(status)))  # type: ignore
+    assert {status[:3] for status in said} <= {"200", "503"}
+    # Where no partition is open yet, a pod is not ready; it must not be killed for it.
+    assert CONTAINER["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+# What a pod runs
+
+
+def programs(folder: Path) -> Path:
+    """A folder whose `python` says what it would read."""
+    folder.mkdir(exist_ok=True)
+    python = folder / "python"
+    python.write_text('#!/bin/sh\necho "$2 $ANOMALY_PARTITIONS"\n')
+    python.chmod(0o755)
+    return folder
+
+
+def begin(folder: Path, **values: object) -> subprocess.CompletedProcess[str]:
+    """What the pod's command does with these values."""
+    return subprocess.run(
+        CONTAINER["command"],
+        env={
+            **os.environ,
+            **VALUES,
+            **{name: str(value) for name, value in values.items()},
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return programs(tmp_path_factory.mktemp("stub"))
+
+
+@tests(max_examples=15)
+@given(data=st.data())
+def test_every_partition_is_read_by_one_pod(stub: Path, data: st.DataObject) -> None:
+    partitions = data.draw(st.integers(1, 40), "partitions")
+    replicas = data.draw(st.integers(1, min(partitions, 12)), "replicas")
+    read: list[int] = []
+    for ordinal in range(replicas):
+        done = begin(stub, ORDINAL=ordinal, REPLICAS=replicas, PARTITIONS=partitions)
+        assert (done.returncode, done.stderr) == (0, "")
+        module, own = done.stdout.splitlines()[-1].split()
+        assert module == "bytewax.run"
+        taken = Settings(_env_file=None, partitions=own).partitions  # type: ignore[arg-type]
+        assert taken
+        read += taken
+    assert sorted(read) == list(range(partitions))
+
+
+@pytest.mark.parametrize(("ordinal", "replicas", "partitions"), [(3, 3, 12), (3, 4, 3), (0, 4, 3)])
+def test_a_pod_too_many_reads_nothing(
+    stub: Path, ordinal: int, replicas: int, partitions: int
+) -> None:
+    done = begin(stub, ORDINAL=ordinal, REPLICAS=replicas, PARTITIONS=partitions)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: pod ")
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[str]:
+    """The topics have the names that every flow's have: they need a broker of their own."""
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        yield broker.address
+
+
+def test_the_pods_find_what_one_process_finds(
+    own_broker: str, tmp_path: Path, run_flow: Flow
+) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    there = {**environment(), **CONFIG, **VALUES, "PATH": path, "ANOMALY_BROKERS": own_broker}
+    there |= {"ANOMALY_METRICS_HOST": "127.0.0.1", "ANOMALY_DETECTOR": "tutorial"}
+
+    def start(command: list[str], **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**there, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def pod(ordinal: int, **more: str) -> subprocess.Popen[str]:
+        script = CONTAINER["command"][-1].replace(STORE, f"{tmp_path}/store-{ordinal}")
+        port = free_port()
+        ports[ordinal] = port
+        command = [*CONTAINER["command"][:-1], script]
+        return start(command, ORDINAL=str(ordinal), ANOMALY_METRICS_PORT=str(port), **more)
+
+    def end(process: subprocess.Popen[str]) -> str:
+        try:
+            said, errors = process.communicate(timeout=120)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, errors
+        return said
+
+    ports: dict[int, int] = {}
+    assert end(start(TOPICS["command"])).startswith("created ec2_metrics with 12 partitions")
+    rows = [(row["instance"], json.dumps(row).encode()) for row in made_rows(20, 200)]
+    fill_topic(own_broker, "ec2_metrics", rows)
+
+    first = pod(0)
+    try:
+        deadline = time.monotonic() + 120
+        while ask(ports[0], "/readyz") != 200:
+            assert first.poll() is None, first.communicate()
+            assert time.monotonic() < deadline, "the pod does not get ready"
+            time.sleep(0.1)
+        assert ask(ports[0], "/healthz") == 200
+    finally:
+        first.terminate()
+    assert "made a recovery store of" in end(first)  # and it ended with status 0
+    pods = [pod(ordinal, ANOMALY_FOLLOW="false") for ordinal in range(FLOW["replicas"])]
+    for process in pods:
+        end(process)
+
+    found = sorted(record["id"] for _, record in read_topic(own_broker, "anomalies"))
+    alone = run_flow(brokers=own_broker, follow="false", detector="tutorial")
+    assert found
+    assert found == sorted(json.loads(line)["id"] for line in alone.stdout.splitlines())
+
+
+def ask(port: int, path: str) -> int | None:
+    """The status that a pod answers with; None if it does not yet, or not with a good one."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return int(answer.status)
+    except OSError:
+        return None
