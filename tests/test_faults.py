@@ -129,6 +129,15 @@ def test_kill_9_of_a_cluster_of_two_processes(
     tally.compare(written(output, brokers, topic, tmp_path), sent)
 
 
+def whole(line: str) -> dict[str, Any]:
+    """Read a line, or show all of it."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except ValueError as wrong:
+        raise AssertionError(f"{wrong}: {line!r}") from None
+    return record
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_clean_stop(
@@ -170,7 +179,7 @@ def test_a_clean_stop(
     assert done.returncode == 0, done.stderr
     scored += done.stdout.splitlines()
     places = Counter(
-        (it["source"]["partition"], it["source"]["offset"]) for it in map(json.loads, scored)
+        (it["source"]["partition"], it["source"]["offset"]) for it in map(whole, scored)
     )
     expected = sum(score > 0 for score in rivers_scores(sent).values())
     tally.counts["records"] = len(sent)
