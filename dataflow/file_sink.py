@@ -14,6 +14,7 @@ from dataflow import tally
 from dataflow.records import BY_SOURCE, Anomaly, Identity, Incident, Rejected, encode
 from dataflow.recovery import Store
 from dataflow.refusal import Refusal, stop_process
+from dataflow.writing import write_all
 
 __all__ = ["JsonLinesSink"]
 
@@ -105,8 +106,9 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
                 break
             self._written.add(same)
             self._size += len(line)
-        file.seek(self._size)
-        file.truncate()
+        # What writes knows nothing of what Python has read ahead.
+        os.ftruncate(file.fileno(), self._size)
+        os.lseek(file.fileno(), self._size, os.SEEK_SET)
         self._file = file
         return file
 
@@ -115,8 +117,7 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
         new = list(self._new(values))
         lines = b"".join(encode(record) + b"\n" for record in new)
         try:
-            file.write(lines)
-            file.flush()
+            write_all(file.fileno(), lines)
         except OSError as wrong:
             stop_process(f"the output {self._path} cannot be written: {wrong.strerror}.")
         self._size += len(lines)

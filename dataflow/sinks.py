@@ -21,6 +21,7 @@ from dataflow.kafka_sink import KafkaSink
 from dataflow.records import BY_SEQUENCE, Anomaly, Incident, Rejected, encode
 from dataflow.recovery import Store
 from dataflow.settings import Settings
+from dataflow.writing import write_all
 
 __all__ = ["StreamSink", "incident_outputs", "outputs", "rejected_output"]
 
@@ -99,11 +100,10 @@ class _StreamPart(StatelessSinkPartition[tuple[str, Record]]):
         self._tally = counted
 
     def write_batch(self, items: list[tuple[str, Record]]) -> None:
-        lines = "".join(encode(record).decode() + "\n" for _, record in items)
+        lines = b"".join(encode(record) + b"\n" for _, record in items)
         try:
             with _stream_turn:
-                self._stream.write(lines)
-                self._stream.flush()
+                write_all(self._stream.fileno(), lines)
         except BrokenPipeError:
             os._exit(1)  # the reader has gone; there is nobody left to tell
         self._tally.wrote([record for _, record in items])
