@@ -61,7 +61,9 @@ def overview(feed: Feed) -> pn.Template:
             "border-color:var(--line);font:inherit;font-size:15px}"
         ],
     )
-    table = _table(table_of(feed.fleet.overview(), settings.scale), feed)
+    with feed.lock:
+        seen_first = feed.fleet.overview()
+    table = _table(table_of(seen_first, settings.scale), feed)
     body = pn.Column(lead, search, table, empty, sizing_mode="stretch_width", margin=0)
     shown: list[object] = [None]
 
