@@ -60,7 +60,8 @@ def build(
     if isinstance(detector, detectors.WindowedDetector):
         scored = op.stateful_batch("score_windows", normal, windowing.windower(detector))
     else:
-        scored = stateful.stateful_map("score", normal, scoring.scorer(detector))
+        score = scoring.scorer(detector)
+        scored = stateful.stateful_map("score", normal, score, detector.dump, detector.load)
     above = op.flat_map_batch("filter", scored, scoring.above(threshold))
     anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
     for step, sink in sinks.outputs(options, store).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TypeAlias
 
 from bytewax.operators import StatefulBatchLogic
@@ -29,7 +30,7 @@ CHECK = 60.0
 GRACE = 30.0
 """Seconds that a silence must last after it was noticed, at most: others may be read ahead."""
 
-Logic: TypeAlias = StatefulBatchLogic[Scored, Incident, bytes]
+Logic: TypeAlias = StatefulBatchLogic[list[Scored], Incident, bytes]
 
 
 def rules(settings: Settings, detector: AnyDetector) -> Rules:
@@ -104,14 +105,14 @@ class _Watching(Logic):
         self._noticed: float | None = None
         self._next = self._heard
 
-    def on_batch(self, values: list[Scored]) -> tuple[Iterable[Incident], bool]:
+    def on_batch(self, values: list[list[Scored]]) -> tuple[Iterable[Incident], bool]:
         watch = self._watch
         if watch is None:
-            instance = values[0][0].instance
+            instance = values[0][0][0].instance
             self._watch = watch = Watch(self._rules, self._progress, instance)
             self._decided = self._decisions.of(instance)
         out: list[Incident] = []
-        for scored in values:
+        for scored in chain.from_iterable(values):
             if self._decided:
                 out += self._decide_again(watch)
             out += watch.add(scored[0], self._found(scored))

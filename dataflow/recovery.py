@@ -26,7 +26,7 @@ from dataflow.settings import PREFIX, Settings
 
 __all__ = ["Store", "directory", "guard", "initialise"]
 
-VERSION = 1
+VERSION = 2
 """Of the store's format: the states of every detector, sources and sinks."""
 
 DECIDE_STATE = (

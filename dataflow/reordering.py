@@ -20,7 +20,7 @@ COUNTS = Counts()
 """What this process has held, given up and found late, exactly: see `dataflow.admission`."""
 
 
-Logic: TypeAlias = StatefulBatchLogic[Reading, Reading, bytes]
+Logic: TypeAlias = StatefulBatchLogic[list[Reading], list[Reading], bytes]
 
 
 def reorderer(settings: Settings) -> Callable[[bytes | None], Logic]:
@@ -39,18 +39,18 @@ class _Reorder(Logic):
     def __init__(self, order: Order) -> None:
         self._order = order
 
-    def on_batch(self, values: list[Reading]) -> tuple[Iterable[Reading], bool]:
+    def on_batch(self, values: list[list[Reading]]) -> tuple[Iterable[list[Reading]], bool]:
         now = time.time()
         add = self._order.add
-        return [out for reading in values for out in add(reading, now)], self.RETAIN
+        return _together([out for each in values for one in each for out in add(one, now)])
 
-    def on_notify(self) -> tuple[Iterable[Reading], bool]:
+    def on_notify(self) -> tuple[Iterable[list[Reading]], bool]:
         # Bytewax also calls this at a time that was once asked for and is no longer.
-        return self._order.expire(time.time()), self.RETAIN
+        return _together(self._order.expire(time.time()))
 
-    def on_eof(self) -> tuple[Iterable[Reading], bool]:
+    def on_eof(self) -> tuple[Iterable[list[Reading]], bool]:
         # A flow that is stopped will be resumed, and those before may come then.
-        return ([] if stopping.asked() else self._order.finish()), self.RETAIN
+        return _together([] if stopping.asked() else self._order.finish())
 
     def notify_at(self) -> datetime | None:
         due = self._order.due()
@@ -58,3 +58,7 @@ class _Reorder(Logic):
 
     def snapshot(self) -> bytes:
         return self._order.dump()
+
+
+def _together(readings: list[Reading]) -> tuple[Iterable[list[Reading]], bool]:
+    return [readings] if readings else [], Logic.RETAIN

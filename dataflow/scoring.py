@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
@@ -34,8 +35,9 @@ __all__ = [
 ]
 
 Scored = tuple[Reading, Verdict]
-Keyed = tuple[str, Reading]
-Judged = tuple[str, Scored]
+Keyed = tuple[str, list[Reading]]
+"""An instance, and its readings in a batch: what goes to another process goes in one piece."""
+Judged = tuple[str, list[Scored]]
 
 
 def detector(settings: Settings) -> AnyDetector:
@@ -66,8 +68,16 @@ def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:
 
 
 def keyed(readings: list[Reading]) -> list[Keyed]:
-    """Key readings by their instances."""
-    return [(reading.instance, reading) for reading in readings]
+    """Key readings by their instances: those of each together, in their order.
+
+    >>> batch = [Reading(name, None, at, 0.5, None, 0, at) for at, name in enumerate("abab")]
+    >>> [(name, [reading.index for reading in readings]) for name, readings in keyed(batch)]
+    [('a', [0, 2]), ('b', [1, 3])]
+    """
+    groups: defaultdict[str, list[Reading]] = defaultdict(list)
+    for reading in readings:
+        groups[reading.instance].append(reading)
+    return list(groups.items())
 
 
 def origin(rejected: Rejected) -> str:
@@ -78,12 +88,13 @@ def origin(rejected: Rejected) -> str:
 def normalizer(scale: float | None) -> Callable[[list[Keyed]], list[Keyed]]:
     """Return the step from 0..scale to 0..1, in place; a scale of None leaves values alone."""
     if scale is None:
-        return lambda readings: readings
+        return lambda batch: batch
 
-    def normalize(readings: list[Keyed]) -> list[Keyed]:
-        for _, reading in readings:
-            reading.value /= scale
-        return readings
+    def normalize(batch: list[Keyed]) -> list[Keyed]:
+        for _, readings in batch:
+            for reading in readings:
+                reading.value /= scale
+        return batch
 
     return normalize
 
@@ -107,20 +118,22 @@ def scorer(
     return score
 
 
-def above(threshold: float) -> Callable[[list[Judged]], list[Judged]]:
+def above(threshold: float) -> Callable[[list[Judged]], list[tuple[str, Scored]]]:
     """Return the filter of a batch: an anomaly is a score above the threshold, not at it.
 
     It also counts the scores: in one go with the filter, that costs next to nothing.
     """
 
-    def keep(batch: list[Judged]) -> list[Judged]:
+    def keep(batch: list[Judged]) -> list[tuple[str, Scored]]:
         # By position: by name it takes longer.
-        scores = [scored[1][0] for _, scored in batch]
+        scores = [verdict[0] for _, scored in batch for _, verdict in scored]
         mine = tally.worker()
         mine.score(scores)
         if max(scores, default=0.0) <= threshold:
             return []
-        found = [judged for judged, score in zip(batch, scores, strict=True) if score > threshold]
+        found = [
+            (instance, one) for instance, scored in batch for one in scored if one[1][0] > threshold
+        ]
         mine.find([instance for instance, _ in found], time.time())
         return found
 

@@ -6,6 +6,7 @@ Readings wait here until their verdicts come, and in the recovery store across r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
@@ -21,7 +22,7 @@ __all__ = ["windower"]
 
 VERSION = 1
 
-Logic: TypeAlias = StatefulBatchLogic[Reading, Scored, bytes]
+Logic: TypeAlias = StatefulBatchLogic[list[Reading], list[Scored], bytes]
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -61,22 +62,22 @@ class _Windows(Logic):
         self._instance = ""
         self._waiting: list[Reading] = []
 
-    def on_batch(self, values: list[Reading]) -> tuple[Iterable[Scored], bool]:
-        self._instance = values[0].instance
-        scored: list[Scored] = []
-        for reading in values:
+    def on_batch(self, values: list[list[Reading]]) -> tuple[Iterable[list[Scored]], bool]:
+        self._instance = values[0][0].instance
+        scored = []
+        for reading in chain.from_iterable(values):
             self._waiting.append(reading)
             self._state, due = self._detector.update(self._state, reading.value, reading.time)
             if due:
-                scored += self._judge(due)
+                scored.append(self._judge(due))
         return scored, self.RETAIN
 
-    def on_eof(self) -> tuple[Iterable[Scored], bool]:
+    def on_eof(self) -> tuple[Iterable[list[Scored]], bool]:
         # A flow that is asked to stop has an end of input too, but a resume fills the window.
         if not self._waiting or stopping.asked():
             return [], self.RETAIN
         self._state, due = self._detector.finish(self._state)
-        return self._judge(due), self.RETAIN
+        return [self._judge(due)], self.RETAIN
 
     def _judge(self, due: Sequence[Verdict]) -> list[Scored]:
         scored = list(zip(self._waiting, due, strict=True))

@@ -394,7 +394,7 @@ class Machine:
             assert self.written.setdefault(same, incident).kind == incident.kind
 
     def read(self, reading: Reading, score: float) -> None:
-        self.write(self.logic.on_batch([(reading, Verdict(score))])[0])
+        self.write(self.logic.on_batch([[(reading, Verdict(score))]])[0])
         self.next += 1
 
     def wait(self, seconds: float) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import pickle
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -130,6 +133,23 @@ def test_states_of_another_version(run_flow: Flow, used: tuple[Path, dict[str, o
     owner = json.loads((store / "dataflow.json").read_text())
     (store / "dataflow.json").write_text(json.dumps({**owner, "states": "0011223344556677"}))
     refused_untouched(run_flow, store, settings, "another version of the detector tutorial")
+
+
+def test_a_state_that_no_detector_stored(
+    run_flow: Flow, used: tuple[Path, dict[str, object]]
+) -> None:
+    store, settings = used
+    for path in store.glob("part-*"):
+        with contextlib.closing(sqlite3.connect(path)) as part, part:
+            part.execute(
+                "UPDATE snaps SET ser_change = ? WHERE step_id LIKE '%.score'",
+                (pickle.dumps(b"something else"),),
+            )
+    before = (store.parent / "found.jsonl").read_bytes()
+    refused(
+        run_flow(*with_store(store), **settings), "the recovery store holds what cannot be read"
+    )
+    assert (store.parent / "found.jsonl").read_bytes() == before
 
 
 def test_a_start_that_was_refused_binds_a_store_to_nothing(run_flow: Flow, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Intake:
         yield from map(self._normalize, order.add(record, time.monotonic()))
 
     def _normalize(self, reading: Reading) -> Reading:
-        self._scale([(reading.instance, reading)])
+        self._scale([(reading.instance, [reading])])
         return reading
 
     def overdue(self) -> Iterator[Reading]:
