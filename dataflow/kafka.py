@@ -249,9 +249,12 @@ def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterat
                     left.discard(message.partition() or 0)
                 # Else a transaction that is still open holds back what was written after it.
             if left and time.monotonic() > deadline:
+                held = min(left)
+                (at,) = client.position([TopicPartition(topic, held)])
                 raise Refusal(
-                    f"a transaction that does not end holds back the topic {topic!r}: find the "
-                    "producer that left it open."
+                    f"a transaction that does not end holds back partition {held} of the topic "
+                    f"{topic!r} at the offset {at.offset} of {ends[held]}: find the producer that "
+                    "left it open."
                 )
     finally:
         client.close()

@@ -175,3 +175,22 @@ def test_what_anothers_open_transaction_holds_back_is_waited_for(brokers: str, t
         assert [it.value() for it in kafka.read_from(settings, topic, {})] == [b"ours"]
     finally:
         end.join()
+
+
+@pytest.mark.kafka
+def test_a_transaction_that_does_not_end_is_refused_by_its_place(
+    brokers: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(_env_file=None, brokers=brokers)
+    topics.create(settings, [topic], 1)
+    write(brokers, topic, range(3))
+    slow = kafka.transactional_producer(settings, f"{topic}-slow")
+    slow.begin_transaction()
+    slow.produce(topic, b"left open")
+    slow.flush()
+    monkeypatch.setattr(kafka, "HELD_BACK", 1.0)
+    try:
+        with pytest.raises(Refusal, match=f"partition 0 of the topic '{topic}' at the offset 3 of"):
+            list(kafka.read_from(settings, topic, {}))
+    finally:
+        slow.abort_transaction()
