@@ -129,12 +129,6 @@ class Memory:
         self.hours = hours
         self.masses = masses
 
-    def __deepcopy__(self, memo: object) -> Memory:
-        return self.copy()
-
-    def __reduce__(self) -> tuple[object, tuple[bytes]]:
-        return read, (self.dump(),)
-
     def _counts(self) -> tuple[int, ...]:
         return self.seen, self.since, self.total, self.same, self.longest
 
