@@ -1,6 +1,5 @@
 """What every detector promises that judges readings one by one; `NAMES` is the list of all."""
 
-import copy
 import math
 import pickle
 import random
@@ -105,8 +104,6 @@ SAVES = {
     "dumped for another process": lambda detector, state: pickle.loads(pickle.dumps(detector)).load(
         detector.dump(state)
     ),
-    "pickled": lambda detector, state: pickle.loads(pickle.dumps(state)),
-    "copied": lambda detector, state: copy.deepcopy(state),
 }
 
 
@@ -133,15 +130,14 @@ def test_a_state_saved_after_each_reading_changes_nothing(name, save):
     assert verdicts == run(detector, readings(700))[1]
 
 
-@pytest.mark.parametrize("save", ["pickled", "copied"])
-def test_a_copy_is_not_changed_by_what_the_original_learns(name, save):
+def test_a_saved_state_is_not_changed_by_what_the_original_learns(name):
     detector = make(name)
     stream = list(readings(1_000))
     state, _ = run(detector, stream[:600])
-    copied = SAVES[save](detector, state)
-    before = detector.dump(copied)
+    saved = detector.load(detector.dump(state))
+    before = detector.dump(saved)
     run(detector, stream[600:], state)
-    assert detector.dump(copied) == before
+    assert detector.dump(saved) == before
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -161,7 +157,7 @@ def test_a_state_does_not_grow_with_the_stream(name):
     sizes = []
     for count in (500, 5_000):
         state, _ = run(detector, readings(count))
-        sizes.append(max(len(detector.dump(state)), len(pickle.dumps(state))))
+        sizes.append(len(detector.dump(state)))
     assert sizes[1] <= 1.5 * sizes[0] + 64
 
 
@@ -174,7 +170,7 @@ def test_bytes_of_another_detector_seed_or_version_or_damaged_ones_are_refused(n
     # A detector that draws nothing at random is the same whatever the seed.
     others += [reseeded] if reseeded != detector else []
     foreign = [other.dump(run(other, readings(300))[0]) for other in others]
-    damaged = [data[:-1], data + b"\0", b"", b"\0", pickle.dumps(state), b"not a state at all"]
+    damaged = [data[:-1], data + b"\0", b"", b"\0", pickle.dumps(data), b"not a state at all"]
     for i in range(0, len(data), max(1, len(data) // 97)):
         damaged.append(data[:i] + bytes((data[i] ^ 16,)) + data[i + 1 :])
     for wrong in foreign + damaged:
