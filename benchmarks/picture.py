@@ -82,7 +82,15 @@ def draw(found: dict[str, Any], picture: Path) -> None:
         below = [one["records_s"] - one["records_s_least"] for one in own.values()]
         above = [one["records_s_most"] - one["records_s"] for one in own.values()]
         axes.errorbar(
-            list(own), middle, (below, above), fmt=style, color=colour, label=label, capsize=3
+            # Whiskers side by side, and not on top of each other.
+            [count * 1.05 ** len(axes.containers) for count in own],
+            middle,
+            (below, above),
+            fmt=style,
+            color=colour,
+            label=label,
+            elinewidth=1,
+            capsize=2,
         )
         most = max(most, *middle)
     # A whisker may leave the picture: one bad round must not flatten all lines.
