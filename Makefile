@@ -36,8 +36,9 @@ test-faults: .venv/dev
 
 bench: .venv/bench/done
 	@.venv/bench/bin/python benchmarks/throughput.py $(BENCH)
-	@.venv/bench/bin/python benchmarks/snapshots.py
-	@.venv/bench/bin/python benchmarks/detectors.py
+	@.venv/bench/bin/python benchmarks/start.py $(filter --quick,$(BENCH))
+	@.venv/bench/bin/python benchmarks/snapshots.py $(filter --quick,$(BENCH))
+	@.venv/bench/bin/python benchmarks/detectors.py $(filter --quick,$(BENCH))
 
 lint: .venv/dev
 	@$(BIN)/ruff check .

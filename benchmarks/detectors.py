@@ -1,6 +1,6 @@
 """What each detector costs, with River's half-space trees beside it.
 
-    python benchmarks/detectors.py [--json] [--rounds 5] [--records 20000]
+    python benchmarks/detectors.py [--json] [--rounds 5] [--records 20000] [--quick]
 
 The subjects take turns in each round; times are medians of CPU time over the rounds, and a ratio is
 the median of the rounds' ratios to River's trees of the same parameters (of the tutorial's for
@@ -14,7 +14,6 @@ import copy
 import gc
 import json
 import pickle
-import platform
 import random
 import statistics
 import time
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from processes import describe, machine
 from river.anomaly import HalfSpaceTrees
 
 from dataflow.detectors import NAMES, Detector, WindowedDetector, make
@@ -182,12 +182,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.records = 1, 1_000
     figures = measure(options.rounds, options.records)
     if options.json:
-        machine = {"python": platform.python_version(), "machine": platform.machine()}
-        print(json.dumps({**machine, "rounds": options.rounds, "detectors": figures}, indent=2))
+        where = {"machine": machine(), "rounds": options.rounds}
+        print(json.dumps({**where, "detectors": figures}, indent=2))
         return
+    print(describe(machine()), end="\n\n")
     columns = {
         "record_us": "µs a record",
         "record_ratio": "x River",

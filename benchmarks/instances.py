@@ -17,15 +17,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import processes
 from bytewax.recovery import init_db_dir
+from processes import Run
 
 from dataflow.planning import store_files
 
@@ -60,38 +60,24 @@ def run(
         "figures": str(figures),
         "leave": leave,
     }
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "bytewax.run", "instances_flow", "-s", "0"),
-            *(() if store is None else ("-r", str(store), "-b", "0")),
-        ],
-        cwd=folder,
-        env={
-            **os.environ,
-            "INSTANCES_PLAN": json.dumps(plan),
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
-            ),
-            "ANOMALY_INPUT": "none.jsonl",
-            "ANOMALY_DETECTOR": detector,
-            "ANOMALY_MAX_INSTANCES": str(instances),
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    limit = threading.Timer(LIMIT, process.kill)
-    limit.daemon = True
-    limit.start()
-    said = process.stderr.read() if process.stderr else b""
-    _, status, used = os.wait4(process.pid, 0)
-    limit.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"error: the flow failed, or took too long:\n{said.decode()[-2000:]}")
+    command = [
+        *(sys.executable, "-m", "bytewax.run", "instances_flow", "-s", "0"),
+        *(() if store is None else ("-r", str(store), "-b", "0")),
+    ]
+    environment = {
+        "INSTANCES_PLAN": json.dumps(plan),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+        ),
+        "ANOMALY_INPUT": "none.jsonl",
+        "ANOMALY_DETECTOR": detector,
+        "ANOMALY_MAX_INSTANCES": str(instances),
+    }
+    taken = processes.measure("the flow", [Run(command, environment)], folder, LIMIT)
     seen = dict(json.loads(figures.read_bytes()))
     seen["stop_s"] = time.monotonic() - plan["started"] - seen["read_until"]
-    seen["stop_cpu"] = used.ru_utime + used.ru_stime - seen["read_cpu"]
-    seen["stop_peak"] = used.ru_maxrss * 1024
+    seen["stop_cpu"] = taken.cpu - seen["read_cpu"]
+    seen["stop_peak"] = taken.memory
     return seen
 
 
@@ -137,18 +123,6 @@ def measure(detector: str, instances: int, epochs: list[int]) -> dict[str, Any]:
             for path in store.iterdir():
                 path.unlink()
     return found
-
-
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    model = "unknown"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration, IndexError):
-        pass
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"cpu": model, "cores": os.cpu_count(), "load": os.getloadavg()[0], "python": python}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -234,7 +208,7 @@ def main() -> None:
     if kept and kept.is_file():
         found = json.loads(kept.read_text())
     if not asked.show:
-        found["machine"] = machine()
+        found["machine"] = processes.machine()
         for detector in asked.detectors:
             for instances in asked.instances:
                 began = time.monotonic()
@@ -246,11 +220,7 @@ def main() -> None:
                 print(f"{detector}, {instances:,} instances: {took:.0f} s", file=sys.stderr)
                 if asked.json:
                     asked.json.write_text(json.dumps(found, indent=2) + "\n")
-    where = found["machine"]
-    print(
-        f"{where['cpu']}, {where['cores']} cores, load {where['load']:.1f}, "
-        f"Python {where['python']}\n"
-    )
+    print(processes.describe(found["machine"]), end="\n\n")
     print(table(found))
     if asked.picture:
         draw(found, asked.picture)

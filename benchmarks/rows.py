@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from bytewax.recovery import init_db_dir
+from processes import Run
+from topic import PARTITIONS
 
 import dataflow
 from dataflow import detectors
 
-__all__ = ["PARTITIONS", "TUTORIAL", "Place", "Row", "Run", "rows"]
+__all__ = ["FLOW", "TUTORIAL", "Place", "Row", "rows", "settings", "with_store"]
 
-PARTITIONS = 4
 TUTORIAL = "tutorial's flow"
 PEERS = Path(__file__).parent / "peers"
 FLOW = (sys.executable, "-m", "bytewax.run", "dataflow.flow")
@@ -29,13 +32,6 @@ class Place(NamedTuple):
     topic: str
     count: int
     folder: Path
-
-
-class Run(NamedTuple):
-    """A process: its command, and its environment beside the usual one."""
-
-    command: tuple[str, ...]
-    environment: dict[str, str]
 
 
 class Row(NamedTuple):
@@ -60,37 +56,67 @@ def _tutorial(place: Place) -> list[Run]:
     return [Run(command, {"PYTHONPATH": str(PEERS), **where})]
 
 
-def _ours(
-    detector: str, *, plain: Path | None = None, processes: int = 0, partitions: int = PARTITIONS
-) -> Callable[[Place], list[Run]]:
-    """Run the flow; `processes` of 1 and more each have partitions and a recovery store."""
+def settings(place: Place, detector: str, **more: object) -> dict[str, str]:
+    """Return the environment of our flow; if nothing else is said, it ends with the topic."""
+    named = {
+        "brokers": place.brokers,
+        "topic": place.topic,
+        "detector": detector,
+        "follow": False,
+        **more,
+    }
+    return {f"ANOMALY_{name.upper()}": str(value) for name, value in named.items()}
+
+
+def with_store(folder: Path, files: int = 1) -> tuple[str, ...]:
+    """Make an empty recovery store; the command of a flow that saves to it."""
+    folder.mkdir()
+    init_db_dir(folder, files)
+    return (*FLOW, "-r", str(folder), "-s", "10", "-b", "0")
+
+
+def _alone(detector: str, path: Path | None = None) -> Callable[[Place], list[Run]]:
+    """Run the flow without a store; the package is taken from `path`, if there is one."""
 
     def runs(place: Place) -> list[Run]:
-        environment = {
-            "ANOMALY_BROKERS": place.brokers,
-            "ANOMALY_TOPIC": place.topic,
-            "ANOMALY_DETECTOR": detector,
-            "ANOMALY_FOLLOW": "false",
-        }
-        if plain is not None:
-            environment["PYTHONPATH"] = str(plain)
-        if not processes:
-            return [Run(FLOW, environment)]
+        more = {"PYTHONPATH": str(path)} if path else {}
+        return [Run(FLOW, {**settings(place, detector), **more})]
+
+    return runs
+
+
+def _apart(detector: str, processes: int) -> Callable[[Place], list[Run]]:
+    """Run as many flows, each with partitions and a recovery store of its own."""
+
+    def runs(place: Place) -> list[Run]:
         found = []
         for number in range(processes):
-            store = place.folder / f"recovery-{number}"
-            store.mkdir()
-            init_db_dir(store, 1)
-            own = ",".join(map(str, range(number, partitions, processes)))
-            found.append(
-                Run(
-                    (*FLOW, "-r", str(store), "-s", "10", "-b", "0"),
-                    {**environment, "ANOMALY_PARTITIONS": own},
-                )
-            )
+            command = with_store(place.folder / f"recovery-{number}")
+            own = ",".join(map(str, range(number, PARTITIONS, processes)))
+            found.append(Run(command, settings(place, detector, partitions=own)))
         return found
 
     return runs
+
+
+def _cluster(detector: str, processes: int) -> Callable[[Place], list[Run]]:
+    """Run one flow in as many processes of a Bytewax cluster, which share a recovery store."""
+
+    def runs(place: Place) -> list[Run]:
+        command = (*with_store(place.folder / "recovery", processes), "-a", _addresses(processes))
+        environment = settings(place, detector)
+        return [Run((*command, "-i", str(number)), environment) for number in range(processes)]
+
+    return runs
+
+
+def _addresses(count: int) -> str:
+    """Return addresses with ports that are free."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return ";".join(f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
 
 
 def uncompiled(folder: Path) -> Path:
@@ -101,6 +127,14 @@ def uncompiled(folder: Path) -> Path:
     return folder
 
 
+def _recovering(detector: str) -> list[Row]:
+    return [
+        Row(f"ours, {detector}, one process with recovery", _apart(detector, 1)),
+        Row(f"ours, {detector}, two processes with recovery", _apart(detector, 2)),
+        Row(f"ours, {detector}, a cluster of two processes", _cluster(detector, 2)),
+    ]
+
+
 def rows(folder: Path) -> list[Row]:
     """Return what can be compared here; `folder` is for what they share."""
     found = [Row(TUTORIAL, _tutorial), _peer("confluent-kafka loop + River", "plain_loop.py")]
@@ -108,16 +142,13 @@ def rows(folder: Path) -> list[Row]:
         found.append(_peer("aiokafka loop + River", "aiokafka_loop.py"))
     if importlib.util.find_spec("quixstreams"):
         found.append(_peer("Quix Streams + River", "quix_flow.py", folder=True))
-    found.append(Row("ours, tutorial", _ours("tutorial")))
+    found.append(Row("ours, tutorial", _alone("tutorial")))
+    found += _recovering("tutorial")
     if detectors.compiled():
-        found.append(Row("ours, calibrated, compiled", _ours("calibrated")))
-    found.append(
-        Row("ours, calibrated, plain", _ours("calibrated", plain=uncompiled(folder / "plain")))
-    )
-    for processes, name in ((1, "one process"), (2, "two processes")):
-        found.append(
-            Row(f"ours, calibrated, {name} with recovery", _ours("calibrated", processes=processes))
-        )
+        found.append(Row("ours, calibrated, compiled", _alone("calibrated")))
+    plain = uncompiled(folder / "plain")
+    found.append(Row("ours, calibrated, plain", _alone("calibrated", plain)))
+    found += _recovering("calibrated")
     found.append(_peer("consume only, librdkafka's defaults", "plain_loop.py", "--consume-only"))
     found.append(_peer("consume only, tuned", "plain_loop.py", "--consume-only", "--tuned"))
     return found

@@ -1,6 +1,7 @@
 """What a snapshot costs: each detector's state, beside a state of one byte.
 
     python benchmarks/snapshots.py [--rounds 5] [--keys 2000] [--epochs 20] [--json FILE]
+                                   [--quick]
 
 A Bytewax flow touches every key in every epoch, once with a recovery store and once without; the
 difference in CPU time, for each key and epoch, is what is told: pickling and the store. Bytewax
@@ -24,9 +25,13 @@ from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
+from processes import describe, machine
 
 from dataflow.detectors import make
 from dataflow.stateful import stateful_map
+
+LIMIT = 300.0
+"""Seconds that one process may take."""
 
 STATES = ("one byte", "2,100 bytes", "tutorial", "calibrated")
 
@@ -83,12 +88,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keys", type=int, default=2_000)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
     parser.add_argument("--one", choices=STATES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(difference(options.one, options.keys, options.epochs))
         return
+    if options.quick:
+        options.rounds, options.keys, options.epochs = 1, 20, 2
     sizes = ["--keys", str(options.keys), "--epochs", str(options.epochs)]
     rounds: list[dict[str, float]] = []
     for _ in range(options.rounds):
@@ -96,7 +104,9 @@ def main() -> None:
         rounds.append({})
         for name in STATES:
             command = [sys.executable, __file__, "--one", name, *sizes]
-            rounds[-1][name] = float(subprocess.run(command, stdout=-1, check=True).stdout)
+            done = subprocess.run(command, stdout=-1, check=True, timeout=LIMIT)
+            rounds[-1][name] = float(done.stdout)
+    where = machine()
     found = {
         name: {
             "us": statistics.median(one[name] for one in rounds),
@@ -106,7 +116,9 @@ def main() -> None:
         for name in STATES
     }
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        kept = {"machine": where, "rounds": options.rounds, "states": found}
+        options.json.write_text(json.dumps(kept, indent=2) + "\n")
+    print(describe(where), end="\n\n")
     print(
         "| state | CPU µs a key and epoch | x one byte | bytes stored |\n| --- | --- | --- | --- |"
     )

@@ -1,162 +1,131 @@
 """What a record costs from the broker to the output, beside the tutorial's flow and other ways.
 
-    python benchmarks/throughput.py [--rounds 5] [--records 300000] [--instances 100] [--only WORD]
-                                    [--json FILE] [--compare FILE] [--quick]
+    python benchmarks/throughput.py [--rounds 5] [--records 200000] [--instances 100] [--only WORD]
+                                    [--minutes 9] [--json FILE] [--compare FILE] [--quick]
 
 Each row is read from the same topic of the embedded broker by processes of its own. In a round all
-rows take their turn, first with a short topic and then with the long one: what is told is the
-difference, so that a start costs nothing. CPU is that of all threads and processes of a row, and
-not the broker's; figures are medians of the rounds, and ratios are medians of the rounds' ratios to
-the tutorial's flow in the same round. With --json a file is written after each round: an end by
-Ctrl-C, or by --minutes, keeps the rounds that were whole.
+rows take their turn, first with a short topic and then with the long one: what is told is what the
+long one costs more than the median of the short ones, so that a start costs nothing. CPU is that of
+all threads and processes of a row, and not the broker's; figures are medians of the rounds, and
+ratios are medians of the rounds' ratios to the tutorial's flow in the same round. With --json a
+file is written after each round: an end by Ctrl-C, or by --minutes, keeps the rounds that were
+whole.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import platform
-import random
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from rows import PARTITIONS, TUTORIAL, Place, Row, rows
+from processes import Cost, describe, machine, measure
+from rows import TUTORIAL, Place, Row, rows
+from topic import fill
 
-from dataflow import kafka, topics
 from dataflow.broker import EmbeddedBroker
-from dataflow.settings import Settings
+
+__all__ = ["SHORT", "take_turns"]
 
 SHORT = 2_000
 LIMIT = 300.0
-"""Seconds that a row may take: one that waits for ever must not keep the others waiting."""
+"""Seconds that a row may take."""
 
-START = datetime(2024, 3, 1, tzinfo=UTC)
-
-
-class Cost(NamedTuple):
-    """Seconds of CPU and of the clock, and the most memory of all processes together in bytes."""
-
-    cpu: float
-    wall: float
-    memory: int
+ONLY = "the rows with this in their name, and the tutorial's flow, which they are compared with"
 
 
-def fill(brokers: str, topic: str, records: int, instances: int) -> None:
-    """Write readings as the tutorial's producer does, by instance to a partition."""
-    settings = Settings(_env_file=None, brokers=brokers)
-    topics.create(settings, [topic], PARTITIONS)
-    rng = random.Random(1)
-    levels = [rng.uniform(5, 60) for _ in range(instances)]
-    producer = kafka.producer(settings, **{"linger.ms": 50})
-    for number in range(records):
-        index, instance = divmod(number, instances)
-        if rng.random() < 0.01:
-            value = rng.uniform(0, 100)
-        else:
-            value = min(max(rng.gauss(levels[instance], 3), 0), 100)
-        reading = {
-            "index": str(index),
-            "timestamp": f"{START + timedelta(minutes=5 * index):%Y-%m-%d %H:%M:%S}",
-            "value": f"{value:.3f}",
-            "instance": f"i-{instance:06x}",
-        }
-        key = reading["instance"]
-        producer.produce(topic, json.dumps(reading), key, partition=instance % PARTITIONS)
-        if number % 20_000 == 0:
-            producer.flush()
-    if producer.flush(60):
-        raise SystemExit("error: the embedded broker did not take all records")
+Turn = tuple[Cost, Cost]
+"""What a row cost with the short topic, and with the long one."""
 
 
-def run(row: Row, place: Place) -> Cost:
-    """Let a row read its topic, and return what it cost."""
-    started = time.monotonic()
-    processes = [
-        subprocess.Popen(
-            run.command,
-            env={**os.environ, **run.environment},
-            cwd=place.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for run in row.runs(place)
-    ]
-    limit = threading.Timer(LIMIT, lambda: [process.kill() for process in processes])
-    limit.daemon = True
-    limit.start()
-    cpu, memory = 0.0, 0
-    for process in processes:
-        said = process.stderr.read() if process.stderr else b""
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"error: {row.name} failed:\n{said.decode()[-2000:]}")
-        cpu += used.ru_utime + used.ru_stime
-        memory += used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    limit.cancel()
-    return Cost(cpu, time.monotonic() - started, memory)
-
-
-def turn(row: Row, short: Place, long: Place) -> dict[str, float]:
-    """Return a row's figures: of the records that the long topic has more than the short one."""
+def turn(row: Row, short: Place, long: Place) -> Turn:
+    """Let a row read both topics."""
     costs = []
     for place in (short, long):
         with tempfile.TemporaryDirectory() as folder:
-            costs.append(run(row, place._replace(folder=Path(folder))))
-    start, whole = costs
-    more = long.count - short.count
-    return {
-        "cpu_us": (whole.cpu - start.cpu) / more * 1e6,
-        "records_s": more / max(whole.wall - start.wall, 1e-3),
-        "rss_mb": whole.memory / 1e6,
-        "start_s": start.wall,
-    }
+            own = Path(folder)
+            runs = row.runs(place._replace(folder=own))
+            costs.append(measure(row.name, runs, own, LIMIT))
+    return costs[0], costs[1]
 
 
-def medians(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+def per_record(turns: list[Turn], more: int) -> tuple[list[float], list[float]]:
+    """Return each round's microseconds of CPU a record, and records a second, without the start."""
+    cpu = statistics.median(start.cpu for start, _ in turns)
+    wall = statistics.median(start.wall for start, _ in turns)
+    return (
+        [max(whole.cpu - cpu, 1e-3) / more * 1e6 for _, whole in turns],
+        [more / max(whole.wall - wall, 1e-3) for _, whole in turns],
+    )
+
+
+def medians(rounds: list[dict[str, Turn]], more: int) -> dict[str, dict[str, float]]:
     """Return each row's figures over the rounds, and its ratios to the tutorial's flow."""
-    found: dict[str, dict[str, float]] = {}
-    for name in rounds[0]:
-        own = [one[name] for one in rounds]
-        figures = {what: statistics.median(one[what] for one in own) for what in own[0]}
-        for what, ratio in (("cpu_us", "cpu_x"), ("records_s", "speed_x")):
-            if TUTORIAL in rounds[0]:
-                pairs = [(one[TUTORIAL][what], one[name][what]) for one in rounds]
-                figures[ratio] = statistics.median(
-                    own / base if what == "records_s" else base / max(own, 1e-3)
-                    for base, own in pairs
-                )
-        found[name] = figures
+    taken = {name: per_record([one[name] for one in rounds], more) for name in rounds[0]}
+    found = {}
+    for name, (cpu, speed) in taken.items():
+        found[name] = {
+            "cpu_us": statistics.median(cpu),
+            "records_s": statistics.median(speed),
+            "records_s_least": min(speed),
+            "records_s_most": max(speed),
+            "rss_mb": statistics.median(one[name][1].memory for one in rounds) / 1e6,
+        }
+        if TUTORIAL in taken:
+            base_cpu, base_speed = taken[TUTORIAL]
+            found[name] |= {"cpu_x": ratio(base_cpu, cpu), "speed_x": ratio(speed, base_speed)}
     return found
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    from importlib.metadata import version
+def ratio(these: list[float], those: list[float]) -> float:
+    """Return the median of the rounds' ratios."""
+    return statistics.median(this / that for this, that in zip(these, those, strict=True))
 
-    model = "unknown"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration, IndexError):
-        pass
-    names = ("bytewax", "river", "confluent-kafka", "msgspec")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-    }
+
+def take_turns(
+    folder: Path,
+    chosen: list[Row],
+    keep: Callable[[dict[str, Any]], None],
+    *,
+    records: int,
+    instances: int,
+    rounds: int,
+    minutes: float,
+) -> None:
+    """Let the rows take their turns in so many rounds; none is begun after so many minutes.
+
+    What was found is handed to `keep` after each round. A broker of its own is in `folder`.
+    """
+    began = time.monotonic()
+    seen: list[dict[str, Turn]] = []
+    with EmbeddedBroker(folder / "broker") as broker:
+        places = []
+        for topic, count in (("short", SHORT), ("long", records)):
+            fill(broker.address, topic, count, instances)
+            places.append(Place(broker.address, topic, count, folder))
+        for number in range(1, rounds + 1):
+            if seen and time.monotonic() - began > 60 * minutes:
+                break
+            seen.append({row.name: turn(row, *places) for row in chosen})
+            took = time.monotonic() - began
+            print(f"round {number} of {rounds}, {took:.0f} s", file=sys.stderr)
+            found = {"records": records, "instances": instances, "rounds": number}
+            keep({"machine": machine(), **found, "rows": medians(seen, records - SHORT)})
+
+
+def told(found: dict[str, Any]) -> str:
+    """Say where, and of how much, figures are."""
+    return (
+        f"{describe(found['machine'])}; {found['records']:,} records of "
+        f"{found['instances']:,} instances, {found['rounds']} rounds"
+    )
 
 
 def table(figures: dict[str, dict[str, float]], old: dict[str, dict[str, float]]) -> str:
@@ -167,15 +136,15 @@ def table(figures: dict[str, dict[str, float]], old: dict[str, dict[str, float]]
     for name, one in figures.items():
         cells = [
             name,
-            f"{one.get('speed_x', 0):.1f} ({one['records_s']:,.0f}/s)",
+            f"{one['speed_x']:.1f} ({one['records_s']:,.0f}/s)",
             f"{one['cpu_us']:.2f}",
-            f"{one.get('cpu_x', 0):.1f}",
+            f"{one['cpu_x']:.1f}",
             f"{one['rss_mb']:.0f}",
         ]
         if old:
             # Both against the tutorial's flow in their own run: machines and noise differ.
             was = old.get(name, {}).get("cpu_x")
-            cells.append(f"x {was / one['cpu_x']:.2f}" if was and one.get("cpu_x") else "")
+            cells.append(f"x {was / one['cpu_x']:.2f}" if was else "")
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -184,10 +153,10 @@ def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=300_000)
+    parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--instances", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=9.0, help="begin no round after these")
-    parser.add_argument("--only", action="append", default=[], help="rows with this in their name")
+    parser.add_argument("--only", action="append", default=[], metavar="WORD", help=ONLY)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--compare", type=Path, help="a file that --json wrote")
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
@@ -197,51 +166,37 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     asked = options()
-    old = json.loads(asked.compare.read_text())["rows"] if asked.compare else {}
+    old = json.loads(asked.compare.read_text()) if asked.compare else {}
     if asked.quick:
         asked.rounds, asked.records = 1, 2 * SHORT
     for name in [name for name in os.environ if name.startswith("ANOMALY_")]:
         del os.environ[name]
-    began = time.monotonic()
-    rounds: list[dict[str, dict[str, float]]] = []
+    found: dict[str, Any] = {}
+
+    def keep(figures: dict[str, Any]) -> None:
+        found.update(figures)
+        if asked.json:
+            asked.json.write_text(json.dumps(found, indent=2) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        folder = Path(name)
-        chosen = [row for row in rows(folder) if any(it in row.name for it in asked.only or [""])]
-        with EmbeddedBroker(folder / "broker") as broker:
-            places = []
-            for topic, count in (("short", SHORT), ("long", asked.records)):
-                fill(broker.address, topic, count, asked.instances)
-                # What is refused goes to a topic of its own, made once and not in a row's time.
-                settings = Settings(_env_file=None, brokers=broker.address)
-                topics.create(settings, ["ec2_metrics.rejected", f"{topic}.rejected"], 1)
-                places.append(Place(broker.address, topic, count, folder))
-            for number in range(1, asked.rounds + 1):
-                if number > 1 and time.monotonic() - began > 60 * asked.minutes:
-                    break
-                try:
-                    rounds.append({row.name: turn(row, *places) for row in chosen})
-                except KeyboardInterrupt:
-                    break
-                took = time.monotonic() - began
-                print(f"round {number} of {asked.rounds}, {took:.0f} s", file=sys.stderr)
-                found = {
-                    "machine": machine(),
-                    "records": asked.records,
-                    "instances": asked.instances,
-                    "rounds": len(rounds),
-                    "rows": medians(rounds),
-                }
-                if asked.json:
-                    asked.json.write_text(json.dumps(found, indent=2) + "\n")
-    if not rounds:
+        words = [TUTORIAL, *asked.only] if asked.only else [""]
+        chosen = [row for row in rows(Path(name)) if any(word in row.name for word in words)]
+        with contextlib.suppress(KeyboardInterrupt):
+            take_turns(
+                Path(name),
+                chosen,
+                keep,
+                records=asked.records,
+                instances=asked.instances,
+                rounds=asked.rounds,
+                minutes=asked.minutes,
+            )
+    if not found:
         raise SystemExit("error: no round was whole")
-    where = found["machine"]
-    print(
-        f"{where['cpu']}, {where['cores']} cores, load {where['load']:.1f}, "
-        f"Python {where['python']}; {asked.records:,} records of {asked.instances} instances, "
-        f"{len(rounds)} rounds\n"
-    )
-    print(table(found["rows"], old))
+    print(told(found))
+    if old:
+        print(f"the older run: {told(old)}")
+    print(f"\n{table(found['rows'], old.get('rows', {}))}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -309,7 +309,10 @@ def read_topic(brokers: str, topic: str) -> list[tuple[str | None, dict[str, Any
 
 
 def fill_topic(
-    brokers: str, topic: str, records: list[tuple[str | None, bytes | None]], partitions: int = 3
+    brokers: str,
+    topic: str,
+    records: Iterable[tuple[str | None, bytes | None]],
+    partitions: int = 3,
 ) -> None:
     """Make a topic and write keyed records to it."""
     settings = Settings(_env_file=None, brokers=brokers)

@@ -163,17 +163,26 @@ def written(kind: str, brokers: str, topic: str, folder: Path) -> list[dict[str,
     return read_json_lines(folder / "found.jsonl")
 
 
-def topic_to(output: str, brokers: str, topic: str) -> dict[str, Any]:
-    """Make empty topics; return the settings of a flow from one to the other, or to a file."""
-    fill_topic(brokers, topic, [])
+def topic_to(
+    output: str, brokers: str, topic: str, partitions: int = 3, **incidents: object
+) -> dict[str, Any]:
+    """Make empty topics; return the settings of a flow from one to the other, or to a file.
+
+    With settings of incidents, it also gathers these, into a topic or file of their own.
+    """
+    fill_topic(brokers, topic, [], partitions)
     fill_topic(brokers, f"{topic}.out", [])
-    return {
+    settings: dict[str, Any] = {
         "brokers": brokers,
         "topic": topic,
         "detector": "tutorial",
         "output": output,
         "anomalies_topic": f"{topic}.out",
     }
+    if incidents:
+        fill_topic(brokers, f"{topic}.incidents", [])
+        settings |= {"incidents": "true", "incidents_topic": f"{topic}.incidents", **incidents}
+    return settings
 
 
 def anomalies(rows: list[Row]) -> int:

@@ -22,6 +22,7 @@ ELSEWHERE = {
     "make test": ".ci/run runs it",
     "make dashboard": "test_demo_dashboard.py runs its command, which does not end by itself",
     "make bench": "test_benchmarks.py runs what it runs, for a glance",
+    "python benchmarks/picture.py throughput.png": "test_benchmarks.py runs it, for a glance",
     "pip install .": "test_image.py holds what the image installs; make run installs the same",
     "docker compose up": "test_compose.py runs its services' commands; there may be no engine",
     "kill -TERM PID": "test_faults.py sends it",

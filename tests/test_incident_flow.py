@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 from conftest import Flow, fill_topic, read_json_lines, read_topic
-from faults import INSTANCES, Feed, Tally, kill, skip_if_embedded, wait_for, with_store
+from faults import (
+    INSTANCES,
+    Feed,
+    Tally,
+    kill,
+    skip_if_embedded,
+    topic_to,
+    wait_for,
+    with_store,
+)
 from test_flow import FIVE_MINUTES, START, THRESHOLD, Row, made_rows, rivers_scores, write_csv
 from test_incidents import recount
 
@@ -113,19 +122,7 @@ def test_kill_9(
     skip_if_embedded(request, output)
     generator = random.Random(f"incidents{output}")
     rows = made_rows(INSTANCES, 25_000 if long else 3000)
-    for name in (topic, f"{topic}.out", f"{topic}.incidents"):
-        fill_topic(brokers, name, [])
-    settings = {
-        "brokers": brokers,
-        "topic": topic,
-        "detector": "tutorial",
-        "output": output,
-        "anomalies_topic": f"{topic}.out",
-        "incidents": "true",
-        "incidents_topic": f"{topic}.incidents",
-        "incident_quiet": QUIET,
-        "silence": 0,
-    }
+    settings = topic_to(output, brokers, topic, incident_quiet=QUIET, silence=0)
     arguments = with_store(store, "-w", "2")
     with Feed(brokers, topic, rows, rate=2000) as feed:
         for _ in range(25 if long else 3):
@@ -169,20 +166,7 @@ def test_silence_through_kill_9(
     written must be known all the same, and end.
     """
     skip_if_embedded(request, output)
-    for name in (f"{topic}.out", f"{topic}.incidents"):
-        fill_topic(brokers, name, [])
-    fill_topic(brokers, topic, [], partitions=1)
-    settings = {
-        "brokers": brokers,
-        "topic": topic,
-        "detector": "tutorial",
-        "output": output,
-        "anomalies_topic": f"{topic}.out",
-        "incidents": "true",
-        "incidents_topic": f"{topic}.incidents",
-        "interval": 1,
-        "silence_seconds": 30,
-    }
+    settings = topic_to(output, brokers, topic, partitions=1, interval=1, silence_seconds=30)
 
     def send(names: str, indexes: range) -> None:
         rows = [

@@ -142,6 +142,15 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, err
 
 
+def tell_all(folder: Path, **settings: object) -> str:
+    """Let the command tell what the topic holds, and end; what it said on standard error."""
+    with notifying(folder, **settings, follow="false") as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "SECRET" not in err
+    return err
+
+
 def write(brokers: str, topic: str, *incidents: Incident) -> None:
     fill_topic(brokers, topic, [(it.instance, encode(it)) for it in incidents])
 
@@ -228,9 +237,7 @@ def test_killed_while_a_receiver_hangs(
         write(brokers, topic, incident("resolved", 3))
         wait_for(lambda: bool(receiver.tries))
     receiver.delay, receiver.always = 0.0, (200, {})
-    with notifying(tmp_path, **settings, follow="false") as process:
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
+    tell_all(tmp_path, **settings)
     # What it became in between is not told when something later is known.
     assert receiver.told() == [("host-1", "opened", 0), ("host-1", "resolved", 3)]
 
@@ -242,15 +249,7 @@ def test_a_new_receiver_is_told_what_is_open_and_not_the_past(
     write(brokers, topic, incident(number=2), incident("updated", 1, number=2))
     fill_topic(brokers, topic, [("stranger", b"{}")])
     for _ in range(2):
-        with notifying(
-            tmp_path,
-            brokers=brokers,
-            incidents_topic=topic,
-            notify_webhook=receiver.address,
-            follow="false",
-        ) as process:
-            _, err = process.communicate(timeout=60)
-            assert process.returncode == 0, err
+        tell_all(tmp_path, brokers=brokers, incidents_topic=topic, notify_webhook=receiver.address)
     assert receiver.told() == [("host-2", "updated", 1)]
 
 
@@ -259,20 +258,12 @@ def test_a_record_that_is_never_taken_is_left_out_and_said(
 ) -> None:
     write(brokers, topic, incident(number=1), incident(number=2))
     receiver.answers = [(400, {})]
-    with notifying(
-        tmp_path,
-        brokers=brokers,
-        incidents_topic=topic,
-        notify_webhook=receiver.address,
-        follow="false",
-    ) as process:
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 0
+    settings = {"brokers": brokers, "incidents_topic": topic, "notify_webhook": receiver.address}
+    err = tell_all(tmp_path, **settings)
     assert len(receiver.accepted) == 1
     assert len(err.splitlines()) == 1
     assert "refuses record 0 of the incident" in err
     assert "status 400" in err
-    assert "SECRET" not in err
 
 
 @pytest.mark.parametrize(
@@ -400,29 +391,32 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
         _env_file=None, brokers=brokers, incidents_topic=topic, notify_alertmanager=receiver.address
     )
     (target,) = targets(settings)
-    write(brokers, topic, incident())
-    for _ in range(2):
-        seen = len(receiver.accepted)
+
+    @contextmanager
+    def telling() -> Iterator[None]:
         stop = threading.Event()
         thread = threading.Thread(target=notify.Teller(settings, target, stop).run)
         thread.start()
-        wait_for(lambda seen=seen: len(receiver.accepted) >= seen + 3)  # type: ignore[misc]
-        stop.set()
-        thread.join()
-    assert set(receiver.paths) == {"/services/SECRET/api/v2/alerts"}
-    stop = threading.Event()
-    thread = threading.Thread(target=notify.Teller(settings, target, stop).run)
-    thread.start()
-    write(brokers, topic, incident("resolved", 1))
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def ends(alerts: Any) -> bool:
         return bool(datetime.fromisoformat(alerts[0]["endsAt"]) < datetime.now(UTC))
 
-    wait_for(lambda: any(map(ends, receiver.accepted)))
-    last = len(receiver.accepted)
-    time.sleep(1)
-    stop.set()
-    thread.join()
+    write(brokers, topic, incident())
+    for _ in range(2):
+        seen = len(receiver.accepted)
+        with telling():
+            wait_for(lambda seen=seen: len(receiver.accepted) >= seen + 3)  # type: ignore[misc]
+    assert set(receiver.paths) == {"/services/SECRET/api/v2/alerts"}
+    with telling():
+        write(brokers, topic, incident("resolved", 1))
+        wait_for(lambda: any(map(ends, receiver.accepted)))
+        last = len(receiver.accepted)
+        time.sleep(1)
     assert len(receiver.accepted) == last
     assert ends(receiver.accepted[-1])
 
