@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import processes
-from bytewax.recovery import init_db_dir
 from processes import Run
 
 from dataflow.planning import store_files
+from dataflow.recovery import initialise
 
 INTERVAL = 300
 LIMIT = 1_200.0
@@ -104,7 +104,7 @@ def measure(detector: str, instances: int, epochs: list[int]) -> dict[str, Any]:
             batch = max(1, instances * epoch // INTERVAL)
             store = folder / f"store-{epoch}"
             store.mkdir()
-            init_db_dir(store, store_files(instances))
+            initialise(store, store_files(instances))
             kept = run(detector, instances, records, batch, store, folder)
             size = sum(path.stat().st_size for path in store.iterdir())
             more = records + batch

