@@ -10,7 +10,6 @@ import shutil
 import struct
 import subprocess
 import sys
-from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +23,6 @@ from hypothesis import strategies as st
 
 from dataflow import detectors, scoring
 from dataflow.detectors import calibrated as installed
-from dataflow.detectors import calibrated_state
 from dataflow.labelled import load_nab, load_sample
 
 pytestmark = pytest.mark.skipif(
@@ -110,25 +108,6 @@ def test_the_real_stream_gives_the_same_bits(shared: Path) -> None:
 def test_the_benchmark_gives_the_same_bits(shared: Path) -> None:
     for series in load_nab(shared / "nab", "**/*.csv"):
         both([(0, float(v), None) for v in series.values])
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.sampled_from((("H", 16), ("I", 19))), st.integers(0, 10**6))
-def test_any_masses_are_the_same_bytes(of: tuple[str, int], seed: int) -> None:
-    code, bits = of
-    rng = random.Random(seed)
-    masses = [rng.getrandbits(rng.randint(1, bits)) for _ in range(512)]
-    signature = (seed, 300.0, b"8 bytes.", code)
-    state = calibrated_state.begin(signature, 0.5)
-    state.masses = array(code, masses)
-    data = state.dump()
-    with forms.plain():
-        from dataflow.detectors import calibrated_state as plain
-
-        assert plain.__file__.endswith(".py")
-        assert plain.read(data).masses == state.masses
-        assert plain.read(data).dump() == data
-    assert calibrated_state.read(data).masses == state.masses
 
 
 def test_a_store_cannot_tell_the_forms_apart() -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
 
-MARK: Final = b"calibrated/2 "
+MARK: Final = b"calibrated/1 "
 TREES: Final = 8
 LEAVES: Final = 32  # of each tree, of height 5
 HOURS: Final = 24 + 168
@@ -30,15 +30,9 @@ BODY: Final = len(MARK) + CHECK.size
 UNKNOWN: Final = array("f", [float("nan")]) * HOURS
 SWAP: Final = sys.byteorder == "big"
 
-# Masses are packed in a few operations on all of them: a loop would take many times as long.
-NIBBLES: Final = int.from_bytes(b"\x0f" * MASSES, "little")
-HALF: Final = 8 * (MASSES // 2) - 4
-"""Shifts the second half of the masses' nibbles to where the first half's bytes are empty."""
-LOW: Final = bytes(byte & 15 for byte in range(256))
-HIGH: Final = bytes(byte >> 4 for byte in range(256))
-NOT_NONE: Final = b"\0" + b"\1" * 255
-PACKED: Final = MASSES + MASSES // 2
-LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS + PACKED
+LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
+WIDTH: Final = {b"H": 2, b"I": 4}
+"""Bytes of a mass, by the masses' type."""
 
 Signature = tuple[int, float, bytes, str]
 """Seed, interval, the trees' fingerprints and the masses' type: what a state and its detector must
@@ -46,10 +40,10 @@ share."""
 
 
 class Memory:
-    """What is known of one instance. Values count from its first reading, `origin`.
+    """What is known of one instance, in 2 kB. Values count from its first reading, `origin`.
 
-    `dump` makes about 1.8 kB of it, so that two lie on a page of the recovery store, SQLite's of
-    4 kB. What is loaded from those bytes goes on as what was dumped would have, to the bit.
+    What is loaded from `dump`'s bytes goes on as what was dumped would have, to the bit. It is
+    stored as those bytes only: compiled, it cannot be pickled or copied deeply.
     """
 
     # `hours` holds 24 levels by the hour of the day, then 168 by the hour of the week, NaN where
@@ -170,12 +164,17 @@ class Memory:
     def dump(self) -> bytes:
         """Return the state as bytes: mark, check sum, signature, numbers, hours, masses."""
         seed, interval, fingerprints, code = self.signature
+        hours, masses = self.hours, self.masses
+        if SWAP:
+            hours, masses = hours[:], masses[:]
+            hours.byteswap()
+            masses.byteswap()
         body = b"".join(
             (
                 SIGNATURE.pack(seed, interval, fingerprints, code.encode()),
                 FIXED.pack(*self._counts(), *self._numbers()),
-                little(self.hours),
-                pack(self.masses),
+                hours.tobytes(),
+                masses.tobytes(),
             )
         )
         return MARK + CHECK.pack(zlib.crc32(body)) + body
@@ -194,7 +193,7 @@ def read(data: bytes) -> Memory:
     if not data.startswith(MARK):
         found = bytes(data[: len(MARK)])
         raise ValueError(
-            f"This is not a state of detector 'calibrated', version 2: it begins with {found!r}, "
+            f"This is not a state of detector 'calibrated', version 1: it begins with {found!r}, "
             f"not with {MARK!r}. Go on with the detector and the version that stored it, or start "
             "with an empty recovery store."
         )
@@ -215,76 +214,16 @@ def parse(body: bytes) -> Memory | None:
     if len(body) < LEAST:
         return None
     seed, interval, fingerprints, mark = SIGNATURE.unpack_from(body)
-    if mark not in (b"H", b"I"):
+    size = WIDTH.get(mark)
+    if size is None or len(body) != LEAST + size * MASSES:
         return None
     code = mark.decode()
-    masses = unpack(code, body[LEAST - PACKED :])
-    if masses is None:
-        return None
     fixed = FIXED.unpack_from(body, SIGNATURE.size)
-    hours = array("f", body[SIGNATURE.size + FIXED.size : LEAST - PACKED])
+    hours = array("f", body[SIGNATURE.size + FIXED.size : LEAST])
+    masses = array(code, body[LEAST:])
     if SWAP:
         hours.byteswap()
+        masses.byteswap()
     return Memory(
         (seed, interval, fingerprints, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses
     )
-
-
-def little(numbers: array[float] | array[int]) -> bytes:
-    """Return an array's bytes, the low ones first."""
-    if SWAP:
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers.tobytes()
-
-
-def pack(masses: array[int]) -> bytes:
-    """Return masses below 2**19 as bytes: 12 bits of each, and a list of what lies above those.
-
-    An entry is 16 bits: the leaf, and 512 times what lies above. There are few: a leaf or two of
-    each tree hold nearly all readings. No mass is larger than two fortnights at the shortest
-    interval make it, 241,920.
-    """
-    data, size = little(masses), masses.itemsize
-    second = int.from_bytes(data[1::size], "little")
-    nibbles = second & NIBBLES
-    over = second ^ nibbles
-    if size > 2:
-        over |= int.from_bytes(data[2::size], "little")
-    has_more = over.to_bytes(MASSES, "little").translate(NOT_NONE)
-    more: list[int] = []
-    leaf = has_more.find(1)
-    while leaf >= 0:
-        more.append((masses[leaf] >> 12) * MASSES + leaf)
-        leaf = has_more.find(1, leaf + 1)
-    return b"".join(
-        (
-            data[::size],
-            (nibbles | nibbles >> HALF).to_bytes(MASSES, "little")[: MASSES // 2],
-            struct.pack(f"<{len(more)}H", *more),
-        )
-    )
-
-
-def unpack(code: str, data: bytes) -> array[int] | None:
-    """Read the bytes of `pack`, at least PACKED of them; None if they are anything else."""
-    if len(data) % 2:
-        return None
-    masses = array(code)
-    size = masses.itemsize
-    nibbles = data[MASSES:PACKED]
-    planes = bytearray(MASSES * size)
-    planes[::size] = data[:MASSES]
-    planes[1::size] = nibbles.translate(LOW) + nibbles.translate(HIGH)
-    masses.frombytes(planes)
-    if SWAP:
-        masses.byteswap()
-    last = -1
-    for (more,) in struct.iter_unpack("<H", data[PACKED:]):
-        leaf = more % MASSES
-        over = more // MASSES
-        if leaf <= last or over == 0 or (over > 15 and size == 2):
-            return None
-        masses[leaf] += over << 12
-        last = leaf
-    return masses
