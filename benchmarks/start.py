@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from processes import Run, describe, machine, started
 from rows import FLOW, Place, settings, with_store
-from topic import fill
+from topic import filled
 
 from dataflow.broker import EmbeddedBroker
 
@@ -84,11 +84,14 @@ def main() -> None:
     rounds = 1 if options.quick else options.rounds
     took: dict[str, list[float]] = {row.name: [] for row in ROWS}
     count = INSTANCES * READINGS
-    with tempfile.TemporaryDirectory() as name, EmbeddedBroker(Path(name)) as broker:
-        fill(broker.address, "start", count, INSTANCES)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        EmbeddedBroker(Path(name)) as broker,
+        filled(broker.address, count, INSTANCES) as topic,
+    ):
         for row in ROWS * rounds:
             with tempfile.TemporaryDirectory() as own:
-                place = Place(broker.address, "start", count, Path(own))
+                place = Place(broker.address, topic, count, Path(own))
                 took[row.name].append(seconds(row, place))
     found = {
         name: {"s": statistics.median(all_), "least_s": min(all_), "most_s": max(all_)}

@@ -2,8 +2,10 @@
 
     python benchmarks/throughput.py [--rounds 5] [--records 200000] [--instances 100] [--only WORD]
                                     [--minutes 9] [--json FILE] [--compare FILE] [--quick]
+                                    [--brokers HOST:PORT]
 
-Each row is read from the same topic of the embedded broker by processes of its own. In a round all
+Each row is read from the same topic of the embedded broker, or of one that is given (its topics
+`bench-...` are deleted at the end), by processes of its own. In a round all
 rows take their turn, first with a short topic and then with the long one: what is told is what the
 long one costs more than the median of the short ones, so that a start costs nothing. CPU is that of
 all threads and processes of a row, and not the broker's; figures are medians of the rounds, and
@@ -28,7 +30,7 @@ from typing import Any
 
 from processes import Cost, describe, machine, measure
 from rows import TUTORIAL, Place, Row, rows
-from topic import fill
+from topic import filled
 
 from dataflow.broker import EmbeddedBroker
 
@@ -98,18 +100,22 @@ def take_turns(
     instances: int,
     rounds: int,
     minutes: float,
+    brokers: str | None = None,
 ) -> None:
     """Let the rows take their turns in so many rounds; none is begun after so many minutes.
 
-    What was found is handed to `keep` after each round. A broker of its own is in `folder`.
+    What was found is handed to `keep` after each round. If no broker is given, one of its own is
+    in `folder`.
     """
     began = time.monotonic()
     seen: list[dict[str, Turn]] = []
-    with EmbeddedBroker(folder / "broker") as broker:
+    with contextlib.ExitStack() as ends:
+        if brokers is None:
+            brokers = ends.enter_context(EmbeddedBroker(folder / "broker")).address
         places = []
-        for topic, count in (("short", SHORT), ("long", records)):
-            fill(broker.address, topic, count, instances)
-            places.append(Place(broker.address, topic, count, folder))
+        for count in (SHORT, records):
+            topic = ends.enter_context(filled(brokers, count, instances))
+            places.append(Place(brokers, topic, count, folder))
         for number in range(1, rounds + 1):
             if seen and time.monotonic() - began > 60 * minutes:
                 break
@@ -157,6 +163,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--instances", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=9.0, help="begin no round after these")
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help=ONLY)
+    parser.add_argument("--brokers", metavar="HOST:PORT", help="in place of the embedded one")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--compare", type=Path, help="a file that --json wrote")
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
@@ -190,6 +197,7 @@ def main() -> None:
                 instances=asked.instances,
                 rounds=asked.rounds,
                 minutes=asked.minutes,
+                brokers=asked.brokers,
             )
     if not found:
         raise SystemExit("error: no round was whole")

@@ -1,26 +1,43 @@
-"""Fills a topic of the embedded broker with readings, as the tutorial's producer writes them."""
+"""Fills a topic with readings, as the tutorial's producer writes them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from dataflow import kafka, topics
 from dataflow.settings import Settings
 
-__all__ = ["PARTITIONS", "fill"]
+__all__ = ["PARTITIONS", "filled"]
 
 PARTITIONS = 4
 START = datetime(2024, 3, 1, tzinfo=UTC)
 
 
-def fill(brokers: str, topic: str, records: int, instances: int) -> None:
-    """Write readings of all instances in turn, by instance to a partition."""
+@contextlib.contextmanager
+def filled(brokers: str, records: int, instances: int) -> Iterator[str]:
+    """Make a topic of readings of all instances in turn, by instance to a partition; its name.
+
+    At the end it is deleted.
+    """
     settings = Settings(_env_file=None, brokers=brokers)
-    topics.create(settings, [topic], PARTITIONS)
-    # What is refused goes to a topic of its own, made once and not in a row's time.
-    topics.create(settings, ["ec2_metrics.rejected", f"{topic}.rejected"], 1)
+    topic = f"bench-{uuid.uuid4().hex[:8]}"
+    rejected = f"{topic}.rejected"
+    try:
+        topics.create(settings, [topic], PARTITIONS)
+        topics.create(settings, [rejected], 1)
+        fill(settings, topic, records, instances)
+        yield topic
+    finally:
+        topics.delete(settings, [topic, rejected])
+
+
+def fill(settings: Settings, topic: str, records: int, instances: int) -> None:
+    """Write readings of all instances in turn, by instance to a partition."""
     rng = random.Random(1)
     levels = [rng.uniform(5, 60) for _ in range(instances)]
     producer = kafka.producer(settings, **{"linger.ms": 50})
@@ -41,4 +58,4 @@ def fill(brokers: str, topic: str, records: int, instances: int) -> None:
         if number % 20_000 == 0:
             producer.flush()
     if producer.flush(60):
-        raise SystemExit("error: the embedded broker did not take all records")
+        raise SystemExit(f"error: the broker {settings.brokers} did not take all records")

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from dataflow import kafka
+from dataflow.settings import Settings
+
 
 def run(script: str, *arguments: str | Path) -> str:
     done = subprocess.run(
@@ -25,7 +28,7 @@ def run(script: str, *arguments: str | Path) -> str:
     return done.stdout
 
 
-def test_the_comparison_can_be_run_and_compared(tmp_path: Path) -> None:
+def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     only = ("--only", "confluent", "--only", "tutorial, a cluster")
     table = run("throughput.py", "--quick", "--json", figures, *only)
@@ -41,7 +44,12 @@ def test_the_comparison_can_be_run_and_compared(tmp_path: Path) -> None:
     for row in found["rows"].values():
         assert row["records_s"] > 0
         assert row["rss_mb"] > 10
-    beside = run("throughput.py", "--quick", "--compare", figures, "--only", "confluent")
+    beside = run(
+        *("throughput.py", "--quick", "--compare", figures, "--only", "confluent"),
+        *("--brokers", brokers),
+    )
+    settings = Settings(_env_file=None, brokers=brokers)
+    assert not [name for name in kafka.metadata(settings).topics if name.startswith("bench-")]
     assert "CPU against the older run" in beside
     rows = [line for line in beside.splitlines() if line.startswith(("| tut", "| confluent"))]
     assert len(rows) == 2
