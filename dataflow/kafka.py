@@ -152,6 +152,9 @@ def consumer(settings: Settings, **config: Any) -> Consumer:
                 "fetch.queue.backoff.ms": 10,
                 # A tenth of the default, for each partition: less memory, and nothing waits.
                 "queued.min.messages": 10_000,
+                # The embedded broker answers with all that it has, and of more than the default of
+                # 100 MB librdkafka takes nothing, again and again, without a word.
+                "receive.message.max.bytes": 2_000_000_000,
                 **config,
             },
         ).config
@@ -249,15 +252,23 @@ def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterat
                     left.discard(message.partition() or 0)
                 # Else a transaction that is still open holds back what was written after it.
             if left and time.monotonic() > deadline:
-                held = min(left)
-                (at,) = client.position([TopicPartition(topic, held)])
-                raise Refusal(
-                    f"a transaction that does not end holds back partition {held} of the topic "
-                    f"{topic!r} at the offset {at.offset} of {ends[held]}: find the producer that "
-                    "left it open."
-                )
+                raise _held_back(client, TopicPartition(topic, min(left)), ends[min(left)])
     finally:
         client.close()
+
+
+def _held_back(client: Consumer, place: TopicPartition, end: int) -> Refusal:
+    """Say why a partition that has more to read gives nothing."""
+    which = f"partition {place.partition} of the topic {place.topic!r}"
+    if client.get_watermark_offsets(place, cached=True)[1] < 0:
+        return Refusal(
+            f"the broker hands out nothing of {which}, which ends at {end}: look at its log."
+        )
+    (at,) = client.position([place])
+    return Refusal(
+        f"a transaction that does not end holds back {which} at the offset {at.offset} of {end}: "
+        "find the producer that left it open."
+    )
 
 
 def describe(error: KafkaError | KafkaException) -> str:

@@ -188,9 +188,41 @@ def test_a_transaction_that_does_not_end_is_refused_by_its_place(
     slow.begin_transaction()
     slow.produce(topic, b"left open")
     slow.flush()
-    monkeypatch.setattr(kafka, "HELD_BACK", 1.0)
+    monkeypatch.setattr(kafka, "HELD_BACK", 10.0)
     try:
         with pytest.raises(Refusal, match=f"partition 0 of the topic '{topic}' at the offset 3 of"):
             list(kafka.read_from(settings, topic, {}))
     finally:
         slow.abort_transaction()
+
+
+def test_more_is_read_than_librdkafka_takes_at_once(brokers: str, topic: str) -> None:
+    """The embedded broker answers with all that it has: here 117 MB, and the default is 100."""
+    options = settings(brokers)
+    topics.create(options, [topic], 3)
+    producer = kafka.producer(options)
+    for number in range(130):
+        producer.produce(topic, bytes(900_000), partition=number % 3)
+    assert producer.flush(60) == 0
+    for _ in range(5):
+        assert sum(1 for _ in kafka.read_from(options, topic, {})) == 130
+
+
+@pytest.mark.kafka
+def test_a_broker_that_says_nothing_more_is_refused_as_that(
+    own_broker: OwnBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = settings(own_broker.address)
+    topics.create(options, [topic], 1)
+    write(own_broker.address, topic, range(3))
+    ends = kafka.end_offsets
+
+    def ends_and_no_more(options: Settings, topic: str) -> dict[int, int]:
+        found = ends(options, topic)
+        own_broker.pause()
+        return found
+
+    monkeypatch.setattr(kafka, "end_offsets", ends_and_no_more)
+    monkeypatch.setattr(kafka, "HELD_BACK", 1.0)
+    with pytest.raises(Refusal, match=f"hands out nothing of partition 0 of the topic '{topic}'"):
+        list(kafka.read_from(options, topic, {}))
