@@ -2,6 +2,7 @@
 
     python benchmarks/picture.py PICTURE [--instances 10 100 1000 10000] [--rounds 5]
                                  [--records 200000] [--minutes 20] [--json FILE] [--quick]
+                                 [--brokers HOST:PORT]
     python benchmarks/picture.py PICTURE --show FILE
 
 The rows of `throughput.py` with a recovery store take their turns as there, once for each number of
@@ -64,6 +65,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
                 instances=instances,
                 rounds=asked.rounds,
                 minutes=asked.minutes / len(asked.instances),
+                brokers=asked.brokers,
             )
     return {"sizes": sizes}
 
@@ -138,6 +140,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--minutes", type=float, default=20.0, help="begin no round after these")
+    parser.add_argument("--brokers", metavar="HOST:PORT", help="in place of the embedded one")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--show", type=Path, help="measure nothing: a file that --json wrote")
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")

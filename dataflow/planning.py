@@ -13,7 +13,7 @@ from dataflow.refusal import Refusal
 __all__ = ["COSTS", "MEASURED", "Costs", "Plan", "plan", "store_files"]
 
 MEASURED = "November 2026, AMD EPYC, Python 3.11, Bytewax 0.21.1, calibrated compiled"
-"""When and where the figures below were taken, with other work on both cores: rather too high."""
+"""When and where the figures below were taken."""
 
 
 class Costs(NamedTuple):
@@ -34,8 +34,8 @@ class Costs(NamedTuple):
 
 
 COSTS = {
-    "calibrated": Costs(13.4, 55.0, 40.0, 2_900, 3_200, 8_400),
-    "tutorial": Costs(7.4, 22.3, 17.0, 800, 430, 450),
+    "calibrated": Costs(15.0, 32.0, 46.0, 2_900, 2_600, 4_800),
+    "tutorial": Costs(8.2, 17.0, 17.0, 770, 380, 280),
 }
 
 FETCHING = 1.5
@@ -44,7 +44,7 @@ FETCHING = 1.5
 IDLE = 0.04
 """Of a core, for a process that has nothing to read from Apache Kafka."""
 
-EPOCH = 1300.0
+EPOCH = 1000.0
 """Microseconds of CPU that an epoch costs, whatever is in it."""
 
 BASE = 130_000_000
