@@ -1,7 +1,7 @@
 """Bytewax's `stateful_map`, with each state stored as the bytes that its detector makes of it.
 
 Bytewax's copies all of a state at the end of an epoch and pickles the copy. Bytes need neither,
-are half as large in memory while they wait to be stored, and name their version.
+take less memory while they wait to be stored, and name their version.
 """
 
 from __future__ import annotations
