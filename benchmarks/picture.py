@@ -24,7 +24,7 @@ from typing import Any
 
 from processes import describe
 from rows import TUTORIAL, rows
-from throughput import take_turns
+from throughput import add_options, take_turns
 
 ONE = "ours, calibrated, one process with recovery"
 LINES = {
@@ -137,13 +137,8 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a .png or .svg file")
     parser.add_argument("--instances", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--minutes", type=float, default=20.0, help="begin no round after these")
-    parser.add_argument("--brokers", metavar="HOST:PORT", help="in place of the embedded one")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    add_options(parser, minutes=20.0)
     parser.add_argument("--show", type=Path, help="measure nothing: a file that --json wrote")
-    parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
     return parser.parse_args()
 
 

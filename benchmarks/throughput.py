@@ -34,7 +34,7 @@ from topic import filled
 
 from dataflow.broker import EmbeddedBroker
 
-__all__ = ["SHORT", "take_turns"]
+__all__ = ["SHORT", "add_options", "take_turns"]
 
 SHORT = 2_000
 LIMIT = 300.0
@@ -155,18 +155,23 @@ def table(figures: dict[str, dict[str, float]], old: dict[str, dict[str, float]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def add_options(parser: argparse.ArgumentParser, minutes: float) -> None:
+    """Let a command line say what `take_turns` is to do."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--minutes", type=float, default=minutes, help="begin no round after these")
+    parser.add_argument("--brokers", metavar="HOST:PORT", help="in place of the embedded one")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
+
+
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--instances", type=int, default=100)
-    parser.add_argument("--minutes", type=float, default=9.0, help="begin no round after these")
+    add_options(parser, minutes=9.0)
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help=ONLY)
-    parser.add_argument("--brokers", metavar="HOST:PORT", help="in place of the embedded one")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--compare", type=Path, help="a file that --json wrote")
-    parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
     return parser.parse_args()
 
 
