@@ -28,6 +28,16 @@ KEPT = 7 * 86_400.0
 """Seconds; only those since the last snapshot are ever needed."""
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a file of decisions; one that is new, or whose maker was killed before this, is empty."""
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS decisions"
+        " (instance TEXT, partition INTEGER, offset INTEGER, told INTEGER, at REAL)"
+    )
+    return database
+
+
 class Decisions:
     """The decisions of all processes on a store; each writes to a file of its own.
 
@@ -45,11 +55,7 @@ class Decisions:
             for path in sorted(store.folder.glob("decisions-*.sqlite3")):
                 self._read(path)
             own = store.folder / f"decisions-{store.process}.sqlite3"
-            self._database = sqlite3.connect(own, check_same_thread=False, isolation_level=None)
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS decisions"
-                " (instance TEXT, partition INTEGER, offset INTEGER, told INTEGER, at REAL)"
-            )
+            self._database = _open(own)
             self._database.execute("DELETE FROM decisions WHERE at < ?", (time.time() - KEPT,))
         except sqlite3.Error as wrong:
             raise Refusal(
@@ -58,7 +64,7 @@ class Decisions:
             ) from None
 
     def _read(self, path: Path) -> None:
-        with closing(sqlite3.connect(path)) as database:
+        with closing(_open(path)) as database:
             for instance, partition, offset, told in database.execute(
                 "SELECT instance, partition, offset, max(told) FROM decisions GROUP BY 1, 2, 3"
             ):

@@ -45,6 +45,9 @@ DECIDE_INCIDENTS = (
 )
 """The same of incidents: what was told before a crash must be told again."""
 
+UNFINISHED = "unfinished"
+"""Name of a file that is in the folder while its store is made: no flow starts on such a one."""
+
 CHECKED_WHOLE = 64 * 2**20
 """Bytes up to which a file of the store is read through before the start."""
 
@@ -78,21 +81,33 @@ def directory() -> Path | None:
     return None if given is None else Path(given)
 
 
+def _is_made(folder: Path) -> bool:
+    """Tell whether a folder holds a store, whole or damaged, that was once finished."""
+    return any(folder.glob("part-*.sqlite3")) and not (folder / UNFINISHED).exists()
+
+
 def initialise(folder: Path, partitions: int) -> bool:
     """Make an empty store of so many files; False if there is one already.
 
-    As many workers as files can write at a time. A Refusal if the folder holds anything else.
+    As many workers as files can write at a time. What a command that was killed in the midst of it
+    left is made anew. A Refusal if the folder holds anything else.
     """
-    if any(folder.glob("part-*.sqlite3")):
+    unfinished = folder / UNFINISHED
+    if _is_made(folder):
         return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if unfinished.exists():
+            for path in folder.glob("part-*.sqlite3*"):
+                path.unlink()
         # A volume's own folder may be there.
-        if any(entry.name != "lost+found" for entry in folder.iterdir()):
+        if any(entry.name not in ("lost+found", UNFINISHED) for entry in folder.iterdir()):
             raise Refusal(f"the folder {folder} is not empty and holds no recovery store.")
+        unfinished.touch()
         init_db_dir(folder, partitions)  # type: ignore[no-untyped-call]
         for path in folder.glob("part-*.sqlite3"):
             _enlarge_pages(path)
+        unfinished.unlink()
     except OSError as wrong:
         raise Refusal(f"the folder {folder} cannot be used: {wrong.strerror}.") from None
     except sqlite3.Error as wrong:
@@ -209,7 +224,7 @@ def guard(settings: Settings, states: str) -> Store | None:
     folder = directory()
     if folder is None:
         return None
-    if not folder.is_dir() or not any(folder.glob("part-*.sqlite3")):
+    if not _is_made(folder):
         raise Refusal(
             f"there is no recovery store in {folder}: make one with "
             f"`python -m dataflow recovery {folder}`, or give the right folder."

@@ -455,6 +455,10 @@ def test_decisions_are_there_for_the_next_process(tmp_path: Path) -> None:
     assert Decisions(other).of("a") == {(2, 70): 2}
     assert Decisions(store).of("b") == {}
     Decisions(None).add(reading, 1)
+    # A process that was killed before it had made its table.
+    (tmp_path / "decisions-2.sqlite3").touch()
+    killed: Any = SimpleNamespace(folder=tmp_path, process=2)
+    assert Decisions(killed).of("a") == {(2, 70): 2}
     (tmp_path / "decisions-7.sqlite3").write_bytes(b"not a database, and longer than a header" * 9)
     with pytest.raises(Refusal, match="is damaged"):
         Decisions(store)

@@ -17,7 +17,7 @@ from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
 from test_refusals import refused
 
-from dataflow import topics
+from dataflow import recovery, topics
 from dataflow.recovery import initialise
 from dataflow.settings import Settings
 
@@ -94,6 +94,36 @@ def test_the_command_makes_a_store_once(
     done = run_command("recovery", "other")
     assert done.returncode == 1
     assert "not empty" in done.stderr
+
+
+@pytest.mark.parametrize("step", ["init_db_dir", "_enlarge_pages"])
+def test_a_store_whose_making_was_killed(
+    run_flow: Flow,
+    run_command: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """No flow starts on what is left, and the command makes it anew."""
+    write_csv(tmp_path / "metrics.csv", made_rows(2, 20))
+    store = tmp_path / "store"
+
+    def die(*_: object) -> None:
+        (store / "part-0.sqlite3").write_bytes(b"")  # as one is left that was just opened
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(recovery, step, die)
+        initialise(store, 3)
+    assert list(store.glob("part-*"))
+    done = run_flow(*with_store(store), input="metrics.csv", output="found.jsonl")
+    refused(done, "no recovery store", f"python -m dataflow recovery {store}")
+    assert "made a recovery store of 2 files" in run_command(
+        "recovery", str(store), "--partitions", "2"
+    ).stdout
+    assert sorted(contents(store)) == ["part-0.sqlite3", "part-1.sqlite3"]
+    done = run_flow(*with_store(store), input="metrics.csv", output="found.jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
