@@ -29,7 +29,7 @@ KEPT = 7 * 86_400.0
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open a file of decisions; one that is new, or whose maker was killed before this, is empty."""
+    """Open a file of decisions; a new one, or one whose maker was killed at once, has no table."""
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     database.execute(
         "CREATE TABLE IF NOT EXISTS decisions"

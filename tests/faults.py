@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,9 @@ def topic_to(
     return settings
 
 
-def anomalies(rows: list[Row]) -> int:
-    return sum(score > THRESHOLD for score in rivers_scores(rows).values())
+def anomalies(rows: list[Row]) -> list[int]:
+    """Return how many anomalies there are in the first row, in the first two, and so on."""
+    return list(accumulate(int(score > THRESHOLD) for score in rivers_scores(rows).values()))
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
