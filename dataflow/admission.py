@@ -18,7 +18,7 @@ from dataflow.decoding import reject
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 
-__all__ = ["COUNTS", "Counts", "admitter", "each"]
+__all__ = ["COUNTS", "Counts", "admitter"]
 
 
 class Counts(msgspec.Struct):
@@ -43,8 +43,8 @@ def admitter(
     decode: Callable[[Raw], Reading | Rejected],
     counts: Counts = COUNTS,
     say: Callable[[str], object] | None = None,
-) -> Callable[[Raw], Reading | Rejected]:
-    """Return `decode` with a bound: the first `max_instances` instances pass, all others do not.
+) -> Callable[[list[Raw]], list[Reading | Rejected]]:
+    """Return `decode` of batches with a bound: the first `max_instances` instances pass, no others.
 
     What it has seen it keeps for the life of the process, for all workers, and no longer: after a
     restart the first instances to come are taken again. It says one line the first time that it
@@ -61,15 +61,17 @@ def admitter(
             warned.add(kind)
             say(line)
 
-    def admit(raw: Raw) -> Reading | Rejected:
-        record = decode(raw)
-        try:
-            # One look-up is all that a reading costs as a rule.
-            if partitions[record.instance] == record.partition:  # type: ignore[union-attr]
-                return record
-        except (KeyError, AttributeError):
-            pass
-        return look(raw, record)
+    def admit(batch: list[Raw]) -> list[Reading | Rejected]:
+        records = list(map(decode, batch))
+        for at, record in enumerate(records):
+            try:
+                # One look-up is all that a reading costs as a rule.
+                if partitions[record.instance] == record.partition:  # type: ignore[union-attr]
+                    continue
+            except (KeyError, AttributeError):
+                pass
+            records[at] = look(batch[at], record)
+        return records
 
     def look(raw: Raw, record: Reading | Rejected) -> Reading | Rejected:
         if isinstance(record, Rejected):
@@ -107,13 +109,6 @@ def admitter(
         )
 
     return admit
-
-
-def each(
-    admit: Callable[[Raw], Reading | Rejected],
-) -> Callable[[list[Raw]], list[Reading | Rejected]]:
-    """Return the step that takes a batch of raw records."""
-    return lambda batch: [admit(raw) for raw in batch]
 
 
 def _say(line: str) -> None:

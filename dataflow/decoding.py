@@ -6,7 +6,7 @@ import base64
 import math
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -26,7 +26,31 @@ MAX_INDEX = 2**63
 Fields: TypeAlias = tuple[str | None, str | None, str, str]
 """What a record calls its instance, time, index and value; None: it has no such field."""
 
+REMEMBERED = 8192
+REMEMBERED_LENGTH = 64
+
 _parse_number = msgspec.json.Decoder(int | float).decode
+
+T = TypeVar("T")
+
+
+class _Known(dict[str, T]):
+    """What texts were read as: the next instances' readings have the same times and indexes.
+
+    Texts that hostile input invents do not fill the memory: it forgets all when it is full.
+    """
+
+    def __init__(self, read: Callable[[str], T]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, text: str) -> T:
+        found = self._read(text)
+        if len(text) <= REMEMBERED_LENGTH:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[text] = found
+        return found
 
 
 def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
@@ -37,6 +61,7 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
     # Not strict: numbers may come as text, as the tutorial's producer writes them.
     parse: Callable[[bytes], Any] = msgspec.json.Decoder(_metric(settings), strict=False).decode
     time_of: Callable[[Any], float | None] = seconds if settings.time_field else lambda _: None
+    times, indexes = _Known(seconds), _Known(_number)
 
     def decode(raw: Raw) -> Reading | Rejected:
         try:
@@ -49,14 +74,11 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
                 and 0 < len(instance) <= MAX_INSTANCE_LENGTH
             ):
                 timestamp = read.timestamp
-                time = time_of(timestamp)
-                # What a reading's index is as a rule comes first, and without another call.
-                if index.__class__ is str and len(index) <= 18 and index.isdecimal():
-                    index = int(index) if index.isascii() else _number(index)
-                elif not _fits(index):
+                time = times[timestamp] if timestamp.__class__ is str else time_of(timestamp)
+                if index.__class__ is str:
+                    index = indexes[index]
+                elif not abs(index) < MAX_INDEX:
                     raise ValueError
-                elif index.__class__ is str:
-                    index = _number(index)
                 return Reading(instance, timestamp, index, value, time, raw.partition, raw.offset)
         except Exception:
             pass
@@ -67,7 +89,9 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
 
 
 def _number(text: str) -> str | int | float:
-    """Return an index as a number where it is one."""
+    """Return an index as a number where it is one; ValueError if it is too long."""
+    if len(text) > MAX_INSTANCE_LENGTH:
+        raise ValueError
     if text.isdecimal() and text.isascii() and len(text) <= 18:
         return int(text)
     try:
@@ -116,12 +140,6 @@ def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
         ),
         raw=None if kept is None else base64.b64encode(kept).decode(),
     )
-
-
-def _fits(index: str | int | float) -> bool:
-    if isinstance(index, str):
-        return len(index) <= MAX_INSTANCE_LENGTH
-    return abs(index) < MAX_INDEX
 
 
 def _reason(value: bytes | None, fields: Fields, scale: float | None) -> tuple[str, str]:

@@ -51,7 +51,7 @@ def build(
     flow = Dataflow("ec2_anomalies")
     raw = op.input("read", flow, sources.source(options))
     admit = admission.admitter(options, decoding.decoder(options))
-    decoded = op.flat_map_batch("decode", raw, admission.each(admit))
+    decoded = op.flat_map_batch("decode", raw, admit)
     checked = op.branch("check", decoded, scoring.is_reading)
     keyed = op.flat_map_batch("key_on", checked.trues, scoring.keyed)
     if options.reorder:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -156,7 +155,6 @@ def incident_id(kind: str, reading: Reading) -> str:
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 
-@lru_cache(maxsize=8192)
 def _parse_time(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
@@ -187,7 +185,7 @@ def seconds(timestamp: str | int | float) -> float:
     True
     """
     if isinstance(timestamp, str):
-        if len(timestamp) > 64:  # before it is remembered: hostile text would fill the memory
+        if len(timestamp) > 64:
             raise ValueError("too long for a time")
         return _parse_time(timestamp)
     return _check_time(timestamp)

@@ -35,9 +35,10 @@ def test_the_first_instances_pass_and_no_others(instances: list[int], most: int)
     admit, counts, said = admitting(max_instances=most)
     first = list(dict.fromkeys(instances))[:most]
     refused = 0
-    for offset, number in enumerate(instances):
-        record = raw(f"host-{number}", 0, offset)
-        admitted = admit(record)
+    records = [raw(f"host-{number}", 0, offset) for offset, number in enumerate(instances)]
+    middle = len(records) // 2
+    both = [*admit(records[:middle]), *admit(records[middle:])]
+    for offset, (number, record, admitted) in enumerate(zip(instances, records, both, strict=True)):
         if number in first:
             assert admitted == decoder(Settings(_env_file=None))(record)
         else:
@@ -54,7 +55,8 @@ def test_the_first_instances_pass_and_no_others(instances: list[int], most: int)
 def test_an_instance_on_two_partitions_is_said_once() -> None:
     admit, counts, said = admitting()
     for instance, partition in (("a", 0), ("b", 1), ("a", 2), ("a", 0), ("b", 1), ("b", 0)):
-        assert isinstance(admit(raw(instance, partition)), Reading)
+        (taken,) = admit([raw(instance, partition)])
+        assert isinstance(taken, Reading)
     assert counts.scattered == 2
     assert said == [
         "warning: the instance 'a' comes on the partitions 0 and 2, so its readings have no "
@@ -65,16 +67,18 @@ def test_an_instance_on_two_partitions_is_said_once() -> None:
 def test_where_readings_are_put_into_order_they_may_come_on_any_partition() -> None:
     admit, counts, said = admitting(reorder=True, max_instances=1)
     for partition in (0, 1, 2, 0):
-        assert isinstance(admit(raw("a", partition)), Reading)
-        assert isinstance(admit(raw("b", partition)), Rejected)
+        taken, refused = admit([raw("a", partition), raw("b", partition)])
+        assert isinstance(taken, Reading)
+        assert isinstance(refused, Rejected)
     assert (counts.scattered, counts.refused) == (0, 4)
     assert len(said) == 1
 
 
 def test_a_bad_record_is_no_instance() -> None:
     admit, counts, _ = admitting(max_instances=1)
-    assert admit(Raw(0, 0, b"{")).reason == "not-json"
-    assert isinstance(admit(raw("a")), Reading)
+    refused, taken = admit([Raw(0, 0, b"{"), raw("a")])
+    assert refused.reason == "not-json"
+    assert isinstance(taken, Reading)
     assert counts.instances == 1
 
 

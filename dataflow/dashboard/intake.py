@@ -27,7 +27,7 @@ class Intake:
 
     def readings(self, raw: Raw) -> Iterator[Reading]:
         """Yield what goes on because of a record: itself as a rule, nothing if it is refused."""
-        record = self._admit(raw)
+        (record,) = self._admit([raw])
         if not is_reading(record):
             self.refused += 1
             return
