@@ -21,9 +21,10 @@ class Trees:
         # The window's size counts for nothing here: these masses are kept otherwise.
         forest = draw(TREES, LEAVES.bit_length() - 1, 1, (("place", (0.0, 1.0)),), seed)
         line = Line(forest)
-        self.cuts = line.cuts
-        self.fingerprint = forest.fingerprint()
-        self.leaves = [
+        # Typed, so that what is compiled from here on knows numbers for numbers.
+        self.cuts: list[float] = line.cuts
+        self.fingerprint: bytes = forest.fingerprint()
+        self.leaves: list[tuple[int, ...]] = [
             tuple(first + LEAVES * tree + leaf for tree, leaf in enumerate(line.leaves(cell)))
             for cell in range(len(line.cuts) + 1)
         ]
