@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import msgspec
 import pytest
 from kafka_jars import Unavailable, jars
 from kafka_server import ApacheKafka, await_stopped
@@ -147,6 +148,41 @@ class PausableBroker(EmbeddedBroker):
     def resume(self) -> None:
         """Let the broker go on."""
         os.kill(self.pid, signal.SIGCONT)
+
+    def wait_until_kept(self, *topics: str) -> None:
+        """Wait until what it acknowledged of these topics outlives a kill.
+
+        It writes all that it has to one file, a second after a change or later: the more it holds
+        and the busier the machine, the later.
+        """
+        settings = Settings(_env_file=None, brokers=self.address)
+        deadline = time.monotonic() + 120
+        for topic in topics:
+            wanted = kafka.end_offsets(settings, topic)
+            while self._kept(topic) != wanted:
+                assert time.monotonic() < deadline, "the broker does not write to its file"
+                time.sleep(0.1)
+
+    def _kept(self, topic: str) -> dict[int, int] | None:
+        file = self.folder / "kafka.json"
+        if not file.exists():
+            return None
+        kept = dict(msgspec.json.decode(file.read_bytes(), type=_Kept).topics).get(topic)
+        return kept and {partition: it.high_watermark for partition, it in kept.partitions}
+
+
+class _Partition(msgspec.Struct):
+    high_watermark: int
+
+
+class _Topic(msgspec.Struct):
+    partitions: list[tuple[int, _Partition]]
+
+
+class _Kept(msgspec.Struct):
+    """What is read of the embedded broker's file."""
+
+    topics: list[tuple[str, _Topic]]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -43,12 +42,6 @@ def read(brokers: str, topic: str, **librdkafka: str) -> dict[str, list[int]]:
 
 def keyed(numbers: range) -> dict[str, list[int]]:
     return {f"key-{first}": [it for it in numbers if it % 5 == first] for first in range(5)}
-
-
-def wait_until_kept(broker: OwnBroker) -> None:
-    """Wait until what the broker acknowledged outlives a kill of it."""
-    if isinstance(broker, PausableBroker):
-        time.sleep(1.5)
 
 
 @pytest.mark.kafka
@@ -129,7 +122,8 @@ def test_what_was_acknowledged_outlives_the_broker(
     topics.create(settings(address), [topic], 3)
     for count, end in ((500, own_broker.stop), (1000, own_broker.kill)):
         write(address, topic, range(count - 500, count))
-        wait_until_kept(own_broker)
+        if isinstance(own_broker, PausableBroker):
+            own_broker.wait_until_kept(topic)
         end()
         with monkeypatch.context() as patch:
             patch.setattr(kafka, "TIMEOUT", 0.5)

@@ -106,7 +106,7 @@ def test_it_follows_what_comes_and_outlives_the_broker(
         expect(rows(page)).to_have_count(3, timeout=SECONDS)
         until(page, lambda: readings(page) == 1200, "all readings are there")
 
-        page.wait_for_timeout(2000)  # the broker keeps what it has had for a second
+        own_broker.wait_until_kept("cpu")
         own_broker.kill()
         expect(title(page)).to_contain_text("Broker gone", timeout=SECONDS)
         expect(page.locator(".say.trouble")).to_contain_text("What is shown is from before")
