@@ -27,7 +27,7 @@ import processes
 from processes import Run
 
 from dataflow.planning import store_files
-from dataflow.recovery import initialise
+from dataflow.recovery_files import initialise
 
 INTERVAL = 300
 LIMIT = 1_200.0

@@ -28,7 +28,7 @@ from bytewax.testing import TestingSink, TestingSource, run_main
 from processes import describe, machine
 
 from dataflow.detectors import make
-from dataflow.recovery import initialise
+from dataflow.recovery_files import initialise
 from dataflow.stateful import stateful_map
 
 LIMIT = 300.0

@@ -24,7 +24,7 @@ from kafka_server import ApacheKafka, await_stopped
 
 from dataflow import kafka, topics
 from dataflow.broker import EmbeddedBroker
-from dataflow.recovery import initialise
+from dataflow.recovery_files import initialise
 from dataflow.settings import PREFIX, Settings
 
 if TYPE_CHECKING:

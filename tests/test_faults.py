@@ -45,7 +45,7 @@ from kafka_server import ApacheKafka
 from test_flow import Row, made_rows, rivers_scores, write_csv
 
 from dataflow import kafka, topics
-from dataflow.recovery import initialise
+from dataflow.recovery_files import initialise
 from dataflow.settings import Settings
 
 pytestmark = pytest.mark.kafka

@@ -38,7 +38,7 @@ from dataflow.detectors import isolation, make
 from dataflow.detectors.isolation import IsolationForest
 from dataflow.evaluate import verdicts
 from dataflow.nab import Series
-from dataflow.recovery import initialise
+from dataflow.recovery_files import initialise
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -15,7 +15,7 @@ from conftest import REPOSITORY, Flow, fill_topic, free_port, read_json_lines
 from prometheus_client.parser import text_string_to_metric_families
 from test_flow import Row, made_rows
 
-from dataflow import kafka, recovery, tally
+from dataflow import kafka, recovery_files, tally
 from dataflow.detectors import make
 from dataflow.metrics import Figures
 from dataflow.records import seconds
@@ -97,7 +97,7 @@ def test_the_counts_of_three_workers_are_exact(
     records = write(brokers, topic, rows)
     scores = scores_of(rows)
     found = sum(score > 0.7 for score in scores)
-    recovery.initialise(tmp_path / "store", 3)
+    recovery_files.initialise(tmp_path / "store", 3)
     port = free_port()
     began = time.time()
     flow = run_flow.start(
@@ -210,7 +210,7 @@ def test_what_a_resumed_flow_finds_written_is_counted(
     rows = made_rows(6, 300)
     found = sum(score > 0.7 for score in scores_of(rows))
     fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
-    recovery.initialise(tmp_path / "store", 3)
+    recovery_files.initialise(tmp_path / "store", 3)
     port = free_port()
 
     def start() -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_flow import THRESHOLD, Key, Row, found_scores, made_rows, rivers_scores
 
 from dataflow import kafka
-from dataflow.recovery import initialise
+from dataflow.recovery_files import initialise
 from dataflow.settings import Settings
 
 pytestmark = pytest.mark.kafka

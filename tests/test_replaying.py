@@ -20,7 +20,7 @@ from dataflow import kafka, replaying, resending
 from dataflow.decoding import decoder
 from dataflow.producing import key_reader
 from dataflow.records import Source
-from dataflow.recovery import initialise
+from dataflow.recovery_files import initialise
 from dataflow.refusal import Refusal
 from dataflow.replaying import Found, Item, Mended, Place, choose, plan, read_line
 from dataflow.settings import Settings
