@@ -27,7 +27,10 @@ Fields: TypeAlias = tuple[str | None, str | None, str, str]
 """What a record calls its instance, time, index and value; None: it has no such field."""
 
 REMEMBERED = 8192
+"""Times and indexes whose reading is remembered, at most."""
+
 REMEMBERED_LENGTH = 64
+"""Characters of the longest that is."""
 
 _parse_number = msgspec.json.Decoder(int | float).decode
 
