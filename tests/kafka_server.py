@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -235,11 +236,18 @@ def _run(*command: str) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Return ports that nobody has, and that the system gives to no outgoing connection meanwhile.
+
+    Java takes seconds until it listens. Those that the system hands out begin at 32768, or above.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as held:
-        servers = [held.enter_context(socket.socket()) for _ in range(count)]
-        for server in servers:
-            server.bind(("127.0.0.1", 0))
-        return [server.getsockname()[1] for server in servers]
+        while len(found) < count:
+            port = random.SystemRandom().randrange(20_000, 32_000)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def await_stopped(pid: int) -> None:
