@@ -10,9 +10,9 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflow import kafka, topics
+from dataflow.file_source import FileSource, read_records
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
-from dataflow.sources import FileSource, read_records
 
 __all__ = ["count_records", "held_records", "key_reader", "keyed_records", "prepare_topic", "send"]
 

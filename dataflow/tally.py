@@ -174,8 +174,7 @@ STATES = States()
 
 def worker() -> Worker:
     """Return the calling thread's cell."""
-    # Not `threading.local`: Bytewax's threads are Rust's, and lose what is Python's of them each
-    # time that they let go of the interpreter. Their numbers stay.
+    # By its number, for the cells of all threads are read by another.
     thread = get_ident()
     found = WORKERS.get(thread)
     return WORKERS.setdefault(thread, Worker()) if found is None else found

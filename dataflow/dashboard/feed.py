@@ -13,11 +13,11 @@ import msgspec
 from dataflow import scoring
 from dataflow.dashboard.condition import GOOD, IDLE, TROUBLE, Condition, Counts
 from dataflow.dashboard.intake import Intake
+from dataflow.file_source import FileSource, read_records
 from dataflow.fleet import Fleet
 from dataflow.records import Anomaly, Raw
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
-from dataflow.sources import FileSource, read_records
 
 __all__ = ["Feed", "FileFeed"]
 

@@ -1,0 +1,56 @@
+"""What Python keeps of the threads that Bytewax's workers run in."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.testing import TestingSink, cluster_main
+from conftest import fill_topic
+
+from dataflow import sources
+from dataflow.records import encode
+from dataflow.settings import Settings
+
+WORKERS = 3
+
+
+def calls_remembered(settings: Settings) -> list[list[int]]:
+    """Let each worker count its calls in what Python keeps of its thread; what each has seen."""
+    own = threading.local()
+    seen: defaultdict[int, list[int]] = defaultdict(list)
+
+    def count(batch: list[Any]) -> list[Any]:
+        own.calls = getattr(own, "calls", 0) + 1
+        seen[threading.get_ident()].append(own.calls)
+        return batch
+
+    flow = Dataflow("counts")
+    raw = op.input("read", flow, sources.source(settings))
+    spread = op.redistribute("spread", raw)
+    op.output("out", op.flat_map_batch("count", spread, count), TestingSink([]))
+    cluster_main(flow, [], 0, worker_count_per_proc=WORKERS)
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("kind", ["kafka", "file"])
+def test_python_remembers_each_worker(kind: str, brokers: str, topic: str, tmp_path: Path) -> None:
+    """Those without a partition to read as well."""
+    records = [{"instance": "i-1", "value": number, "index": number} for number in range(3_000)]
+    if kind == "kafka":
+        fill_topic(brokers, topic, [("i-1", encode(record)) for record in records])
+        settings = Settings(_env_file=None, brokers=brokers, topic=topic, follow=False)
+    else:
+        path = tmp_path / "readings.jsonl"
+        path.write_bytes(b"".join(encode(record) + b"\n" for record in records))
+        settings = Settings(_env_file=None, input=str(path))
+    seen = calls_remembered(settings)
+    assert len(seen) == WORKERS
+    for calls in seen:
+        assert calls == list(range(1, len(calls) + 1))
+        assert len(calls) > 1
