@@ -118,6 +118,27 @@ def _addresses(count: int) -> str:
         return ";".join(f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
 
 
+def _workers(detector: str, workers: int) -> Callable[[Place], list[Run]]:
+    """Run one flow with a recovery store in one process of so many workers."""
+
+    def runs(place: Place) -> list[Run]:
+        command = with_store(place.folder / "recovery", workers)
+        return [Run((*command, "-w", str(workers)), settings(place, detector))]
+
+    return runs
+
+
+def _from_memory(processes: int) -> Callable[[Place], list[Run]]:
+    """Let the detector score as many records, shared among processes that have nothing to share."""
+
+    def runs(place: Place) -> list[Run]:
+        share = str(place.count // processes)
+        script = str(Path(__file__).with_name("from_memory.py"))
+        return [Run((sys.executable, script, share), {})] * processes
+
+    return runs
+
+
 def uncompiled(folder: Path) -> Path:
     """Copy the package without what was compiled; what to put on PYTHONPATH."""
     source = Path(dataflow.__file__).parent
@@ -143,11 +164,14 @@ def rows(folder: Path) -> list[Row]:
         found.append(_peer("Quix Streams + River", "quix_flow.py", folder=True))
     found.append(Row("ours, tutorial", _alone("tutorial")))
     found += _recovering("tutorial")
+    found.append(Row("ours, tutorial, one process of four workers", _workers("tutorial", 4)))
     if detectors.compiled():
         found.append(Row("ours, calibrated, compiled", _alone("calibrated")))
     plain = uncompiled(folder / "plain")
     found.append(Row("ours, calibrated, plain", _alone("calibrated", plain)))
     found += _recovering("calibrated")
+    found.append(Row("calibrated from memory, one process", _from_memory(1)))
+    found.append(Row("calibrated from memory, two processes", _from_memory(2)))
     found.append(_peer("consume only, librdkafka's defaults", "plain_loop.py", "--consume-only"))
     found.append(_peer("consume only, tuned", "plain_loop.py", "--consume-only", "--tuned"))
     return found
