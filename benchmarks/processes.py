@@ -25,6 +25,8 @@ class Run(NamedTuple):
 
     command: Sequence[str]
     environment: dict[str, str]
+    head_start: float = 0.0
+    """Seconds until the next one is started."""
 
 
 class Process(NamedTuple):
@@ -72,6 +74,7 @@ def started(runs: Sequence[Run], folder: Path, limit: float) -> Iterator[list[Pr
                     stderr=errors,
                 )
                 processes.append(Process(popen, errors))
+                time.sleep(run.head_start)
             yield processes
         finally:
             timer.cancel()

@@ -22,6 +22,7 @@ __all__ = ["FLOW", "TUTORIAL", "Place", "Row", "rows", "settings", "with_store"]
 
 TUTORIAL = "tutorial's flow"
 PEERS = Path(__file__).parent / "peers"
+HEAD_START = 0.5
 FLOW = (sys.executable, "-m", "bytewax.run", "dataflow.flow")
 
 
@@ -104,7 +105,11 @@ def _cluster(detector: str, processes: int) -> Callable[[Place], list[Run]]:
     def runs(place: Place) -> list[Run]:
         command = (*with_store(place.folder / "recovery", processes), "-a", _addresses(processes))
         environment = settings(place, detector)
-        return [Run((*command, "-i", str(number)), environment) for number in range(processes)]
+        # One that the others do not find yet is looked for again a second later.
+        return [
+            Run((*command, "-i", str(number)), environment, 0.0 if number else HEAD_START)
+            for number in range(processes)
+        ]
 
     return runs
 
