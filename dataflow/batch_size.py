@@ -9,6 +9,9 @@ __all__ = ["BatchSize"]
 FEW = 300
 """Records at a time, usually: more leave the processor's cache before the next step."""
 
+FEW_OF_SEVERAL = 1_000
+"""The same where the flow has several workers, which hand over to each other with each batch."""
+
 MOST = 10_000
 """Records at a time, however many instances there are."""
 
@@ -18,6 +21,9 @@ TOGETHER = 4
 They go on together, and an instance costs more than a reading.
 """
 
+TOGETHER_OF_SEVERAL = 16
+"""The same where the flow has several workers: what goes to another costs most by the instance."""
+
 SAMPLE = 10_000
 """Records, the first of a partition, whose instances are counted."""
 
@@ -25,18 +31,20 @@ SAMPLE = 10_000
 class BatchSize:
     """Records to take at a time: so many that an instance has some, if that can be had.
 
-    >>> size = BatchSize()
+    >>> size = BatchSize(several=False)
     >>> size.look([b"i-%d" % (number % 500) for number in range(10_000)])
     >>> size.records, size.sampling
     (2000, False)
     """
 
-    __slots__ = ("_instances", "_looked", "records", "sampling")
+    __slots__ = ("_instances", "_looked", "_several", "records", "sampling")
 
-    def __init__(self) -> None:
+    def __init__(self, *, several: bool) -> None:
+        """Begin to count; `several` says whether the flow has several workers."""
         self.records = FEW
         self.sampling = True
         """Whether more keys are to be looked at."""
+        self._several = several
         self._looked = 0
         self._instances: set[bytes | str | None] = set()
 
@@ -46,8 +54,13 @@ class BatchSize:
         self._looked += len(noted)
         self._instances.update(noted)
         if self._looked >= SAMPLE:
-            wanted = TOGETHER * len(self._instances)
-            # Of very many instances, the readings are each alone in any batch.
-            self.records = max(FEW, wanted) if wanted <= MOST else FEW
+            self.records = self._wanted(len(self._instances))
             self.sampling = False
             self._instances.clear()
+
+    def _wanted(self, instances: int) -> int:
+        if TOGETHER * instances > MOST:
+            return FEW  # of so many instances, the readings are each alone in any batch
+        if self._several:
+            return min(max(FEW_OF_SEVERAL, TOGETHER_OF_SEVERAL * instances), MOST)
+        return max(FEW, TOGETHER * instances)

@@ -83,7 +83,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._idle = False
         self._follow = settings.follow
         self._pace = pace
-        self._size = BatchSize()
+        self._size = BatchSize(several=not worker_thread.alone())
         needs_end = pace is not None or not settings.follow
         self._consumer = kafka.consumer(settings, **{"enable.partition.eof": needs_end})
         place = TopicPartition(self._topic, partition, self._offset)

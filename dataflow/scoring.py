@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 from dataflow import tally
 from dataflow.detectors import AnyDetector, Detector, Verdict, make
 from dataflow.index_name import index_namer
+from dataflow.readings import Readings
 from dataflow.records import Anomaly, Reading, Rejected, Source, anomaly_id
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
@@ -74,7 +75,7 @@ def keyed(readings: list[Reading]) -> list[Keyed]:
     >>> [(name, [reading.index for reading in readings]) for name, readings in keyed(batch)]
     [('a', [0, 2]), ('b', [1, 3])]
     """
-    groups: defaultdict[str, list[Reading]] = defaultdict(list)
+    groups: defaultdict[str, list[Reading]] = defaultdict(Readings)
     for reading in readings:
         groups[reading.instance].append(reading)
     return list(groups.items())

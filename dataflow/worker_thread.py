@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 
-__all__ = ["keep"]
+__all__ = ["alone", "keep"]
+
+
+def alone() -> bool:
+    """Tell, in a worker's thread, whether it is the flow's only one, here and elsewhere.
+
+    Bytewax then runs it in the main thread. A cluster, of even one process, counts as several.
+    """
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def keep() -> None:

@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.batch_size import FEW, MOST, SAMPLE, TOGETHER, BatchSize
+from dataflow.batch_size import (
+    FEW,
+    FEW_OF_SEVERAL,
+    MOST,
+    SAMPLE,
+    TOGETHER,
+    TOGETHER_OF_SEVERAL,
+    BatchSize,
+)
 
 
-@given(instances=st.integers(1, 2 * SAMPLE), take=st.integers(1, 700), seed=st.integers())
-def test_instances_have_several_readings_in_a_batch(instances: int, take: int, seed: int) -> None:
-    """As many as wished, where a batch can hold them; else batches stay small."""
+@given(
+    instances=st.integers(1, 2 * SAMPLE),
+    take=st.integers(1, 700),
+    seed=st.integers(),
+    several=st.booleans(),
+)
+def test_instances_have_several_readings_in_a_batch(
+    instances: int, take: int, seed: int, several: bool
+) -> None:
+    """Some, where a batch can hold them, and more where workers hand them on; else it is small."""
     keys = [str(number % instances) for number in range(SAMPLE)]
     random.Random(seed).shuffle(keys)
-    size = BatchSize()
+    size = BatchSize(several=several)
     for start in range(0, SAMPLE, take):
         assert size.sampling
         assert size.records == FEW
         size.look(keys[start : start + take])
     assert not size.sampling
-    wanted = TOGETHER * min(instances, SAMPLE)
-    assert size.records == (FEW if wanted > MOST else max(FEW, wanted))
+    each = size.records / min(instances, SAMPLE)
+    if instances * TOGETHER > MOST:
+        assert size.records == FEW
+    elif several and instances * TOGETHER_OF_SEVERAL <= MOST:
+        assert each >= TOGETHER_OF_SEVERAL
+        assert size.records == FEW_OF_SEVERAL or each == TOGETHER_OF_SEVERAL
+    elif several:
+        assert size.records == MOST
+    else:
+        assert each >= TOGETHER
+        assert size.records == FEW or each == TOGETHER
 
 
-def test_records_without_keys_are_taken_as_usual() -> None:
-    size = BatchSize()
+@pytest.mark.parametrize(("several", "records"), [(False, FEW), (True, FEW_OF_SEVERAL)])
+def test_records_without_keys_are_taken_as_usual(several: bool, records: int) -> None:
+    size = BatchSize(several=several)
     size.look([None] * SAMPLE)
-    assert size.records == FEW
+    assert size.records == records

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -61,3 +65,57 @@ def test_python_remembers_each_worker(kind: str, brokers: str, topic: str, tmp_p
     for calls in seen:
         assert calls == list(range(1, len(calls) + 1))
         assert len(calls) >= STEPS
+
+
+FLOW = """
+from bytewax import operators as op
+from bytewax.connectors.stdio import StdOutSink
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import DynamicSource, StatelessSourcePartition
+
+from dataflow import worker_thread
+
+class Part(StatelessSourcePartition):
+    told = False
+
+    def next_batch(self):
+        if self.told:
+            raise StopIteration
+        self.told = True
+        return [str(worker_thread.alone())]
+
+class Source(DynamicSource):
+    def build(self, step_id, worker_index, worker_count):
+        return Part()
+
+flow = Dataflow("told")
+op.output("out", op.input("in", flow, Source()), StdOutSink())
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], ["True"]),
+        (["-w", "2"], ["False", "False"]),
+        (["-i", "0", "-a", "127.0.0.1:{port}"], ["False"]),
+    ],
+)
+def test_a_worker_knows_whether_it_is_alone(
+    options: list[str], told: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "told.py").write_text(FLOW)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "bytewax.run", "told"]
+    run = subprocess.run(
+        [*command, *(option.format(port=port) for option in options)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert run.stdout.split() == told
