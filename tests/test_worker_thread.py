@@ -82,7 +82,8 @@ class Part(StatelessSourcePartition):
         if self.told:
             raise StopIteration
         self.told = True
-        return [str(worker_thread.alone())]
+        # With its own end of line: workers may write between a line and the end that follows it.
+        return [f"{worker_thread.alone()}\\n"]
 
 class Source(DynamicSource):
     def build(self, step_id, worker_index, worker_count):
