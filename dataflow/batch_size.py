@@ -21,9 +21,6 @@ TOGETHER = 4
 They go on together, and an instance costs more than a reading.
 """
 
-TOGETHER_OF_SEVERAL = 16
-"""The same where the flow has several workers: what goes to another costs most by the instance."""
-
 SAMPLE = 10_000
 """Records, the first of a partition, whose instances are counted."""
 
@@ -37,14 +34,14 @@ class BatchSize:
     (2000, False)
     """
 
-    __slots__ = ("_instances", "_looked", "_several", "records", "sampling")
+    __slots__ = ("_few", "_instances", "_looked", "records", "sampling")
 
     def __init__(self, *, several: bool) -> None:
         """Begin to count; `several` says whether the flow has several workers."""
         self.records = FEW
         self.sampling = True
         """Whether more keys are to be looked at."""
-        self._several = several
+        self._few = FEW_OF_SEVERAL if several else FEW
         self._looked = 0
         self._instances: set[bytes | str | None] = set()
 
@@ -61,6 +58,4 @@ class BatchSize:
     def _wanted(self, instances: int) -> int:
         if TOGETHER * instances > MOST:
             return FEW  # of so many instances, the readings are each alone in any batch
-        if self._several:
-            return min(max(FEW_OF_SEVERAL, TOGETHER_OF_SEVERAL * instances), MOST)
-        return max(FEW, TOGETHER * instances)
+        return max(self._few, TOGETHER * instances)

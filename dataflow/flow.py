@@ -3,6 +3,7 @@
     read        Kafka partitions (or a file)            -> raw records
     decode      JSON -> Reading | Rejected              bad ones go to the rejected topic
     key_on      by instance
+    hand_over   to the worker that has the instance
     reorder     by index, where producers cannot key    only with ANOMALY_REORDER=true
     normalize   CPU percent -> 0..1
     score       stateful_map: one half-space-trees detector per instance, or a window at a time
@@ -27,6 +28,7 @@ from dataflow import (
     detectors,
     incident_step,
     metrics_server,
+    parcels,
     recovery,
     reordering,
     scoring,
@@ -54,6 +56,7 @@ def build(
     decoded = op.flat_map_batch("decode", raw, admit)
     checked = op.branch("check", decoded, scoring.is_reading)
     keyed = op.flat_map_batch("key_on", checked.trues, scoring.keyed)
+    keyed = parcels.hand_over(flow, keyed)
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reordering.reorderer(options))
     normal = op.flat_map_batch("normalize", keyed, scoring.normalizer(options.scale))

@@ -14,7 +14,6 @@ from typing import Any, TypeGuard
 from dataflow import tally
 from dataflow.detectors import AnyDetector, Detector, Verdict, make
 from dataflow.index_name import index_namer
-from dataflow.readings import Readings
 from dataflow.records import Anomaly, Reading, Rejected, Source, anomaly_id
 from dataflow.refusal import Refusal
 from dataflow.settings import Settings
@@ -37,7 +36,7 @@ __all__ = [
 
 Scored = tuple[Reading, Verdict]
 Keyed = tuple[str, list[Reading]]
-"""An instance, and its readings in a batch: what goes to another process goes in one piece."""
+"""An instance, and its readings in a batch: they stay together up to the filter."""
 Judged = tuple[str, list[Scored]]
 
 
@@ -75,7 +74,7 @@ def keyed(readings: list[Reading]) -> list[Keyed]:
     >>> [(name, [reading.index for reading in readings]) for name, readings in keyed(batch)]
     [('a', [0, 2]), ('b', [1, 3])]
     """
-    groups: defaultdict[str, list[Reading]] = defaultdict(Readings)
+    groups: defaultdict[str, list[Reading]] = defaultdict(list)
     for reading in readings:
         groups[reading.instance].append(reading)
     return list(groups.items())

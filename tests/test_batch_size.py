@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.batch_size import (
-    FEW,
-    FEW_OF_SEVERAL,
-    MOST,
-    SAMPLE,
-    TOGETHER,
-    TOGETHER_OF_SEVERAL,
-    BatchSize,
-)
+from dataflow.batch_size import FEW, FEW_OF_SEVERAL, MOST, SAMPLE, TOGETHER, BatchSize
 
 
 @given(
@@ -28,9 +20,10 @@ from dataflow.batch_size import (
 def test_instances_have_several_readings_in_a_batch(
     instances: int, take: int, seed: int, several: bool
 ) -> None:
-    """Some, where a batch can hold them, and more where workers hand them on; else it is small."""
+    """Some, where a batch can hold them; else it is small."""
     keys = [str(number % instances) for number in range(SAMPLE)]
     random.Random(seed).shuffle(keys)
+    few = FEW_OF_SEVERAL if several else FEW
     size = BatchSize(several=several)
     for start in range(0, SAMPLE, take):
         assert size.sampling
@@ -40,14 +33,9 @@ def test_instances_have_several_readings_in_a_batch(
     each = size.records / min(instances, SAMPLE)
     if instances * TOGETHER > MOST:
         assert size.records == FEW
-    elif several and instances * TOGETHER_OF_SEVERAL <= MOST:
-        assert each >= TOGETHER_OF_SEVERAL
-        assert size.records == FEW_OF_SEVERAL or each == TOGETHER_OF_SEVERAL
-    elif several:
-        assert size.records == MOST
     else:
         assert each >= TOGETHER
-        assert size.records == FEW or each == TOGETHER
+        assert size.records == few or each == TOGETHER
 
 
 @pytest.mark.parametrize(("several", "records"), [(False, FEW), (True, FEW_OF_SEVERAL)])
