@@ -40,6 +40,9 @@ SHORT = 2_000
 LIMIT = 300.0
 """Seconds that a row may take."""
 
+SHARE = 0.2
+"""Of what a start takes: where records took less, the difference is noise, and no figure."""
+
 ONLY = "the rows with this in their name, and the tutorial's flow, which they are compared with"
 
 
@@ -68,6 +71,19 @@ def per_record(turns: list[Turn], more: int) -> tuple[list[float], list[float]]:
     )
 
 
+def share(turns: list[Turn]) -> float:
+    """Return the time that the records took, in starts: of CPU or by the clock, the less."""
+
+    def of(costs: list[tuple[float, float]]) -> float:
+        start = statistics.median(short for short, _ in costs)
+        return statistics.median(long for _, long in costs) / start - 1
+
+    return min(
+        of([(short.cpu, long.cpu) for short, long in turns]),
+        of([(short.wall, long.wall) for short, long in turns]),
+    )
+
+
 def medians(rounds: list[dict[str, Turn]], more: int) -> dict[str, dict[str, float]]:
     """Return each row's figures over the rounds, and its ratios to the tutorial's flow."""
     taken = {name: per_record([one[name] for one in rounds], more) for name in rounds[0]}
@@ -78,6 +94,7 @@ def medians(rounds: list[dict[str, Turn]], more: int) -> dict[str, dict[str, flo
             "records_s": statistics.median(speed),
             "records_s_least": min(speed),
             "records_s_most": max(speed),
+            "share": share([one[name] for one in rounds]),
             "rss_mb": statistics.median(one[name][1].memory for one in rounds) / 1e6,
         }
         if TUTORIAL in taken:
@@ -130,7 +147,8 @@ def told(found: dict[str, Any]) -> str:
     """Say where, and of how much, figures are."""
     return (
         f"{describe(found['machine'])}; {found['records']:,} records of "
-        f"{found['instances']:,} instances, {found['rounds']} rounds"
+        f"{found['instances']:,} instances, {found['rounds']} round"
+        f"{'s' if found['rounds'] > 1 else ''}"
     )
 
 
@@ -140,19 +158,31 @@ def table(figures: dict[str, dict[str, float]], old: dict[str, dict[str, float]]
     lines = [[*heads, "CPU against the older run"] if old else heads]
     lines.append(["---"] * len(lines[0]))
     for name, one in figures.items():
-        cells = [
-            name,
-            f"{one['speed_x']:.1f} ({one['records_s']:,.0f}/s)",
-            f"{one['cpu_us']:.2f}",
-            f"{one['cpu_x']:.1f}",
-            f"{one['rss_mb']:.0f}",
-        ]
+        if min(one["share"], figures[TUTORIAL]["share"]) < SHARE:
+            figured = ["?", "?", "?"]
+        else:
+            figured = [
+                f"{one['speed_x']:.1f} ({one['records_s']:,.0f}/s)",
+                f"{one['cpu_us']:.2f}",
+                f"{one['cpu_x']:.1f}",
+            ]
+        cells = [name, *figured, f"{one['rss_mb']:.0f}"]
         if old:
             # Both against the tutorial's flow in their own run: machines and noise differ.
             was = old.get(name, {}).get("cpu_x")
-            cells.append(f"x {was / one['cpu_x']:.2f}" if was else "")
+            cells.append(f"x {was / one['cpu_x']:.2f}" if was and "?" not in cells else "")
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def caution(figures: dict[str, dict[str, float]]) -> str:
+    """Say what a question mark in the table means, if there is one."""
+    if all(one["share"] >= SHARE for one in figures.values()):
+        return ""
+    return (
+        "\n? It ran, but of so few records nothing can be told: they took less than "
+        f"{SHARE:.0%} of\nthe time that a start takes. More are read with --records.\n"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, minutes: float) -> None:
@@ -210,6 +240,7 @@ def main() -> None:
     if old:
         print(f"the older run: {told(old)}")
     print(f"\n{table(found['rows'], old.get('rows', {}))}")
+    print(caution(found["rows"]), end="")
 
 
 if __name__ == "__main__":

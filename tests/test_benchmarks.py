@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +32,8 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
     only = ("confluent", "tutorial, a cluster", "four workers", "memory, two")
     chosen = [word for name in only for word in ("--only", name)]
     table = run("throughput.py", "--quick", "--json", figures, *chosen)
-    assert "| ours, tutorial, a cluster of two processes |" in table
+    assert "| ours, tutorial, a cluster of two processes | ? | ? | ? |" in table
+    assert "nothing can be told" in table
     found = json.loads(figures.read_text())
     assert found["rounds"] == 1
     assert found["machine"]["cores"] >= 1
@@ -56,7 +56,37 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
     assert "CPU against the older run" in beside
     rows = [line for line in beside.splitlines() if line.startswith(("| tut", "| confluent"))]
     assert len(rows) == 2
-    assert all(re.search(r"\| x [\d.]+ \|$", row) for row in rows)
+    assert all(row.endswith("|  |") for row in rows)
+
+
+def test_figures_are_told_where_there_are_enough_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row whose records took less than a fifth of its start has none, and it says so."""
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    from processes import Cost
+    from throughput import caution, medians, table
+
+    start = Cost(cpu=1.0, wall=2.0, memory=50_000_000)
+    rounds = [
+        {
+            "tutorial's flow": (start, Cost(cpu=11.0 + more, wall=12.0, memory=90_000_000)),
+            "quick": (start, Cost(cpu=2.0, wall=3.0, memory=60_000_000)),
+            "lost": (start, Cost(cpu=1.1 + more, wall=3.0, memory=60_000_000)),
+        }
+        for more in (0.0, -0.05, 0.05)
+    ]
+    figures = medians(rounds, 1_000_000)
+    told = table(figures, {}).splitlines()[2:]
+    assert told == [
+        "| tutorial's flow | 1.0 (100,000/s) | 10.00 | 1.0 | 90 |",
+        "| quick | 10.0 (1,000,000/s) | 1.00 | 10.0 | 60 |",
+        "| lost | ? | ? | ? | 60 |",
+    ]
+    assert "nothing can be told" in caution(figures)
+    assert table(figures, {"quick": {"cpu_x": 5.0}}).splitlines()[3].endswith("| x 0.50 |")
+    del figures["lost"]
+    assert not caution(figures)
+    figures["tutorial's flow"]["share"] = 0.1
+    assert "| quick | ? | ? | ? | 60 |" in table(figures, {})
 
 
 def test_a_row_that_fails_says_so_and_leaves_no_process(
