@@ -45,6 +45,7 @@ _NO_LEADER_YET = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
 }
 
 PASSING = {
@@ -213,7 +214,8 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
 def offset_range(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """Return the first offset that a partition holds, and the one after its last.
 
-    A partition that was made a moment ago has no leader yet, and is asked again.
+    A partition that was made a moment ago, or whose broker has just come back, has no leader yet:
+    it is asked for again, for 10 s.
     """
     deadline = time.monotonic() + TIMEOUT
     while True:
@@ -223,6 +225,9 @@ def offset_range(client: Consumer, topic: str, partition: int) -> tuple[int, int
             if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+            if error.args[0].code() == KafkaError._UNKNOWN_PARTITION:
+                # What librdkafka heard last, and it does not ask the broker again by itself.
+                client.list_topics(topic, TIMEOUT)
 
 
 def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterator[Message]:

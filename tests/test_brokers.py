@@ -151,6 +151,21 @@ def test_a_broker_that_hangs_goes_on_where_it_was(own_broker: OwnBroker, topic: 
 
 
 @pytest.mark.kafka
+def test_a_partition_that_is_not_known_yet_is_asked_for_again(brokers: str, topic: str) -> None:
+    """As while a broker that hung has no leader for it: librdkafka then says so by itself."""
+    options = settings(brokers)
+    topics.create(options, [topic], 1)
+    client = kafka.consumer(options)
+    adding = threading.Timer(1.0, topics.add_partitions, (options, topic, 2))
+    adding.start()
+    try:
+        assert kafka.offset_range(client, topic, 1) == (0, 0)
+    finally:
+        adding.join()
+        client.close()
+
+
+@pytest.mark.kafka
 def test_what_anothers_open_transaction_holds_back_is_waited_for(brokers: str, topic: str) -> None:
     """Or a resumed flow would take what it wrote after it for not written."""
     settings = Settings(_env_file=None, brokers=brokers)
