@@ -24,7 +24,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 HERE = Path(__file__).resolve().parent
 PACKAGE = "dataflow.detectors"
 FOLDER = HERE / "dataflow" / "detectors"
-NAMES = ["calibrated", "calibrated_habit", "calibrated_state", "calibrated_trees"]
+NAMES = [
+    "calibrated",
+    "calibrated_habit",
+    "calibrated_masses",
+    "calibrated_state",
+    "calibrated_trees",
+]
 # The version that `make lint` checks the types with, so that both agree on what they are.
 NEEDS = ["mypy>=2.4,<2.5", "setuptools>=77"]
 

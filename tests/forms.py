@@ -14,7 +14,13 @@ import dataflow.detectors
 
 FOLDER = Path(dataflow.detectors.__file__).parent
 # In the order in which they import each other.
-NAMES = ("calibrated_state", "calibrated_habit", "calibrated_trees", "calibrated")
+NAMES = (
+    "calibrated_masses",
+    "calibrated_state",
+    "calibrated_habit",
+    "calibrated_trees",
+    "calibrated",
+)
 
 
 @contextlib.contextmanager

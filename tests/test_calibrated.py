@@ -71,18 +71,13 @@ def straight_down(readings, seed=42, interval=300.0):
             scale[name] = min(max(scale[name], size[name] / 1.5), size[name] * 1.5)
             wide = 16 * max(scale[name], 0.001 * top + 1e-9)
             u = 0.5 + 0.5 * f / (wide + abs(f))
-            leaves = []
-            for thresholds in forests[name].thresholds:
-                node = 1
-                while node < len(thresholds):
-                    node = 2 * node + (u >= thresholds[node])
-                leaves.append(node - len(thresholds))
+            leaves = [leaf(thresholds, u) for thresholds in forests[name].thresholds]
             bits = information - sum(
-                math.log2(LEAVES * mass[name][tree][leaf] + 1) / TREES
-                for tree, leaf in enumerate(leaves)
+                math.log2(LEAVES * mass[name][tree][found] + 1) / TREES
+                for tree, found in enumerate(leaves)
             )
-            for tree, leaf in enumerate(leaves):
-                mass[name][tree][leaf] += 1
+            for tree, found in enumerate(leaves):
+                mass[name][tree][found] += 1
             s[name] += (bits - s[name]) / averaged
             off = s[name] - mu[name]
             z.append(off / math.sqrt(var[name] + 0.3**2))
@@ -166,7 +161,7 @@ def streams(draw_):
 
 
 @settings(max_examples=25, deadline=None)
-@given(streams(), st.integers(0, 5), st.sampled_from((900.0, 300.0, 140.0)))
+@given(streams(), st.integers(0, 5), st.sampled_from((900.0, 300.0, 140.0, 60.0, 30.0)))
 def test_it_computes_the_formulae(readings, seed, interval):
     detector, state = Calibrated(seed, interval), None
     for (value, time), wanted in zip(
@@ -186,12 +181,29 @@ def test_it_computes_the_formulae_over_weeks():
     assert worst < 1e-9
 
 
+def leaf(thresholds, place):
+    """The number of a place's leaf, from the root of a tree down, as River goes."""
+    node = 1
+    while node < len(thresholds):
+        node = 2 * node + (place >= thresholds[node])
+    return node - len(thresholds)
+
+
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 50), st.floats(0, 1))
-def test_a_place_has_one_leaf_of_each_tree(seed, place):
-    trees = Trees(f"step {seed}", 256)
-    leaves = trees.leaves[sum(cut <= place for cut in trees.cuts)]
-    assert [(leaf - 256) // LEAVES for leaf in leaves] == list(range(TREES))
+@given(st.integers(0, 50), st.lists(st.floats(0, 1)))
+def test_a_place_has_the_leaves_that_river_finds(seed, places):
+    """At random, at the ends, on each cut and next to it."""
+    name = f"step {seed}"
+    trees = Trees(name, 256)
+    forest = draw(TREES, 5, 1, (("place", (0.0, 1.0)),), name)
+    places = [0.0, 1.0, math.nextafter(1.0, 0.0), *places]
+    for cut in (cut for thresholds in forest.thresholds for cut in thresholds[1:]):
+        places += [cut, math.nextafter(cut, 0.0), math.nextafter(cut, 1.0)]
+    for place in places:
+        assert list(trees.leaves(place)) == [
+            256 + LEAVES * tree + leaf(thresholds, place)
+            for tree, thresholds in enumerate(forest.thresholds)
+        ]
 
 
 def alerts_of(values, detector=None, first=START, interval=300.0):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
 from math import log2, sqrt
 from typing import Final
 
-from dataflow.detectors import Verdict
+from dataflow.detectors import Verdict, calibrated_masses
 from dataflow.detectors.calibrated_habit import expect, learn
 from dataflow.detectors.calibrated_state import BEYOND, LEAVES, TREES, Memory, begin, read
 from dataflow.detectors.calibrated_trees import Trees
@@ -120,11 +118,13 @@ class Calibrated:
             seed & (1 << 64) - 1,
             self.interval,
             self._residual_trees.fingerprint + self._step_trees.fingerprint,
-            "H" if most < 1 << 16 else "I",
+            calibrated_masses.code_for(most),
         )
         # log2 of every mass that can occur, once: the leaf's share is compared with 1/32.
         self._all_bits = [log2(mass + 1.0) for mass in range(most + 1)]
-        self._leaf_bits = [log2(LEAVES * mass + 1.0) / TREES for mass in range(most + 1)]
+        self._leaf_bits = calibrated_masses.table(
+            self._signature[3], most, lambda mass: log2(LEAVES * mass + 1.0) / TREES
+        )
 
     def __reduce__(self) -> tuple[type[Calibrated], tuple[int, float, float]]:
         return type(self), (self.seed, self.interval, self.threshold)
@@ -148,7 +148,9 @@ class Calibrated:
         day = hour % 24
         week = 24 + hour % 168
 
-        expected, miss = expect(m, day, week)
+        by_day = m.hours[day]
+        by_week = m.hours[week]
+        expected, miss = expect(m, by_day, by_week)
         high = m.high if m.high > m.last_high else m.last_high
         low = m.low if m.low < m.last_low else m.last_low
         top = 0.0
@@ -177,7 +179,7 @@ class Calibrated:
                 y += BONUS
             y = once(m, y, self._least, self._quiet)
 
-        learn(m, x, day, week, self._level_rate)
+        learn(m, x, day, week, by_day, by_week, self._level_rate)
         m.previous = x
         if x > m.high:
             m.high = x
@@ -212,13 +214,11 @@ class Calibrated:
 
         information = self._all_bits[m.total]
         m.total += 1
-        bits = information - self._visit(
-            self._residual_trees, 0.5 + 0.5 * residual / (residual_wide + residual_off), m.masses
-        )
+        place = 0.5 + 0.5 * residual / (residual_wide + residual_off)
+        bits = information - m.masses.visit(self._residual_trees.leaves(place), self._leaf_bits)
         m.residual_bits += self._smooth * (bits - m.residual_bits)
-        bits = information - self._visit(
-            self._step_trees, 0.5 + 0.5 * step / (step_wide + step_off), m.masses
-        )
+        place = 0.5 + 0.5 * step / (step_wide + step_off)
+        bits = information - m.masses.visit(self._step_trees.leaves(place), self._leaf_bits)
         m.step_bits += self._smooth * (bits - m.step_bits)
 
         apart = m.residual_bits - m.residual_mean
@@ -237,16 +237,6 @@ class Calibrated:
             m.step_mean += rate * other
             m.step_variance += rate * (other * other * (1.0 - rate) - m.step_variance)
         return y
-
-    def _visit(self, trees: Trees, place: float, masses: array[int]) -> float:
-        """Return the bits of the leaves around a place, and count a reading in each."""
-        leaf_bits = self._leaf_bits
-        bits = 0.0
-        for leaf in trees.leaves[bisect_right(trees.cuts, place)]:
-            mass = masses[leaf]
-            bits += leaf_bits[mass]
-            masses[leaf] = mass + 1
-        return bits
 
     def dump(self, state: Memory) -> bytes:
         """Return the state as bytes, less than 3 kB."""
@@ -299,9 +289,7 @@ def once(m: Memory, y: float, least: float, quiet: int) -> float:
 
 def turn(m: Memory) -> None:
     """Start another fortnight: halve the masses, forget the range before the last fortnight."""
-    masses = m.masses
-    for leaf, mass in enumerate(masses):
-        masses[leaf] = mass >> 1
+    m.masses.halve()
     m.total >>= 1
     m.last_high = m.high
     m.last_low = m.low

@@ -17,17 +17,15 @@ UNKNOWN_MISS: Final = 1.5
 """Misses counted for an hour never seen, times the running level's: no credit without proof."""
 
 
-def expect(m: Memory, day: int, week: int) -> tuple[float, float]:
+def expect(m: Memory, by_day: float, by_week: float) -> tuple[float, float]:
     """Return the level that has been nearest of late, by a clear margin, and its usual miss.
 
-    It is the running level, that of this hour of the day, or that of this hour of the week; `day`
-    and `week` are their places in `m.hours`.
+    It is the running level, that of this hour of the day, or that of this hour of the week, which
+    are given, NaN where there is none.
     """
     level = m.level
     miss = m.off_level
     least = miss
-    by_day = m.hours[day]
-    by_week = m.hours[week]
     if m.off_hour < MARGIN * miss and by_day == by_day:
         level = by_day
         miss = m.off_hour
@@ -39,8 +37,13 @@ def expect(m: Memory, day: int, week: int) -> tuple[float, float]:
     return level, miss
 
 
-def learn(m: Memory, x: float, day: int, week: int, rate: float) -> None:
-    """Move the levels towards a reading, and their usual misses towards how far off they were."""
+def learn(
+    m: Memory, x: float, day: int, week: int, by_day: float, by_week: float, rate: float
+) -> None:
+    """Move the levels towards a reading, and their usual misses towards how far off they were.
+
+    `day` and `week` are the places in `m.hours` of the levels of this hour, which are given.
+    """
     hours = m.hours
     level = m.level
     off = x - level
@@ -48,17 +51,15 @@ def learn(m: Memory, x: float, day: int, week: int, rate: float) -> None:
     off = abs(off)
     m.off_level += rate * (off - m.off_level)
     unknown = UNKNOWN_MISS * off
-    level = hours[day]
-    if level == level:
-        m.off_hour += rate * (abs(x - level) - m.off_hour)
-        hours[day] = level + HOUR_RATE * (x - level)
+    if by_day == by_day:
+        m.off_hour += rate * (abs(x - by_day) - m.off_hour)
+        hours[day] = by_day + HOUR_RATE * (x - by_day)
     else:
         m.off_hour += rate * (unknown - m.off_hour)
         hours[day] = x
-    level = hours[week]
-    if level == level:
-        m.off_week += rate * (abs(x - level) - m.off_week)
-        hours[week] = level + WEEK_RATE * (x - level)
+    if by_week == by_week:
+        m.off_week += rate * (abs(x - by_week) - m.off_week)
+        hours[week] = by_week + WEEK_RATE * (x - by_week)
     else:
         m.off_week += rate * (unknown - m.off_week)
         hours[week] = x

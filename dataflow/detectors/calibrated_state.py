@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
-import sys
 import zlib
 from array import array
 from collections.abc import Sequence
 from typing import Final
 
+from dataflow.detectors import calibrated_masses
+from dataflow.detectors.calibrated_masses import Masses
+
 __all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
 
-MARK: Final = b"calibrated/1 "
+MARK: Final = b"calibrated/2 "
 TREES: Final = 8
 LEAVES: Final = 32  # of each tree, of height 5
 HOURS: Final = 24 + 168
@@ -28,12 +30,8 @@ SIGNATURE: Final = struct.Struct("<Qd8sc")
 FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
 BODY: Final = len(MARK) + CHECK.size
 UNKNOWN: Final = array("f", [float("nan")]) * HOURS
-SWAP: Final = sys.byteorder == "big"
 
 LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
-WIDTH: Final = {b"H": 2, b"I": 4}
-"""Bytes of a mass, by the masses' type."""
-
 Signature = tuple[int, float, bytes, str]
 """Seed, interval, the trees' fingerprints and the masses' type: what a state and its detector must
 share."""
@@ -48,7 +46,8 @@ class Memory:
 
     # `hours` holds 24 levels by the hour of the day, then 168 by the hour of the week, NaN where
     # no reading has fallen yet. `masses` holds those of the residual's forest, then the step's.
-    # Both are arrays, not lists, so that a copy or a dump is one block move.
+    # Both are blocks of numbers, not lists, so that a copy or a dump is one block move. They are
+    # little-endian, as are all machines that Bytewax is made for.
     __slots__ = (
         "bar",
         "high",
@@ -93,7 +92,7 @@ class Memory:
         counts: Sequence[int],
         numbers: Sequence[float],
         hours: array[float],
-        masses: array[int],
+        masses: Masses,
     ) -> None:
         self.signature = signature
         self.seen, self.since, self.total, self.same, self.longest = counts
@@ -158,22 +157,21 @@ class Memory:
             self._counts(),
             self._numbers(),
             self.hours[:],
-            self.masses[:],
+            self.masses.copy(),
         )
 
     def dump(self) -> bytes:
         """Return the state as bytes: mark, check sum, signature, numbers, hours, masses."""
         seed, interval, fingerprints, code = self.signature
-        hours, masses = self.hours, self.masses
-        if SWAP:
-            hours, masses = hours[:], masses[:]
-            hours.byteswap()
-            masses.byteswap()
-        head = SIGNATURE.pack(seed, interval, fingerprints, code.encode())
-        head += FIXED.pack(*self._counts(), *self._numbers())
-        check = zlib.crc32(masses, zlib.crc32(hours, zlib.crc32(head)))
-        # Joined in one go, without copies of the parts: this is done for every state that is saved.
-        return b"".join((MARK, CHECK.pack(check), head, hours, masses))
+        body = b"".join(
+            (
+                SIGNATURE.pack(seed, interval, fingerprints, code.encode()),
+                FIXED.pack(*self._counts(), *self._numbers()),
+                self.hours,
+                self.masses.view(),
+            )
+        )
+        return b"".join((MARK, CHECK.pack(zlib.crc32(body)), body))
 
 
 def begin(signature: Signature, value: float) -> Memory:
@@ -181,7 +179,8 @@ def begin(signature: Signature, value: float) -> Memory:
     numbers = [0.0] * NUMBERS
     numbers[0] = value
     numbers[-5:-1] = -BEYOND, BEYOND, -BEYOND, BEYOND
-    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], array(signature[3], [0]) * MASSES)
+    masses = calibrated_masses.none_yet(signature[3], MASSES)
+    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], masses)
 
 
 def read(data: bytes) -> Memory:
@@ -189,7 +188,7 @@ def read(data: bytes) -> Memory:
     if not data.startswith(MARK):
         found = bytes(data[: len(MARK)])
         raise ValueError(
-            f"This is not a state of detector 'calibrated', version 1: it begins with {found!r}, "
+            f"This is not a state of detector 'calibrated', version 2: it begins with {found!r}, "
             f"not with {MARK!r}. Go on with the detector and the version that stored it, or start "
             "with an empty recovery store."
         )
@@ -210,16 +209,13 @@ def parse(body: bytes) -> Memory | None:
     if len(body) < LEAST:
         return None
     seed, interval, fingerprints, mark = SIGNATURE.unpack_from(body)
-    size = WIDTH.get(mark)
+    code = mark.decode("latin-1")
+    size = calibrated_masses.CODES.get(code)
     if size is None or len(body) != LEAST + size * MASSES:
         return None
-    code = mark.decode()
     fixed = FIXED.unpack_from(body, SIGNATURE.size)
     hours = array("f", body[SIGNATURE.size + FIXED.size : LEAST])
-    masses = array(code, body[LEAST:])
-    if SWAP:
-        hours.byteswap()
-        masses.byteswap()
+    masses = calibrated_masses.read(code, body[LEAST:])
     return Memory(
         (seed, interval, fingerprints, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses
     )
