@@ -63,7 +63,7 @@ clean:
 
 # What is installed follows pyproject.toml; the stamps say when it was last looked at.
 # So does what is compiled, which would otherwise stay as it was before an edit.
-COMPILED := hatch_build.py $(wildcard dataflow/detectors/calibrated*.py)
+COMPILED := hatch_build.py $(wildcard dataflow/detectors/*.py)
 
 .venv/run: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"

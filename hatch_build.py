@@ -1,4 +1,4 @@
-"""Compiles the hot code of the detector `calibrated` while the package is built, where that can be.
+"""Compiles the hot code of the detectors while the package is built, where that can be.
 
     python hatch_build.py     compiles in place (mypy and setuptools must be there)
 
@@ -30,6 +30,8 @@ NAMES = [
     "calibrated_masses",
     "calibrated_state",
     "calibrated_trees",
+    "halfspace_step",
+    "tutorial",
 ]
 # The version that `make lint` checks the types with, so that both agree on what they are.
 NEEDS = ["mypy>=2.4,<2.5", "setuptools>=77"]
@@ -43,7 +45,7 @@ def compiler() -> str | None:
 
 def built() -> list[Path]:
     """Return the extension modules that lie in the source tree, of any version of Python."""
-    return [*FOLDER.glob("calibrated*.so"), *FOLDER.glob("calibrated*.pyd")]
+    return [*FOLDER.glob("*.so"), *FOLDER.glob("*.pyd")]
 
 
 def compile_in_place() -> None:
@@ -64,7 +66,7 @@ def compile_in_place() -> None:
                 f"--cache-dir={folder}/cache",
                 *(f"dataflow/detectors/{name}.py" for name in NAMES),
             ],
-            group_name=f"{PACKAGE}.calibrated",
+            group_name=f"{PACKAGE}.hot",
             opt_level="3",
             debug_level="0",
             target_dir=f"{folder}/c",
@@ -103,8 +105,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["artifacts"].append("dataflow/detectors/calibrated*.so")
-        build_data["artifacts"].append("dataflow/detectors/calibrated*.pyd")
+        build_data["artifacts"].append("dataflow/detectors/*.so")
+        build_data["artifacts"].append("dataflow/detectors/*.pyd")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The compiled form of `calibrated` and the Python files it is made from: the same bits."""
+"""The compiled form of the detectors and the Python files it is made from: the same bits."""
 
 from __future__ import annotations
 
@@ -97,6 +97,29 @@ def test_a_million_made_readings_give_the_same_bits() -> None:
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=400))
 def test_any_numbers_give_the_same_bits(values: list[float]) -> None:
     both([(0, value, 300.0 * i) for i, value in enumerate(values)])
+
+
+def tutorials(values: list[float], window: int) -> list[tuple[str, bytes]]:
+    """Each verdict of the tutorial's detector, its numbers with their types, and state."""
+    detector = detectors.make("tutorial")
+    detector = type(detector)(window_size=window)  # type: ignore[call-arg]
+    state, told = None, []
+    for value in values:
+        state, verdict = detector.update(state, value, None)
+        told.append((repr(verdict), detector.dump(state)))
+    return told
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False), max_size=100),
+    st.integers(1, 11),
+)
+def test_the_tutorials_trees_give_the_same_bits(values: list[float], window: int) -> None:
+    """In short windows, which are compiled, and in the first that is not."""
+    found = tutorials(values, window)
+    with forms.plain():
+        assert tutorials(values, window) == found
 
 
 def test_the_real_stream_gives_the_same_bits(shared: Path) -> None:

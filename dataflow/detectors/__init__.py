@@ -127,7 +127,7 @@ class WindowedDetector(Protocol[State]):
 
 
 def compiled() -> bool:
-    """Tell whether the hot code of `calibrated` runs compiled: faster, with the same results."""
+    """Tell whether the hot code of the detectors runs compiled: faster, with the same results."""
     from dataflow.detectors import calibrated
 
     return not calibrated.__file__.endswith(".py")

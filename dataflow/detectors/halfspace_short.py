@@ -11,14 +11,12 @@ from bisect import bisect_right
 from collections.abc import Hashable, Mapping
 
 from dataflow.detectors import Verdict
+from dataflow.detectors.halfspace_step import Step
 from dataflow.detectors.halfspace_trees import Forest, Line, seal, unseal
 
 __all__ = ["ShortWindows"]
 
 KIND = 1
-
-# Before the first window is full.
-UNKNOWN = Verdict(0)
 
 
 class ShortWindows:
@@ -31,12 +29,12 @@ class ShortWindows:
         "_bytes",
         "_fingerprint",
         "_scores",
-        "_table",
-        "_verdicts",
+        "_weights",
         "_window",
         "cuts",
         "feature",
         "line",
+        "step",
     )
 
     start = b""
@@ -54,16 +52,17 @@ class ShortWindows:
         shared = [(2 << forest.height - bits) - 1 for bits in range(forest.height + 1)]
         leaves = [self.line.leaves(cell) for cell in cells]
         # By cell: what one reading of the last window, by its cell, adds to the sum.
-        self._table = [
+        self._weights = [
             [
                 sum(shared[(a ^ b).bit_length()] for a, b in zip(here, there, strict=True))
                 for there in leaves
-            ].__getitem__
+            ]
             for here in leaves
         ]
         most = forest.max_score
         self._scores: list[float] = [1 - total / most for total in range(most + 1)]
-        self._verdicts = [Verdict(score) for score in self._scores]
+        verdicts = [Verdict(score) for score in self._scores]
+        self.step = Step(self._window, self.cuts, self._weights, verdicts)
 
     @staticmethod
     def fits(forest: Forest) -> bool:
@@ -86,19 +85,7 @@ class ShortWindows:
         window = self._window
         if len(state) < window:
             return 0
-        return self._scores[sum(map(self._table[cell], state[:window]))]
-
-    def step(self, state: bytes, value: float) -> tuple[bytes, Verdict]:
-        """Place, learn, then score a value: the three in one, for the hot path."""
-        cell = bisect_right(self.cuts, value)
-        state += self._bytes[cell]
-        window = self._window
-        size = len(state)
-        if size < window:
-            return state, UNKNOWN
-        if size == 2 * window:
-            state = state[window:]
-        return state, self._verdicts[sum(map(self._table[cell], state[:window]))]
+        return self._scores[sum(map(self._weights[cell].__getitem__, state[:window]))]
 
     def cells(self, state: bytes) -> tuple[list[int] | None, list[int]]:
         """Return the cells of the last full window (None if there is none) and the present one."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from dataflow.detectors import Verdict
 from dataflow.detectors.halfspace import grow
 from dataflow.detectors.halfspace_long import Window
+from dataflow.detectors.halfspace_short import ShortWindows
+from dataflow.detectors.halfspace_step import Step
 from dataflow.detectors.halfspace_trees import Seed
 
 __all__ = ["Tutorial"]
 
 State: TypeAlias = bytes | Window
-INFINITY = float("inf")
-REFUSAL = "A reading's value must be a finite number, not {!r}."
+INFINITY: Final = float("inf")
+REFUSAL: Final = "A reading's value must be a finite number, not {!r}."
 
 
 class Tutorial:
@@ -41,7 +43,10 @@ class Tutorial:
         self, n_trees: int = 5, height: int = 3, window_size: int = 5, seed: Seed = 42
     ) -> None:
         self._parameters = (n_trees, height, window_size, seed)
-        self._forest: Any = grow(n_trees, height, window_size, (("value", (0.0, 1.0)),), seed)
+        forest: Any = grow(n_trees, height, window_size, (("value", (0.0, 1.0)),), seed)
+        self._forest = forest
+        # By its own type: what is compiled then calls it without Python.
+        self._step: Step | None = forest.step if isinstance(forest, ShortWindows) else None
 
     def __reduce__(self) -> tuple[type[Tutorial], tuple[int, int, int, Seed]]:
         return type(self), self._parameters
@@ -61,9 +66,11 @@ class Tutorial:
         """Learn a reading, then score it; the state after and the verdict."""
         if not -INFINITY < value < INFINITY:
             raise ValueError(REFUSAL.format(value))
+        if self._step is not None:
+            return self._step.take(b"" if state is None else cast("bytes", state), value)
         forest = self._forest
-        step: tuple[State, Verdict] = forest.step(forest.start if state is None else state, value)
-        return step
+        after: tuple[State, Verdict] = forest.step(forest.start if state is None else state, value)
+        return after
 
     def dump(self, state: State) -> bytes:
         """Return a state as bytes: 7 to 16 of them for the tutorial's parameters."""
