@@ -167,14 +167,13 @@ def rows(folder: Path) -> list[Row]:
         found.append(_peer("aiokafka loop + River", "aiokafka_loop.py"))
     if importlib.util.find_spec("quixstreams"):
         found.append(_peer("Quix Streams + River", "quix_flow.py", folder=True))
-    found.append(Row("ours, tutorial", _alone("tutorial")))
-    found += _recovering("tutorial")
-    found.append(Row("ours, tutorial, one process of four workers", _workers("tutorial", 4)))
-    if detectors.compiled():
-        found.append(Row("ours, calibrated, compiled", _alone("calibrated")))
     plain = uncompiled(folder / "plain")
-    found.append(Row("ours, calibrated, plain", _alone("calibrated", plain)))
-    found += _recovering("calibrated")
+    for detector in detectors.COMPILED:
+        if detectors.compiled():
+            found.append(Row(f"ours, {detector}, compiled", _alone(detector)))
+        found.append(Row(f"ours, {detector}, plain", _alone(detector, plain)))
+        found += _recovering(detector)
+    found.append(Row("ours, tutorial, one process of four workers", _workers("tutorial", 4)))
     found.append(Row("calibrated from memory, one process", _from_memory(1)))
     found.append(Row("calibrated from memory, two processes", _from_memory(2)))
     found.append(_peer("consume only, librdkafka's defaults", "plain_loop.py", "--consume-only"))

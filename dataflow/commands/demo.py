@@ -21,7 +21,7 @@ from dataflow import producing, sample, settings, topics
 from dataflow.broker import EmbeddedBroker
 from dataflow.commands import progress
 from dataflow.commands.demo_dashboard import play
-from dataflow.detectors import compiled
+from dataflow.detectors import COMPILED, compiled
 from dataflow.records import Anomaly
 from dataflow.refusal import Refusal
 
@@ -90,7 +90,7 @@ def demo(
 
 def _form(detector: str) -> str:
     """Say whether a detector with hot code runs as fast as it can."""
-    if detector != "calibrated":
+    if detector not in COMPILED:
         return ""
     return "(compiled)" if compiled() else "(not compiled: slower, with the same results)"
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataflow import counting
 from dataflow.commands.evaluate_table import print_table
-from dataflow.detectors import AnyDetector, compiled, make
+from dataflow.detectors import COMPILED, AnyDetector, compiled, make
 from dataflow.evaluate import Figures, Outcome, judge, judge_at, replay, series_for, verdicts
 from dataflow.labelled import LabelsError, load_nab, load_sample
 from dataflow.nab import Corpus, Floats, Series
@@ -302,8 +302,9 @@ def _print(candidates: Sequence[Candidate], corpus: Corpus, seeds: int, rate: fl
         print_table(rows, spread=seeds > 1)
         runs = f", {seeds} seeds (mean ± standard deviation)" if seeds > 1 else ""
         print(f"\n{len(corpus.series)} series, {corpus.windows} labelled windows{runs}.\n{_LEGEND}")
-    if any(one.name == DEFAULT for one in candidates) and not compiled():
-        print(f"{DEFAULT} ran as Python, not compiled: slower, with the same results.")
+    slow = [one.name for one in candidates if one.name in COMPILED and not compiled()]
+    if slow:
+        print(f"{' and '.join(slow)} ran as Python, not compiled: slower, with the same results.")
     for one in candidates:
         if one.tuned:
             print(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checka
 from dataflow.refusal import Refusal
 
 __all__ = [
+    "COMPILED",
     "NAMES",
     "NEED_RANGE",
     "AnyDetector",
@@ -24,6 +25,9 @@ __all__ = [
 
 NAMES = ("calibrated", "tutorial", "zscore", "isolation-forest")
 """The detectors that `make` makes."""
+
+COMPILED = ("tutorial", "calibrated")
+"""Detectors whose hot code is compiled where that can be: `hatch_build.py` names the files."""
 
 NEED_RANGE = frozenset({"tutorial"})
 """Detectors whose values must lie in 0 to 1; the others scale for themselves."""
