@@ -75,7 +75,7 @@ class Narrow(Masses):
 
 
 class Wide(Masses):
-    """Masses in four bytes, for instances that send every half minute or more often.
+    """Masses in four bytes, for instances that send every 36 seconds or more often.
 
     `visit` is that of `Narrow` to the letter: it is compiled for one type.
     """

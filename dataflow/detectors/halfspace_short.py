@@ -33,8 +33,8 @@ class ShortWindows:
         "_window",
         "cuts",
         "feature",
+        "hot",
         "line",
-        "step",
     )
 
     start = b""
@@ -62,7 +62,7 @@ class ShortWindows:
         most = forest.max_score
         self._scores: list[float] = [1 - total / most for total in range(most + 1)]
         verdicts = [Verdict(score) for score in self._scores]
-        self.step = Step(self._window, self.cuts, self._weights, verdicts)
+        self.hot = Step(self._window, self.cuts, self._weights, verdicts)
 
     @staticmethod
     def fits(forest: Forest) -> bool:

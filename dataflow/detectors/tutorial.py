@@ -46,7 +46,7 @@ class Tutorial:
         forest: Any = grow(n_trees, height, window_size, (("value", (0.0, 1.0)),), seed)
         self._forest = forest
         # By its own type: what is compiled then calls it without Python.
-        self._step: Step | None = forest.step if isinstance(forest, ShortWindows) else None
+        self._hot: Step | None = forest.hot if isinstance(forest, ShortWindows) else None
 
     def __reduce__(self) -> tuple[type[Tutorial], tuple[int, int, int, Seed]]:
         return type(self), self._parameters
@@ -66,8 +66,8 @@ class Tutorial:
         """Learn a reading, then score it; the state after and the verdict."""
         if not -INFINITY < value < INFINITY:
             raise ValueError(REFUSAL.format(value))
-        if self._step is not None:
-            return self._step.take(b"" if state is None else cast("bytes", state), value)
+        if self._hot is not None:
+            return self._hot.take(b"" if state is None else cast("bytes", state), value)
         forest = self._forest
         after: tuple[State, Verdict] = forest.step(forest.start if state is None else state, value)
         return after
