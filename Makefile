@@ -51,7 +51,7 @@ format: .venv/dev
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
-	rm -f dataflow/detectors/*.so
+	find dataflow -name "*.so" -delete
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -63,7 +63,7 @@ clean:
 
 # What is installed follows pyproject.toml; the stamps say when it was last looked at.
 # So does what is compiled, which would otherwise stay as it was before an edit.
-COMPILED := hatch_build.py $(wildcard dataflow/detectors/*.py)
+COMPILED := hatch_build.py $(wildcard dataflow/detectors/*.py dataflow/detectors/*/*.py)
 
 .venv/run: pyproject.toml $(COMPILED) | .venv/bin/python
 	@echo "installing into .venv (once, about a minute)"

@@ -25,12 +25,12 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = "dataflow.detectors"
 FOLDER = HERE / "dataflow" / "detectors"
 NAMES = [
-    "calibrated",
-    "calibrated_habit",
-    "calibrated_masses",
-    "calibrated_state",
-    "calibrated_trees",
-    "halfspace_step",
+    "calibrated/detector",
+    "calibrated/habit",
+    "calibrated/masses",
+    "calibrated/memory",
+    "calibrated/trees",
+    "halfspace/short_step",
     "tutorial",
 ]
 # The version that `make lint` checks the types with, so that both agree on what they are.
@@ -45,7 +45,7 @@ def compiler() -> str | None:
 
 def built() -> list[Path]:
     """Return the extension modules that lie in the source tree, of any version of Python."""
-    return [*FOLDER.glob("*.so"), *FOLDER.glob("*.pyd")]
+    return [*FOLDER.rglob("*.so"), *FOLDER.rglob("*.pyd")]
 
 
 def compile_in_place() -> None:
@@ -105,8 +105,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["artifacts"].append("dataflow/detectors/*.so")
-        build_data["artifacts"].append("dataflow/detectors/*.pyd")
+        build_data["artifacts"].append("dataflow/detectors/**/*.so")
+        build_data["artifacts"].append("dataflow/detectors/**/*.pyd")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 from processes import describe, machine
 from river.anomaly import HalfSpaceTrees
 
-from dataflow.detectors import AnyDetector, make
+from dataflow.detectors import make
+from dataflow.detectors.base import AnyDetector
 from dataflow.detectors.tutorial import Tutorial
 
 KEYS = 50

@@ -26,8 +26,8 @@ from typing import Any
 import processes
 from processes import Run
 
-from dataflow.planning import store_files
-from dataflow.recovery_files import initialise
+from dataflow.commands.plan import store_files
+from dataflow.recovery.files import initialise
 
 INTERVAL = 300
 LIMIT = 1_200.0

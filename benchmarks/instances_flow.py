@@ -18,8 +18,9 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from dataflow import flow as ours
-from dataflow import scoring, sources
+from dataflow import sources
 from dataflow.records import Raw
+from dataflow.steps import score
 
 START = 1_709_251_200
 """Of the readings, in seconds since 1970."""
@@ -141,5 +142,5 @@ def noticed(above: Callable[..., Any]) -> Callable[..., Any]:
 def flow() -> Dataflow:
     """Build our flow with this source."""
     sources.source = lambda settings: Made()
-    scoring.above = noticed(scoring.above)
+    score.above = noticed(score.above)
     return ours.flow()

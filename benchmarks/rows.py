@@ -16,7 +16,7 @@ from topic import PARTITIONS
 
 import dataflow
 from dataflow import detectors
-from dataflow.recovery_files import initialise
+from dataflow.recovery.files import initialise
 
 __all__ = ["FLOW", "TUTORIAL", "Place", "Row", "rows", "settings", "with_store"]
 

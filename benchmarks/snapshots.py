@@ -28,8 +28,8 @@ from bytewax.testing import TestingSink, TestingSource, run_main
 from processes import describe, machine
 
 from dataflow.detectors import make
-from dataflow.recovery_files import initialise
-from dataflow.stateful import stateful_map
+from dataflow.recovery.files import initialise
+from dataflow.runtime.stateful_map import stateful_map
 
 LIMIT = 300.0
 """Seconds that one process may take."""

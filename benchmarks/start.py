@@ -26,7 +26,7 @@ from processes import Run, describe, machine, started
 from rows import FLOW, Place, settings, with_store
 from topic import filled
 
-from dataflow.broker import EmbeddedBroker
+from dataflow.demo.broker import EmbeddedBroker
 
 INSTANCES = 8
 READINGS = 300

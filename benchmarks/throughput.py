@@ -32,7 +32,7 @@ from processes import Cost, describe, machine, measure
 from rows import TUTORIAL, Place, Row, rows
 from topic import filled
 
-from dataflow.broker import EmbeddedBroker
+from dataflow.demo.broker import EmbeddedBroker
 
 __all__ = ["SHORT", "add_options", "take_turns"]
 

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from dataflow import kafka, topics
+from dataflow import kafka
+from dataflow.kafka import topics
 from dataflow.settings import Settings
 
 __all__ = ["PARTITIONS", "filled"]

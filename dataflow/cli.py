@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from dataflow.refusal import Refusal
+from dataflow.errors import UserError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -56,7 +56,7 @@ def main() -> None:
     """Run one command; what it refuses is one line on standard error and exit status 1."""
     try:
         _app(COMMANDS)()
-    except Refusal as refusal:
+    except UserError as refusal:
         sys.exit(f"error: {refusal}")
     except BrokenPipeError:
         sys.exit(1)

@@ -22,62 +22,49 @@ import gc
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 
-from dataflow import (
-    admission,
-    decoding,
-    detectors,
-    incident_step,
-    metrics_server,
-    parcels,
-    recovery,
-    reordering,
-    scoring,
-    settings,
-    sinks,
-    sources,
-    stateful,
-    stopping,
-    windowing,
-)
-from dataflow.refusal import Refusal
+from dataflow import settings, sinks, sources
+from dataflow.detectors import AnyDetector, WindowedDetector
+from dataflow.errors import UserError
+from dataflow.metrics import server as metrics_server
+from dataflow.recovery.store import Store, guard
+from dataflow.runtime import shutdown
+from dataflow.runtime.stateful_map import stateful_map
+from dataflow.steps import admit, decode, exchange, incidents, reorder, report, score, score_windows
 
 __all__ = ["build", "flow"]
 
 
-def build(
-    options: settings.Settings, detector: detectors.AnyDetector, store: recovery.Store | None
-) -> Dataflow:
-    """Wire the flow; a Refusal if its input or an output cannot be used."""
+def build(options: settings.Settings, detector: AnyDetector, store: Store | None) -> Dataflow:
+    """Wire the flow; a UserError if its input or an output cannot be used."""
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
     raw = op.input("read", flow, sources.source(options))
-    admit = admission.admitter(options, decoding.decoder(options))
-    decoded = op.flat_map_batch("decode", raw, admit)
-    checked = op.branch("check", decoded, scoring.is_reading)
-    keyed = op.flat_map_batch("key_on", checked.trues, scoring.keyed)
-    keyed = parcels.hand_over(flow, keyed)
+    decoded = op.flat_map_batch("decode", raw, admit.admitter(options, decode.decoder(options)))
+    checked = op.branch("check", decoded, decode.is_reading)
+    keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyed)
+    keyed = exchange.hand_over(flow, keyed)
     if options.reorder:
-        keyed = op.stateful_batch("reorder", keyed, reordering.reorderer(options))
-    normal = op.flat_map_batch("normalize", keyed, scoring.normalizer(options.scale))
-    if isinstance(detector, detectors.WindowedDetector):
-        scored = op.stateful_batch("score_windows", normal, windowing.windower(detector))
+        keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
+    normal = op.flat_map_batch("normalize", keyed, score.normalizer(options.scale))
+    if isinstance(detector, WindowedDetector):
+        scored = op.stateful_batch("score_windows", normal, score_windows.windower(detector))
     else:
-        score = scoring.scorer(detector)
-        scored = stateful.stateful_map("score", normal, score, detector.dump, detector.load)
-    above = op.flat_map_batch("filter", scored, scoring.above(threshold))
-    anomalies = op.map_value("anomaly", above, scoring.reporter(options, detector, threshold))
+        scorer = score.scorer(detector)
+        scored = stateful_map("score", normal, scorer, detector.dump, detector.load)
+    above = op.flat_map_batch("filter", scored, score.above(threshold))
+    anomalies = op.map_value("anomaly", above, report.reporter(options, detector, threshold))
     for step, sink in sinks.outputs(options, store).items():
         op.output(step, anomalies, sink)
 
     if options.incidents:
-        watch = incident_step.watcher(options, detector, threshold, store)
-        incidents = op.stateful_batch("incidents", scored, watch)
+        watch = incidents.watcher(options, detector, threshold, store)
+        told = op.stateful_batch("incidents", scored, watch)
         for step, sink in sinks.incident_outputs(options, store).items():
-            op.output(step, incidents, sink)
+            op.output(step, told, sink)
 
     # Bytewax types this branch as either kind.
-    rejected = op.key_on("key_rejected", checked.falses, scoring.origin)  # type: ignore[arg-type]
+    rejected = op.key_on("key_rejected", checked.falses, decode.origin)  # type: ignore[arg-type]
     op.output("write_rejected", rejected, sinks.rejected_output(options, store))
     return flow
 
@@ -85,15 +72,15 @@ def build(
 def flow() -> Dataflow:
     """Build the flow from the environment: what `python -m bytewax.run dataflow.flow` calls."""
     try:
-        stopping.on_signals()
+        shutdown.on_signals()
         options = settings.load()
         metrics_server.start(options)
-        detector = scoring.detector(options)
-        store = recovery.guard(options, scoring.form_of_states(detector))
+        detector = score.detector(options)
+        store = guard(options, score.form_of_states(detector))
         dataflow = build(options, detector, store)
         # Nothing that passes through makes cycles, and looking for them takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
         return dataflow
-    except Refusal as refusal:
+    except UserError as refusal:
         raise SystemExit(f"error: {refusal}") from None

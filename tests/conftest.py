@@ -22,9 +22,10 @@ import pytest
 from kafka_jars import Unavailable, jars
 from kafka_server import ApacheKafka, await_stopped
 
-from dataflow import kafka, topics
-from dataflow.broker import EmbeddedBroker
-from dataflow.recovery_files import initialise
+from dataflow import kafka
+from dataflow.demo.broker import EmbeddedBroker
+from dataflow.kafka import topics
+from dataflow.recovery.files import initialise
 from dataflow.settings import PREFIX, Settings
 
 if TYPE_CHECKING:

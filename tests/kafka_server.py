@@ -16,7 +16,7 @@ from typing import Self
 from kafka_jars import program
 
 from dataflow import kafka
-from dataflow.refusal import Refusal
+from dataflow.errors import UserError
 from dataflow.settings import Settings
 
 START_SECONDS = 60.0
@@ -152,7 +152,7 @@ class ApacheKafka:
                 if listening(self.ports["PLAINTEXT"]):
                     kafka.metadata(settings)
                     return
-            except Refusal:
+            except UserError:
                 pass
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Apache Kafka does not answer; {self.log}:\n{self._tail()}")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.batch_size import FEW, FEW_OF_SEVERAL, MOST, SAMPLE, TOGETHER, BatchSize
+from dataflow.sources.batch_size import FEW, FEW_OF_SEVERAL, MOST, SAMPLE, TOGETHER, BatchSize
 
 
 @given(

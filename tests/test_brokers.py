@@ -9,8 +9,9 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from conftest import PausableBroker
 from kafka_server import ApacheKafka
 
-from dataflow import kafka, topics
-from dataflow.refusal import Refusal
+from dataflow import kafka
+from dataflow.errors import UserError
+from dataflow.kafka import reading, topics
 from dataflow.settings import Settings
 
 OwnBroker = PausableBroker | ApacheKafka
@@ -126,8 +127,8 @@ def test_what_was_acknowledged_outlives_the_broker(
             own_broker.wait_until_kept(topic)
         end()
         with monkeypatch.context() as patch:
-            patch.setattr(kafka, "TIMEOUT", 0.5)
-            with pytest.raises(Refusal, match="no answer from the broker"):
+            patch.setattr(topics, "TIMEOUT", 0.5)
+            with pytest.raises(UserError, match="no answer from the broker"):
                 kafka.metadata(settings(address))
         own_broker.start()
         assert own_broker.address == address
@@ -197,9 +198,11 @@ def test_a_transaction_that_does_not_end_is_refused_by_its_place(
     slow.begin_transaction()
     slow.produce(topic, b"left open")
     slow.flush()
-    monkeypatch.setattr(kafka, "HELD_BACK", 10.0)
+    monkeypatch.setattr(reading, "HELD_BACK", 10.0)
     try:
-        with pytest.raises(Refusal, match=f"partition 0 of the topic '{topic}' at the offset 3 of"):
+        with pytest.raises(
+            UserError, match=f"partition 0 of the topic '{topic}' at the offset 3 of"
+        ):
             list(kafka.read_from(settings, topic, {}))
     finally:
         slow.abort_transaction()
@@ -231,7 +234,7 @@ def test_a_broker_that_says_nothing_more_is_refused_as_that(
         own_broker.pause()
         return found
 
-    monkeypatch.setattr(kafka, "end_offsets", ends_and_no_more)
-    monkeypatch.setattr(kafka, "HELD_BACK", 1.0)
-    with pytest.raises(Refusal, match=f"hands out nothing of partition 0 of the topic '{topic}'"):
+    monkeypatch.setattr(reading, "end_offsets", ends_and_no_more)
+    monkeypatch.setattr(reading, "HELD_BACK", 1.0)
+    with pytest.raises(UserError, match=f"hands out nothing of partition 0 of the topic '{topic}'"):
         list(kafka.read_from(options, topic, {}))

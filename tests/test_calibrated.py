@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import KINDS, START, instance, judge, replay
 
-from dataflow import evaluate
-from dataflow.detectors import calibrated
-from dataflow.detectors.calibrated import Calibrated
-from dataflow.detectors.calibrated_state import LEAVES, TREES
-from dataflow.detectors.calibrated_trees import Trees
-from dataflow.detectors.halfspace_trees import draw
-from dataflow.labelled import load_nab, load_sample
-from dataflow.nab import Corpus
+from dataflow.detectors.calibrated import detector
+from dataflow.detectors.calibrated.detector import Calibrated
+from dataflow.detectors.calibrated.memory import LEAVES, TREES
+from dataflow.detectors.calibrated.trees import Trees
+from dataflow.detectors.halfspace.trees import draw
+from dataflow.evaluation import backtest
+from dataflow.evaluation.datasets import load_nab, load_sample
+from dataflow.evaluation.nab import Corpus
 
 
 def float32(value):
@@ -230,11 +230,11 @@ def test_it_says_nothing_in_the_first_two_hundred_readings():
 
 def test_an_episode_is_one_alert_until_it_is_twice_as_bad():
     m = Calibrated().update(None, 0.0, None)[0]
-    heard = [calibrated.once(m, y, 0.75, 84) for y in (0.5, 4.0, 5.9, 4.0, 6.1, 11.0, 0.7)]
+    heard = [detector.once(m, y, 0.75, 84) for y in (0.5, 4.0, 5.9, 4.0, 6.1, 11.0, 0.7)]
     assert heard == [0.5, 4.0, 0.75, 0.75, 6.1, 0.75, 0.7]
     for _ in range(81):
-        assert calibrated.once(m, 4.0, 0.75, 84) == 0.75
-    assert calibrated.once(m, 4.0, 0.75, 84) == 4.0
+        assert detector.once(m, 4.0, 0.75, 84) == 0.75
+    assert detector.once(m, 4.0, 0.75, 84) == 4.0
 
 
 @settings(deadline=None)
@@ -243,7 +243,7 @@ def test_alerts_at_every_step_of_the_ladder_are_apart(ys, threshold):
     m = Calibrated().update(None, 0.0, None)[0]
     last, peak = -84, 0.0
     for i, y in enumerate(ys):
-        if calibrated.once(m, y, 0.75, 84) > threshold:
+        if detector.once(m, y, 0.75, 84) > threshold:
             assert i - last >= 84 or y > peak
             last, peak = i, y
 
@@ -341,17 +341,17 @@ def fleet(**options):
     return [instance(kind, seed, **options) for kind in KINDS for seed in range(2)]
 
 
-def all_time(monkeypatch, calibrated):
+def all_time(monkeypatch, detector):
     """Undo what makes the detector follow an instance that has changed for good."""
-    turn = calibrated.turn
+    turn = detector.turn
 
     def keep_range(m):
         high, low = max(m.high, m.last_high), min(m.low, m.last_low)
         turn(m)
         m.last_high, m.last_low = high, low
 
-    monkeypatch.setattr(calibrated, "turn", keep_range)
-    monkeypatch.setattr(calibrated, "SLACK", 1e9)
+    monkeypatch.setattr(detector, "turn", keep_range)
+    monkeypatch.setattr(detector, "SLACK", 1e9)
 
 
 def test_an_instance_that_shrank_to_a_third_is_still_watched(monkeypatch):
@@ -441,11 +441,11 @@ def nab_scores(shared, seeds):
     for seed in seeds:
         detector = Calibrated(seed)
         scores = [
-            Corpus(series).score(evaluate.replay(detector, series), detector.threshold).standard
+            Corpus(series).score(backtest.replay(detector, series), detector.threshold).standard
             for series in nab
         ]
         alerts = sum(
-            int((found > detector.threshold).sum()) for found in evaluate.replay(detector, metrics)
+            int((found > detector.threshold).sum()) for found in backtest.replay(detector, metrics)
         )
         yield (*scores, alerts / sum(len(one.values) for one in metrics) * 288)
 

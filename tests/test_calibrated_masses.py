@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.detectors.calibrated import Calibrated
-from dataflow.detectors.calibrated_masses import CODES, code_for, none_yet, read, table
+from dataflow.detectors.calibrated.detector import Calibrated
+from dataflow.detectors.calibrated.masses import CODES, code_for, none_yet, read, table
 
 MOST = {"h": 2**16 - 1, "i": 300_000}
 LEAVES = 12

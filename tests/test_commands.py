@@ -23,8 +23,9 @@ from conftest import (
 )
 from test_flow import made_rows, write_csv
 
-from dataflow import kafka, sine
+from dataflow import kafka
 from dataflow.cli import COMMANDS
+from dataflow.demo import sine
 from dataflow.settings import Settings
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -21,9 +21,10 @@ from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow import detectors, scoring
-from dataflow.detectors import calibrated as installed
-from dataflow.labelled import load_nab, load_sample
+from dataflow import detectors
+from dataflow.detectors.calibrated import detector as installed
+from dataflow.evaluation.datasets import load_nab, load_sample
+from dataflow.steps import score
 
 pytestmark = pytest.mark.skipif(
     not detectors.compiled(), reason="nothing was compiled here: there is one form"
@@ -138,13 +139,13 @@ def test_a_store_cannot_tell_the_forms_apart() -> None:
     detector, state = installed.Calibrated(), None
     for _, value, time in readings:
         state, _ = detector.update(state, value, time)
-    mark = scoring.form_of_states(detector)
+    mark = score.form_of_states(detector)
     stored = detector.dump(state)
     with forms.plain() as plain:
-        assert scoring.form_of_states(plain.Calibrated()) == mark
+        assert score.form_of_states(plain.Calibrated()) == mark
         other = plain.Calibrated()
         read = other.load(stored)
-        assert type(read).__module__ == "dataflow.detectors.calibrated_state"
+        assert type(read).__module__ == "dataflow.detectors.calibrated.memory"
         assert type(read) is not type(state)
         assert other.dump(read) == stored
         went_on = other.update(read, 0.5, 0.0)
@@ -157,8 +158,10 @@ def test_a_store_cannot_tell_the_forms_apart() -> None:
 def test_another_constant_is_seen(tmp_path: Path) -> None:
     """What was edited and not compiled again does not pass for the same."""
     for name in forms.NAMES:
-        shutil.copy(forms.FOLDER / f"{name}.py", tmp_path)
-    path = tmp_path / "calibrated.py"
+        copy = forms.path_of(name, tmp_path)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(forms.path_of(name), copy)
+    path = forms.path_of("calibrated.detector", tmp_path)
     path.write_text(path.read_text().replace("SPREAD: Final = 0.3", "SPREAD: Final = 0.30000001"))
     readings = list(made(5_000, 1, keys=2))
     with forms.plain(tmp_path) as edited:

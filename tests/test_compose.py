@@ -25,8 +25,8 @@ from bytewax.run import _parse_args
 from conftest import REPOSITORY, environment, free_port, read_topic
 
 from dataflow import settings
-from dataflow.broker import EmbeddedBroker
 from dataflow.cli import COMMANDS, _app
+from dataflow.demo.broker import EmbeddedBroker
 from dataflow.settings import PREFIX, Settings
 
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
@@ -125,7 +125,7 @@ def test_listeners_are_where_clients_look() -> None:
         assert given(name)[f"{PREFIX}BROKERS"] == advertises["internal"]
 
 
-# Order, volumes, end
+# ReorderBuffer, volumes, end
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -30,13 +30,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from dataflow.commands.dashboard import dashboard, feed_of
 from dataflow.dashboard.feed import FileFeed
+from dataflow.dashboard.history import REPORTED, SCORED
 from dataflow.dashboard.intake import Intake
 from dataflow.dashboard.kafka_feed import KafkaFeed
+from dataflow.demo.sample_fleet import Fleet
+from dataflow.errors import UserError
 from dataflow.records import Raw
-from dataflow.refusal import Refusal
-from dataflow.sample_fleet import Fleet
 from dataflow.settings import Settings
-from dataflow.track import REPORTED, SCORED
 
 SAMPLE = REPOSITORY / "data" / "ec2_metrics.csv"
 FEW = list(Fleet(1).records(0, 12))
@@ -364,13 +364,13 @@ def test_it_refuses_an_address_of_another_machine_in_one_line(run_command: Any) 
 
 
 def test_it_refuses_a_time_that_is_none() -> None:
-    with pytest.raises(Refusal, match="--since yesterday is no time"):
+    with pytest.raises(UserError, match="--since yesterday is no time"):
         dashboard(since="yesterday")
 
 
 def test_it_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "panel", None)
-    with pytest.raises(Refusal, match=r"pip install 'ec2-anomaly-dataflow\[dashboard\]'"):
+    with pytest.raises(UserError, match=r"pip install 'ec2-anomaly-dataflow\[dashboard\]'"):
         feed_of(Settings(_env_file=None), 10, None)
 
 
@@ -389,5 +389,5 @@ def test_readings_of_several_partitions_are_put_into_order(order: list[int]) -> 
 
 
 def test_it_refuses_a_file_that_is_not_there() -> None:
-    with pytest.raises(Refusal, match=r"missing\.csv cannot be read"):
+    with pytest.raises(UserError, match=r"missing\.csv cannot be read"):
         FileFeed(Settings(_env_file=None, input="missing.csv"), 10)

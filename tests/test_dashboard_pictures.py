@@ -10,7 +10,7 @@ from conftest import Flow, PausableBroker, fill_topic
 from playwright.sync_api import Page, ViewportSize
 from test_dashboard import SAMPLE
 
-from dataflow.sample_fleet import Fleet
+from dataflow.demo.sample_fleet import Fleet
 
 BROKERS = "127.0.0.1:19092"
 """What the pictures show as the broker's address."""

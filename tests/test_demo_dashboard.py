@@ -15,8 +15,8 @@ from browser import SECONDS, chromium, opened
 from conftest import environment, free_port
 from playwright.sync_api import expect
 
-from dataflow import sample
-from dataflow.sample_fleet import Fleet
+from dataflow.demo import sample
+from dataflow.demo.sample_fleet import Fleet
 
 
 def test_it_plays_until_it_is_interrupted(tmp_path: Path) -> None:

@@ -26,9 +26,10 @@ from hypothesis import settings as tests
 from hypothesis import strategies as st
 from test_flow import made_rows
 
-from dataflow import metrics_server, settings
-from dataflow.broker import EmbeddedBroker
-from dataflow.planning import plan
+from dataflow import settings
+from dataflow.commands.plan import estimate
+from dataflow.demo.broker import EmbeddedBroker
+from dataflow.metrics import server
 from dataflow.settings import PREFIX, Settings
 
 FOLDER = REPOSITORY / "deploy"
@@ -166,7 +167,7 @@ def test_a_pod_has_what_the_plan_says() -> None:
     """For the fleet that the file names, shared among the pods."""
     text = (FOLDER / "flow.yaml").read_text()
     (fleet,) = re.findall(r"# For ([\d,]+) instances in all, a reading each 5 minutes", text)
-    made = plan(int(fleet.replace(",", "")) // FLOW["replicas"], 300)
+    made = estimate(int(fleet.replace(",", "")) // FLOW["replicas"], 300)
     requests = CONTAINER["resources"]["requests"]
     assert amount(requests["cpu"]) >= made.cores
     assert amount(requests["memory"]) >= made.memory
@@ -194,7 +195,7 @@ def test_probes_and_scrapes_ask_where_the_flow_answers() -> None:
     said: list[str] = []
     for path in paths:
         request = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
-        list(metrics_server._answer(request, lambda status, *_: said.append(status)))  # type: ignore
+        list(server._answer(request, lambda status, *_: said.append(status)))  # type: ignore
     assert {status[:3] for status in said} <= {"200", "503"}
     # Where no partition is open yet, a pod is not ready; it must not be killed for it.
     assert CONTAINER["livenessProbe"]["httpGet"]["path"] == "/healthz"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.detectors import NAMES, Verdict, WindowedDetector, compiled, make
+from dataflow.detectors import NAMES, compiled, make
+from dataflow.detectors.base import Verdict, WindowedDetector
 
 INTERVAL = 300.0
 START = 1_700_000_000.0

@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, environment, fill_topic, free_port
 from test_flow import made_rows
 
-from dataflow.broker import EmbeddedBroker
+from dataflow.demo.broker import EmbeddedBroker
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))]
 

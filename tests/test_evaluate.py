@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from dataflow.commands import evaluate as command
 from dataflow.detectors import make
-from dataflow.evaluate import FIGURES, series_for
-from dataflow.labelled import LabelsError, load_nab, load_sample, to_unit_range
+from dataflow.evaluation.backtest import FIGURES, series_for
+from dataflow.evaluation.datasets import LabelsError, load_nab, load_sample, to_unit_range
 
 READINGS = 700
 STAMPS = pd.date_range("2024-03-01", periods=READINGS, freq="5min")

@@ -44,8 +44,9 @@ from faults import (
 from kafka_server import ApacheKafka
 from test_flow import Row, made_rows, rivers_scores, write_csv
 
-from dataflow import kafka, topics
-from dataflow.recovery_files import initialise
+from dataflow import kafka
+from dataflow.kafka import topics
+from dataflow.recovery.files import initialise
 from dataflow.settings import Settings
 
 pytestmark = pytest.mark.kafka

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.detectors import Verdict, make
-from dataflow.fleet import DAY, HOUR, Fleet
+from dataflow.dashboard.fleet import DAY, HOUR, Fleet
+from dataflow.dashboard.history import REPORTED, SCORED, History
+from dataflow.detectors import make
+from dataflow.detectors.base import Verdict
 from dataflow.records import Anomaly, Reading, Source
-from dataflow.track import REPORTED, SCORED, Track
 
 VALUES = st.floats(0, 1, width=32)
 
@@ -74,7 +75,7 @@ class Late(Scripted):
 
 @given(keep=st.integers(1, 200), values=st.lists(VALUES, max_size=250), data=st.data())
 def test_a_track_is_the_end_of_a_list(keep: int, values: list[float], data: st.DataObject) -> None:
-    track = Track(keep)
+    track = History(keep)
     truth: list[list[float]] = []
     for number, value in enumerate(values):
         track.add(float(number // 2), value)
@@ -227,7 +228,7 @@ def test_memory_is_bounded_by_what_is_kept() -> None:
 
 
 def test_a_spark_shows_the_spike_and_the_anomaly() -> None:
-    track = Track(keep=1000)
+    track = History(keep=1000)
     for number in range(288):
         track.add(300.0 * number, 0.9 if number == 100 else 0.1)
     track.mark(100, SCORED)

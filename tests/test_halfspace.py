@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from river import compose, evaluate, metrics, preprocessing
 from river.anomaly import HalfSpaceTrees as River
 
-from dataflow.detectors.halfspace import HalfSpaceTrees, grow
-from dataflow.detectors.halfspace_long import LongWindows, WideWindows
-from dataflow.detectors.halfspace_short import ShortWindows
+from dataflow.detectors.halfspace.forest import HalfSpaceTrees, grow
+from dataflow.detectors.halfspace.long import LongWindows, WideWindows
+from dataflow.detectors.halfspace.short import ShortWindows
 from dataflow.detectors.tutorial import Tutorial
 
 NAN, INF = math.nan, math.inf
@@ -319,7 +319,7 @@ def test_river_is_whole_after_we_took_its_builder():
     """Whichever is imported first, ours or River's own, both work."""
     for first, second in (("ours", "river"), ("river", "ours")):
         code = {
-            "ours": "from dataflow.detectors.halfspace import HalfSpaceTrees",
+            "ours": "from dataflow.detectors.halfspace.forest import HalfSpaceTrees",
             "river": "from river import anomaly, tree; tree.HoeffdingTreeClassifier()",
         }
         check = (
@@ -335,7 +335,7 @@ def test_river_is_whole_after_we_took_its_builder():
 
 def test_a_start_does_not_bring_scikit_learn():
     script = (
-        "import sys, dataflow.detectors.tutorial, dataflow.detectors.calibrated\n"
+        "import sys, dataflow.detectors.tutorial, dataflow.detectors.calibrated.detector\n"
         "assert 'sklearn' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -26,7 +26,7 @@ from faults import (
 from test_flow import FIVE_MINUTES, START, THRESHOLD, Row, made_rows, rivers_scores, write_csv
 from test_incidents import recount
 
-from dataflow.incidents import Anomalous, Rules
+from dataflow.incidents.rules import Anomalous, Rules
 from dataflow.records import Reading
 
 pytestmark = pytest.mark.kafka

@@ -14,15 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow import incident_step, maintenance
-from dataflow.decisions import Decisions
-from dataflow.detectors import Verdict, make
-from dataflow.incidents import Anomalous, Gatherer, Rules
-from dataflow.records import BY_SEQUENCE, Incident, Reading, encode
-from dataflow.refusal import Refusal
+from dataflow.detectors import make
+from dataflow.detectors.base import Verdict
+from dataflow.errors import UserError
+from dataflow.incidents import maintenance
+from dataflow.incidents.episodes import EpisodeTracker
+from dataflow.incidents.monitor import InstanceMonitor
+from dataflow.incidents.rules import Anomalous, Rules
+from dataflow.incidents.silence import Progress
+from dataflow.records import Incident, Reading, encode
+from dataflow.recovery.decisions import Decisions
 from dataflow.settings import Settings
-from dataflow.silences import Progress
-from dataflow.watching import Watch
+from dataflow.sinks.identity import BY_SEQUENCE
+from dataflow.steps import incidents
 
 START = 1_709_251_200.0  # Friday, 1 March 2024, 00:00 UTC
 STEP = 300.0
@@ -124,7 +128,7 @@ def test_incidents_are_what_a_recount_of_the_whole_history_finds(
     history: list[tuple[float, float | None]], rules: Rules
 ) -> None:
     readings = list(readings_of(history))
-    watch = Watch(rules, Progress(), "host-a")
+    watch = InstanceMonitor(rules, Progress(), "host-a")
     told = [incident for reading, found in readings for incident in watch.add(reading, found)]
     firsts = {incident_id(reading): index for index, (reading, _) in enumerate(readings)}
     assert [
@@ -195,11 +199,11 @@ def test_a_state_saved_and_loaded_anywhere_changes_nothing(
     """`waits`: after these readings somebody noticed that nothing came."""
 
     def run(breaks: set[int]) -> list[Incident]:
-        watch = Watch(rules, Progress(), "host-a")
+        watch = InstanceMonitor(rules, Progress(), "host-a")
         out: list[Incident] = []
         for index, (reading, found) in enumerate(readings_of(history)):
             if index and index in breaks:
-                watch = Watch.load(rules, Progress(), watch.dump())
+                watch = InstanceMonitor.load(rules, Progress(), watch.dump())
             out += watch.add(reading, found)
             if index in waits and watch.told < (2 if rules.gone else 1):
                 out += watch.tell()
@@ -218,7 +222,7 @@ def test_a_silence_has_the_same_words_whoever_notices_it(
     """Told by the clock or found by the next reading: what is told of a real gap is the same."""
 
     def run(waits: set[int]) -> list[Incident]:
-        watch = Watch(rules, Progress(), "host-a")
+        watch = InstanceMonitor(rules, Progress(), "host-a")
         out: list[Incident] = []
         readings = list(readings_of(history))
         for index, (reading, found) in enumerate(readings):
@@ -235,7 +239,7 @@ def test_a_silence_has_the_same_words_whoever_notices_it(
 def test_a_wrong_time_disturbs_once() -> None:
     rules = Rules(quiet=3600.0, silence=900.0)
     progress = Progress()
-    watches = {name: Watch(rules, progress, name) for name in "abcd"}
+    watches = {name: InstanceMonitor(rules, progress, name) for name in "abcd"}
     out: list[Incident] = []
     for index in range(100):
         for name, watch in watches.items():
@@ -255,7 +259,7 @@ def test_others_progress_tells_who_is_silent() -> None:
     """Not by their times, which may be weeks apart, but by how far they have come since."""
     rules = Rules(silence=900.0, wall=1800.0)
     progress = Progress()
-    watches = {name: Watch(rules, progress, name) for name in "abcd"}
+    watches = {name: InstanceMonitor(rules, progress, name) for name in "abcd"}
 
     def add(name: str, index: int, partition: int = 0) -> None:
         time = START + 1e7 * ord(name) + STEP * index
@@ -283,7 +287,7 @@ def test_others_progress_tells_who_is_silent() -> None:
 
 
 def test_readings_without_times() -> None:
-    gatherer = Gatherer(Rules(quiet=600.0), "a")
+    gatherer = EpisodeTracker(Rules(quiet=600.0), "a")
     out = [
         incident
         for index in range(6)
@@ -338,7 +342,7 @@ def test_the_end_of_maintenance_is_the_first_moment_in_no_window(
 def test_maintenance_without_end() -> None:
     windows = maintenance.parse("*: daily 00:00-12:00; *: daily 12:00-00:00").windows("a")
     assert maintenance.after(windows, START) == float("inf")
-    watch = Watch(
+    watch = InstanceMonitor(
         Rules(plan=maintenance.parse("*: daily 00:00-12:00; *: daily 12:00-00:00")), Progress(), "a"
     )
     assert watch.add(Reading("a", START, 0, 0.5, START, 0, 0), Anomalous(0.9)) == []
@@ -371,7 +375,7 @@ class Machine:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
         self.store: Any = SimpleNamespace(folder=folder, process=0)
-        monkeypatch.setattr(incident_step.time, "time", lambda: self.now)
+        monkeypatch.setattr(incidents.time, "time", lambda: self.now)
         self.settings = Settings(
             _env_file=None, incidents=True, interval=STEP, silence_gone=3600, incident_quiet=600
         )
@@ -383,7 +387,7 @@ class Machine:
     def start(self) -> None:
         """Resume from the last snapshot."""
         detector = make("tutorial")
-        build = incident_step.watcher(self.settings, detector, 0.5, self.store)
+        build = incidents.watcher(self.settings, detector, 0.5, self.store)
         self.next, state = self.saved
         self.logic = build(state)
 
@@ -460,5 +464,5 @@ def test_decisions_are_there_for_the_next_process(tmp_path: Path) -> None:
     killed: Any = SimpleNamespace(folder=tmp_path, process=2)
     assert Decisions(killed).of("a") == {(2, 70): 2}
     (tmp_path / "decisions-7.sqlite3").write_bytes(b"not a database, and longer than a header" * 9)
-    with pytest.raises(Refusal, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         Decisions(store)

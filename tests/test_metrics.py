@@ -15,10 +15,12 @@ from conftest import REPOSITORY, Flow, fill_topic, free_port, read_json_lines
 from prometheus_client.parser import text_string_to_metric_families
 from test_flow import Row, made_rows
 
-from dataflow import kafka, recovery_files, tally
+from dataflow import kafka
 from dataflow.detectors import make
-from dataflow.metrics import Figures
+from dataflow.metrics import counters
+from dataflow.metrics.collector import Figures
 from dataflow.records import seconds
+from dataflow.recovery import files
 from dataflow.settings import Settings
 
 BAD: list[tuple[str, bytes, str]] = [
@@ -97,7 +99,7 @@ def test_the_counts_of_three_workers_are_exact(
     records = write(brokers, topic, rows)
     scores = scores_of(rows)
     found = sum(score > 0.7 for score in scores)
-    recovery_files.initialise(tmp_path / "store", 3)
+    files.initialise(tmp_path / "store", 3)
     port = free_port()
     began = time.time()
     flow = run_flow.start(
@@ -123,7 +125,7 @@ def test_the_counts_of_three_workers_are_exact(
     assert scrape.by("anomaly_records_refused_total", "reason") == Counter(r for *_, r in BAD)
     assert scrape["anomaly_anomalies_found_total"] == found
     assert scrape.by("anomaly_reading_score_bucket", "le") == {
-        **{str(bound): sum(score <= bound for score in scores) for bound in tally.SCORES},
+        **{str(bound): sum(score <= bound for score in scores) for bound in counters.SCORES},
         "+Inf": len(scores),
     }
     assert scrape["anomaly_reading_score_count"] == len(scores)
@@ -210,7 +212,7 @@ def test_what_a_resumed_flow_finds_written_is_counted(
     rows = made_rows(6, 300)
     found = sum(score > 0.7 for score in scores_of(rows))
     fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
-    recovery_files.initialise(tmp_path / "store", 3)
+    files.initialise(tmp_path / "store", 3)
     port = free_port()
 
     def start() -> subprocess.Popen[str]:
@@ -264,16 +266,20 @@ def documented() -> Iterator[tuple[str, str, set[str]]]:
 
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, set[str]]]:
     """Every figure there is, with its type and labels, of a process that has seen everything."""
-    worker, partition, output = tally.Worker(), tally.Partition(), tally.Output("kafka", "anomaly")
+    worker, partition, output = (
+        counters.Worker(),
+        counters.Partition(),
+        counters.Output("kafka", "anomaly"),
+    )
     worker.refuse("not-json")
     partition.took(1, 0.0)
     partition.lag = 1
     partition.saved_at = 1.0
     output.incidents["silence", "opened"] = 1
-    monkeypatch.setattr(tally, "WORKERS", {0: worker})
-    monkeypatch.setattr(tally, "PARTITIONS", {("topic", 0): partition})
-    monkeypatch.setattr(tally, "OUTPUTS", [output])
-    tally.STATES.take(1)
+    monkeypatch.setattr(counters, "WORKERS", {0: worker})
+    monkeypatch.setattr(counters, "PARTITIONS", {("topic", 0): partition})
+    monkeypatch.setattr(counters, "OUTPUTS", [output])
+    counters.STATES.take(1)
     figures = Figures()
     figures.begin(Settings(_env_file=None), Path())
     return {

@@ -7,14 +7,14 @@ import urllib.request
 import pytest
 from conftest import Flow, free_port
 
-from dataflow import metrics_server, tally
-from dataflow.refusal import Refusal
+from dataflow.errors import UserError
+from dataflow.metrics import counters, server
 from dataflow.settings import Settings
 
 
 def serve(**settings: object) -> int:
     port = free_port()
-    metrics_server.start(Settings(_env_file=None, metrics_port=port, **settings))  # type: ignore[arg-type]
+    server.start(Settings(_env_file=None, metrics_port=port, **settings))  # type: ignore[arg-type]
     return port
 
 
@@ -28,11 +28,11 @@ def ask(port: int, path: str) -> tuple[int, str]:
 
 
 def test_health_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally, "PARTITIONS", {})
+    monkeypatch.setattr(counters, "PARTITIONS", {})
     port = serve()
     assert ask(port, "/healthz") == (200, "alive\n")
     assert ask(port, "/readyz") == (503, "no partition is open yet\n")
-    tally.partition("topic", 0)
+    counters.partition("topic", 0)
     assert ask(port, "/readyz") == (200, "ready\n")
     status, text = ask(port, "/metrics")
     assert status == 200
@@ -74,7 +74,7 @@ def test_a_port_that_is_taken_is_refused_in_one_line(run_flow: Flow) -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
 def test_an_address_of_another_machine_is_refused(host: str) -> None:
-    with pytest.raises(Refusal, match="cannot be served on"):
+    with pytest.raises(UserError, match="cannot be served on"):
         serve(metrics_host=host)
 
 
@@ -82,5 +82,5 @@ def test_without_a_port_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(metrics_server, "_Server", never)
-    metrics_server.start(Settings(_env_file=None))
+    monkeypatch.setattr(server, "_Server", never)
+    server.start(Settings(_env_file=None))

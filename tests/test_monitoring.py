@@ -19,8 +19,8 @@ from conftest import REPOSITORY, Flow, free_port
 from test_flow import made_rows
 from test_metrics import BAD, Scrape, scores_of, write
 
-from dataflow import recovery_files
-from dataflow.metrics import Figures
+from dataflow.metrics.collector import Figures
+from dataflow.recovery import files
 
 MONITORING = REPOSITORY / "monitoring"
 RULES = [
@@ -201,7 +201,7 @@ def test_prometheus_asks_a_flow(
 ) -> None:
     rows = made_rows(9, 400)
     records = write(brokers, topic, rows)
-    recovery_files.initialise(tmp_path / "store", 3)
+    files.initialise(tmp_path / "store", 3)
     flow = run_flow.start(
         *("-w", "3", "-r", "store", "-s", "1", "-b", "0"),
         **{"brokers": brokers, "topic": topic, "metrics_port": port, "detector": "tutorial"},

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.labelled import load_nab
-from dataflow.nab import Corpus, Scores, Series, probation
+from dataflow.evaluation.datasets import load_nab
+from dataflow.evaluation.nab import Corpus, Scores, Series, probation
 
 CORPORA = {"all 50 files": "**/*.csv", "realAWSCloudwatch (9 files)": "realAWSCloudwatch/*.csv"}
 

@@ -22,11 +22,12 @@ import pytest
 from conftest import environment, fill_topic, free_port
 from faults import wait_for
 
-from dataflow import posting
 from dataflow.commands.notify import notify as command
-from dataflow.notify_targets import Target, message, summary, targets
+from dataflow.errors import UserError
+from dataflow.notify import http
+from dataflow.notify.summary import summary
+from dataflow.notify.targets import Target, message, targets
 from dataflow.records import Incident, Source, encode
-from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -288,7 +289,7 @@ def test_refusals(
 ) -> None:
     for name, value in {"brokers": brokers, **settings}.items():
         monkeypatch.setenv(f"ANOMALY_{name.upper()}", value)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         command()
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -384,9 +385,9 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also by a process that was started since, and until it is resolved."""
-    from dataflow import notify
+    from dataflow.notify import delivery
 
-    monkeypatch.setattr(notify, "REPEAT", 0.2)
+    monkeypatch.setattr(delivery, "REPEAT", 0.2)
     settings = Settings(
         _env_file=None, brokers=brokers, incidents_topic=topic, notify_alertmanager=receiver.address
     )
@@ -395,7 +396,7 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
     @contextmanager
     def telling() -> Iterator[None]:
         stop = threading.Event()
-        thread = threading.Thread(target=notify.Teller(settings, target, stop).run)
+        thread = threading.Thread(target=delivery.Delivery(settings, target, stop).run)
         thread.start()
         try:
             yield
@@ -435,7 +436,7 @@ def test_what_is_posted_and_what_comes_back(receiver: Receiver) -> None:
         (503, {"Retry-After": "soon"}),
         (503, {"Retry-After": "9999999"}),
     ]
-    answers = [posting.post(receiver.address, {"a": 1}, "key") for _ in range(8)]
+    answers = [http.post(receiver.address, {"a": 1}, "key") for _ in range(8)]
     assert [answer.took for answer in answers] == [True] + 7 * [False]
     assert [answer.never for answer in answers] == 3 * [False] + [True] + 4 * [False]
     assert [answer.wait for answer in answers] == [0, 0, 0, 0, 120, 0, 0, 3600]
@@ -444,7 +445,7 @@ def test_what_is_posted_and_what_comes_back(receiver: Receiver) -> None:
 
 
 def test_errors_do_not_show_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posting, "TIMEOUT", 0.3)
+    monkeypatch.setattr(http, "TIMEOUT", 0.3)
     with socket.socket() as hanging:
         hanging.bind(("127.0.0.1", 0))
         hanging.listen()
@@ -457,7 +458,7 @@ def test_errors_do_not_show_the_address(monkeypatch: pytest.MonkeyPatch) -> None
             "http://127.0.0.1/SE CRET",
             "http://user:SECRET@127.0.0.1:1/",
         ):
-            answer = posting.post(address, {}, "key")
+            answer = http.post(address, {}, "key")
             assert answer.status is None
             assert answer.reason
             assert "CRET" not in repr(answer), address
@@ -469,14 +470,14 @@ def test_passwords_in_an_address_become_a_header(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    open_ = posting._opener.open
+    open_ = http._opener.open
     monkeypatch.setattr(
-        posting._opener,
+        http._opener,
         "open",
         lambda request, **more: asked.append(request) or open_(request, **more),
     )
     address = receiver.address.replace("http://", "http://me:p%40ss@")
-    assert posting.post(address, {}, "key").took
+    assert http.post(address, {}, "key").took
     assert asked[0].get_header("Authorization") == "Basic bWU6cEBzcw=="
     assert "me" not in asked[0].host
 

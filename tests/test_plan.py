@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow import planning
+from dataflow.commands.plan import BUSY, COSTS, EPOCH, IDLE, MOST_MEMORY, MOST_RESTART, estimate
 from dataflow.detectors import NAMES
-from dataflow.planning import COSTS, plan
-from dataflow.refusal import Refusal
+from dataflow.errors import UserError
 from dataflow.settings import Settings
 
 detectors = st.sampled_from(sorted(COSTS))
@@ -23,7 +22,7 @@ intervals = st.floats(1, 3600)
 def test_more_instances_never_take_less(
     one: int, other: int, interval: float, detector: str
 ) -> None:
-    few, many = (plan(n, interval, detector) for n in sorted((one, other)))
+    few, many = (estimate(n, interval, detector) for n in sorted((one, other)))
     assert few.processes <= many.processes
     assert few.partitions <= many.partitions
     assert few.every <= many.every
@@ -40,28 +39,30 @@ def test_more_instances_never_take_less(
 def test_more_readings_never_take_less(
     instances: int, one: float, other: float, detector: str
 ) -> None:
-    seldom, often = (plan(instances, each, detector) for each in sorted((one, other), reverse=True))
+    seldom, often = (
+        estimate(instances, each, detector) for each in sorted((one, other), reverse=True)
+    )
     assert seldom.processes <= often.processes
     assert seldom.cores <= often.cores + 1e-9
 
 
 @given(fleets, intervals, detectors)
 def test_a_plan_keeps_its_bounds(instances: int, interval: float, detector: str) -> None:
-    made = plan(instances, interval, detector)
+    made = estimate(instances, interval, detector)
     assert made.partitions >= max(3, made.processes)
     assert made.processes * made.largest >= instances
-    assert made.memory <= planning.MOST_MEMORY + 1e4
-    assert made.restart <= planning.MOST_RESTART + 2
+    assert made.memory <= MOST_MEMORY + 1e4
+    assert made.restart <= MOST_RESTART + 2
     assert 1 <= made.files <= 1024  # what `python -m dataflow recovery` makes
-    own = made.cores / made.processes - planning.IDLE - planning.EPOCH / made.every / 1e6
-    assert 0 < own <= planning.BUSY + 1e-9
+    own = made.cores / made.processes - IDLE - EPOCH / made.every / 1e6
+    assert 0 < own <= BUSY + 1e-9
     assert made.behind >= made.restart
 
 
 @pytest.mark.parametrize("detector", COSTS)
 @pytest.mark.parametrize("instances", [1, 8, 1_000, 10_000])
 def test_a_small_fleet_needs_one_process(instances: int, detector: str) -> None:
-    made = plan(instances, 300, detector)
+    made = estimate(instances, 300, detector)
     assert (made.processes, made.every) == (1, 10)
     assert made.cores < 0.1
     assert made.memory < 300e6
@@ -70,14 +71,14 @@ def test_a_small_fleet_needs_one_process(instances: int, detector: str) -> None:
 def test_there_are_figures_for_detectors_that_there_are() -> None:
     assert set(COSTS) <= set(NAMES)
     assert Settings.model_fields["detector"].default in COSTS
-    with pytest.raises(Refusal, match="isolation-forest"):
-        plan(8, 300, "isolation-forest")
+    with pytest.raises(UserError, match="isolation-forest"):
+        estimate(8, 300, "isolation-forest")
 
 
 def test_the_command(run_command: Callable[..., CompletedProcess[str]]) -> None:
     done = run_command("plan", "--instances", "1000000", "--interval", "300")
     assert (done.returncode, done.stderr) == (0, "")
-    made = plan(1_000_000, 300)
+    made = estimate(1_000_000, 300)
     assert re.search(rf"^  processes +{made.processes},", done.stdout, re.MULTILINE)
     assert re.search(rf"^  partitions of the topic +{made.partitions}$", done.stdout, re.MULTILINE)
     assert f"--partitions {made.files}\n" in done.stdout

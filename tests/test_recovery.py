@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Flow, await_handlers, fill_topic, read_json_lines
+from test_errors import refused
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
-from test_refusals import refused
 
-from dataflow import recovery_files, topics
-from dataflow.recovery_files import initialise
+from dataflow.kafka import topics
+from dataflow.recovery import files
+from dataflow.recovery.files import initialise
 from dataflow.settings import Settings
 
 
@@ -113,7 +114,7 @@ def test_a_store_whose_making_was_killed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recovery_files, step, die)
+        patch.setattr(files, step, die)
         with pytest.raises(KeyboardInterrupt):
             initialise(store, 3)
     assert list(store.glob("part-*"))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from river.anomaly import HalfSpaceTrees
 
-from dataflow import sample, sample_hosts
-from dataflow.sample import READINGS, Labelled, Sample, files, generate
+from dataflow.demo import sample, sample_hosts
+from dataflow.demo.sample import READINGS, Labelled, Sample, files, generate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY / "data"

@@ -13,8 +13,9 @@ from kafka_server import ApacheKafka, make_certificate
 from test_brokers import keyed, read, settings, write
 from test_flow import THRESHOLD, made_rows, rivers_scores, write_csv
 
-from dataflow import kafka, topics
-from dataflow.refusal import Refusal
+from dataflow import kafka
+from dataflow.errors import UserError
+from dataflow.kafka import topics
 
 
 def secured(broker: ApacheKafka, **changed: str) -> dict[str, str]:
@@ -48,10 +49,10 @@ def test_tls_and_a_password(apache_kafka: ApacheKafka, topic: str, mechanism: st
 def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Ask with these settings, and hear one line that has no password in it."""
     # librdkafka tries again until the time is over, whatever the broker says.
-    monkeypatch.setattr(kafka, "TIMEOUT", 2.0)
+    monkeypatch.setattr(topics, "TIMEOUT", 2.0)
 
     def ask(brokers: str, client: dict[str, str], said: str) -> None:
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(UserError) as refusal:
             kafka.metadata(settings(brokers, **client))
         sentence = str(refusal.value)
         assert "\n" not in sentence

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from dataflow.refusal import Refusal
+from dataflow.errors import UserError
 from dataflow.settings import PREFIX, Settings, load
 
 
@@ -68,7 +68,7 @@ def test_one_field_cannot_be_two_things(
 ) -> None:
     monkeypatch.setenv(f"ANOMALY_{name}_FIELD", "x")
     monkeypatch.setenv(f"ANOMALY_{other}_FIELD", "x")
-    with pytest.raises(Refusal, match="both name the field 'x'") as refusal:
+    with pytest.raises(UserError, match="both name the field 'x'") as refusal:
         load()
     assert f"ANOMALY_{name}_FIELD" in str(refusal.value)
     assert f"ANOMALY_{other}_FIELD" in str(refusal.value)
@@ -106,7 +106,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
     monkeypatch.setenv(PREFIX + name, value)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         load()
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -117,7 +117,7 @@ def test_a_detector_that_needs_a_range_is_refused_without_one(
 ) -> None:
     monkeypatch.setenv("ANOMALY_SCALE", "none")
     monkeypatch.setenv("ANOMALY_DETECTOR", "tutorial")
-    with pytest.raises(Refusal, match="ANOMALY_SCALE"):
+    with pytest.raises(UserError, match="ANOMALY_SCALE"):
         load()
 
 

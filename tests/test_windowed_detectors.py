@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_detectors import ONE_BY_ONE, START, readings
 
-from dataflow.detectors import NAMES, Verdict, WindowedDetector, make
+from dataflow.detectors import NAMES, make
+from dataflow.detectors.base import Verdict, WindowedDetector
 
 WINDOWED = [name for name in NAMES if name not in ONE_BY_ONE]
 WINDOW = 100

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dataflow.broker import EmbeddedBroker
+from dataflow.demo.broker import EmbeddedBroker
 
 __all__ = ["broker"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dataflow import settings
+from dataflow.errors import UserError
 from dataflow.records import seconds
-from dataflow.refusal import Refusal
 
 if TYPE_CHECKING:
     from dataflow.dashboard.feed import Feed
@@ -60,7 +60,7 @@ def dashboard(
 
 
 def show(feed: Feed, host: str, port: int, origins: list[str]) -> None:
-    """Serve the page of a feed until Ctrl-C; a Refusal if it cannot listen."""
+    """Serve the page of a feed until Ctrl-C; a UserError if it cannot listen."""
     from dataflow.dashboard.server import serve
 
     server = serve(feed, host, port, origins)
@@ -77,11 +77,11 @@ def show(feed: Feed, host: str, port: int, origins: list[str]) -> None:
 
 
 def feed_of(options: settings.Settings, keep: int, since: float | None) -> Feed:
-    """Make what reads for the page; a Refusal if the input or an extra is not there."""
+    """Make what reads for the page; a UserError if the input or an extra is not there."""
     try:
         import panel  # noqa: F401
     except ModuleNotFoundError:
-        raise Refusal(
+        raise UserError(
             "the page needs Panel and HoloViews: pip install 'ec2-anomaly-dataflow[dashboard]'."
         ) from None
     from dataflow.dashboard.feed import FileFeed
@@ -89,7 +89,7 @@ def feed_of(options: settings.Settings, keep: int, since: float | None) -> Feed:
 
     if options.input != "kafka":
         if since is not None:
-            raise Refusal("--since is for topics: a file is read from its beginning.")
+            raise UserError("--since is for topics: a file is read from its beginning.")
         return FileFeed(options, keep)
     return KafkaFeed(options, keep, since)
 
@@ -101,6 +101,6 @@ def _moment(text: str) -> float:
     try:
         return seconds(text)
     except (ValueError, OverflowError):
-        raise Refusal(
+        raise UserError(
             f"--since {text} is no time: say `90m`, `6h`, `7d`, or 2025-03-14T16:00."
         ) from None

@@ -17,13 +17,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dataflow import producing, sample, settings, topics
-from dataflow.broker import EmbeddedBroker
+from dataflow import settings
 from dataflow.commands import progress
 from dataflow.commands.demo_dashboard import play
+from dataflow.demo import producer, sample
+from dataflow.demo.broker import EmbeddedBroker
 from dataflow.detectors import COMPILED, compiled
+from dataflow.errors import UserError
+from dataflow.kafka import topics
 from dataflow.records import Anomaly
-from dataflow.refusal import Refusal
 
 __all__ = ["demo"]
 
@@ -69,9 +71,9 @@ def demo(
             options = settings.load()
             topics.create(options, [options.topic, options.rejected_topic], partitions)
             out.print(f"broker    {broker.address} (embedded, for this demo)")
-            records = producing.count_records(file)
+            records = producer.count_records(file)
             with progress.bar("loading", records) as advance:
-                producing.send(options, producing.keyed_records(file, options), None, advance)
+                producer.send(options, producer.keyed_records(file, options), None, advance)
             out.print(
                 f"loaded    {records:,} readings into {options.topic}, {partitions} partitions"
             )
@@ -106,7 +108,7 @@ def _run_flow(workers: int) -> Iterator[Anomaly]:
             flow.kill()
             raise
     if flow.returncode:
-        raise Refusal(f"the flow ended with status {flow.returncode}; what it said stands above.")
+        raise UserError(f"the flow ended with status {flow.returncode}; what it said stands above.")
 
 
 def _line(anomaly: Anomaly) -> str:

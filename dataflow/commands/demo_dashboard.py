@@ -14,13 +14,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dataflow import producing, settings, topics
-from dataflow.broker import EmbeddedBroker
+from dataflow import settings
 from dataflow.commands import progress
 from dataflow.commands.dashboard import KEEP, feed_of, show
-from dataflow.refusal import Refusal
-from dataflow.sample import PER_DAY
-from dataflow.sample_fleet import Fleet
+from dataflow.demo import producer
+from dataflow.demo.broker import EmbeddedBroker
+from dataflow.demo.sample import PER_DAY
+from dataflow.demo.sample_fleet import Fleet
+from dataflow.errors import UserError
+from dataflow.kafka import topics
 
 __all__ = ["play"]
 
@@ -67,7 +69,7 @@ def play(
         fleet = Fleet(instances)
         history = min(HISTORY, max(MOST_HISTORY // instances, 1))
         with progress.bar("loading", history * instances) as advance:
-            producing.send(options, fleet.records(0, history), None, advance)
+            producer.send(options, fleet.records(0, history), None, advance)
         pace = min(SPEED, MOST_RATE * STEP / instances) if speed is None else speed
         out.print(
             f"loaded    {history * instances:,} readings of {instances:,} instances; the rest "
@@ -99,8 +101,8 @@ def _producer(options: settings.Settings, fleet: Fleet, first: int, speed: float
     stop = threading.Event()
 
     def run() -> None:
-        with contextlib.suppress(Refusal):  # the broker goes when the demo ends
-            producing.send(
+        with contextlib.suppress(UserError):  # the broker goes when the demo ends
+            producer.send(
                 options,
                 _until(stop.is_set, fleet.records(first, sys.maxsize)),
                 len(fleet) * speed / STEP,

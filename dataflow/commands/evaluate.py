@@ -17,12 +17,21 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dataflow import counting
-from dataflow.commands.evaluate_table import print_table
-from dataflow.detectors import COMPILED, AnyDetector, compiled, make
-from dataflow.evaluate import Figures, Outcome, judge, judge_at, replay, series_for, verdicts
-from dataflow.labelled import LabelsError, load_nab, load_sample
-from dataflow.nab import Corpus, Floats, Series
+from dataflow.commands.tables import print_table
+from dataflow.detectors import COMPILED, compiled, make
+from dataflow.detectors.base import AnyDetector
+from dataflow.evaluation import alarms
+from dataflow.evaluation.backtest import (
+    Figures,
+    Outcome,
+    judge,
+    judge_at,
+    replay,
+    series_for,
+    verdicts,
+)
+from dataflow.evaluation.datasets import LabelsError, load_nab, load_sample
+from dataflow.evaluation.nab import Corpus, Floats, Series
 
 __all__ = ["evaluate"]
 
@@ -69,9 +78,9 @@ class Candidate:
         runs = self.runs
         try:
             for _ in range(TUNING_ROUNDS):
-                threshold, _ = counting.tune(corpus.series, runs, rate)
+                threshold, _ = alarms.tune(corpus.series, runs, rate)
                 runs = told(threshold)
-                reached = counting.alarms_per_week(corpus.series, runs, threshold)
+                reached = alarms.alarms_per_week(corpus.series, runs, threshold)
                 if reached <= rate:
                     break
         except ValueError as error:
@@ -257,7 +266,7 @@ def _replay(candidates: Sequence[Candidate], series: Sequence[Series], raw: bool
 def _plot(
     candidates: Sequence[Candidate], series: Sequence[Series], raw: bool, directory: Path
 ) -> None:
-    from dataflow.plot import draw  # an extra, slow to import
+    from dataflow.evaluation.plot import draw  # an extra, slow to import
 
     names = _file_names([one.instance for one in series])
     with _progress("drawing", len(candidates) * len(series)) as done:

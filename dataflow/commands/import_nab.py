@@ -10,8 +10,8 @@ import pandas as pd
 import typer
 
 from dataflow.commands import new_files
-from dataflow.nab_import import EC2_CPU, convert
-from dataflow.sample import CSV, LABELS
+from dataflow.demo.sample import CSV, LABELS
+from dataflow.evaluation.datasets import EC2_CPU, convert
 
 __all__ = ["import_nab"]
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from dataflow import producing, settings, sine
+from dataflow import settings
 from dataflow.commands import progress
-from dataflow.refusal import Refusal
+from dataflow.demo import producer, sine
+from dataflow.errors import UserError
 
 __all__ = ["produce"]
 
@@ -60,15 +61,15 @@ def produce(
         records = ((options.topic, point) for point in wave)
     else:
         if count is not None or seed is not None:
-            raise Refusal(f"--count and --seed are for `produce sine`: {file} has what it has.")
-        records = producing.keyed_records(file, options)
-        total = producing.count_records(file)
-    if producing.prepare_topic(options, partitions):
+            raise UserError(f"--count and --seed are for `produce sine`: {file} has what it has.")
+        records = producer.keyed_records(file, options)
+        total = producer.count_records(file)
+    if producer.prepare_topic(options, partitions):
         typer.echo(f"created {options.topic} with {partitions} partitions")
-    held = producing.held_records(options)
+    held = producer.held_records(options)
     if if_empty and held:
         typer.echo(f"{options.topic} holds {held:,} records already: nothing written")
         return
     with progress.bar(f"to {options.topic}", total) as advance:
-        sent = producing.send(options, records, rate, advance)
+        sent = producer.send(options, records, rate, advance)
     typer.echo(f"wrote {sent:,} records to {options.topic} on {options.brokers}")

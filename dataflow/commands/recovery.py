@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dataflow.recovery_files import initialise
+from dataflow.recovery.files import initialise
 
 __all__ = ["recovery"]
 

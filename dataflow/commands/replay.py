@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dataflow import decoding, producing, replaying, resending, settings
+from dataflow import settings
+from dataflow.errors import UserError
 from dataflow.records import seconds
-from dataflow.refusal import Refusal
+from dataflow.replay import plan, transfer
+from dataflow.steps import decode
 
 __all__ = ["replay"]
 
@@ -55,31 +57,31 @@ def replay(
     options = settings.load()
     moments = [_moment(text, name) for text, name in ((since, "--since"), (until, "--until"))]
     if file is not None and from_file is not None:
-        raise Refusal("give either a file of rejected records or --from-file, not both.")
+        raise UserError("give either a file of rejected records or --from-file, not both.")
     path = file or from_file
     if path is not None and moments != [None, None]:
-        raise Refusal(
+        raise UserError(
             f"{path} does not say when its records were refused: leave out --since/--until."
         )
-    resending.check_topics(options, from_topic=path is None, write=yes)
-    sender = resending.Sender(options) if yes else None
-    items = replaying.plan(
-        replaying.choose(_found(options, file, from_file), frozenset(reason or ()), *moments),
-        resending.read_marks(options),
-        decoding.decoder(options),
-        producing.key_reader(options),
+    transfer.check_topics(options, from_topic=path is None, write=yes)
+    sender = transfer.Sender(options) if yes else None
+    items = plan.plan(
+        plan.choose(_found(options, file, from_file), frozenset(reason or ()), *moments),
+        transfer.read_marks(options),
+        decode.decoder(options),
+        decode.key_reader(options),
         options.topic,
         even_if_refused=even_if_refused,
     )
-    summary = replaying.Summary()
+    summary = plan.Summary()
     for item in items:
         summary.add(item)
-        if sender is not None and item.fate == replaying.SEND:
+        if sender is not None and item.fate == plan.SEND:
             sender.send(item)
     if sender is not None:
         sender.commit()
     _print(summary)
-    total = summary.total(replaying.SEND)
+    total = summary.total(plan.SEND)
     if sender is not None:
         typer.echo(f"wrote {sender.sent:,} records to {options.topic} on {options.brokers}")
     elif total:
@@ -90,12 +92,12 @@ def replay(
 
 def _found(
     options: settings.Settings, file: Path | None, from_file: Path | None
-) -> Iterator[replaying.Found]:
+) -> Iterator[plan.Found]:
     if from_file is not None:
-        return resending.read_file(from_file, mended=True)
+        return transfer.read_file(from_file, mended=True)
     if file is not None:
-        return resending.read_file(file, mended=False)
-    return resending.read_topic(options)
+        return transfer.read_file(file, mended=False)
+    return transfer.read_topic(options)
 
 
 def _moment(text: str | None, option: str) -> float | None:
@@ -104,10 +106,12 @@ def _moment(text: str | None, option: str) -> float | None:
     try:
         return seconds(text)
     except (ValueError, OverflowError):
-        raise Refusal(f"{option} {text!r} is no time: give one such as 2024-03-01T12:00.") from None
+        raise UserError(
+            f"{option} {text!r} is no time: give one such as 2024-03-01T12:00."
+        ) from None
 
 
-def _print(summary: replaying.Summary) -> None:
+def _print(summary: plan.Summary) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)

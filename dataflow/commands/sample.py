@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dataflow.commands import new_files
-from dataflow.sample import SEED, files
+from dataflow.demo.sample import SEED, files
 
 __all__ = ["sample"]
 

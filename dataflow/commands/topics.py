@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dataflow import settings
-from dataflow.topics import create
+from dataflow.kafka.topics import create
 
 __all__ = ["topics"]
 

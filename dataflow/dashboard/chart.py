@@ -11,7 +11,7 @@ from bokeh.models import DatetimeTickFormatter, HoverTool
 from bokeh.themes import Theme
 from numpy.typing import NDArray
 
-from dataflow.track import REPORTED, ROW, Rows
+from dataflow.dashboard.history import REPORTED, ROW, Rows
 
 __all__ = ["Chart", "Look", "Measure"]
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from dataflow import scoring
-from dataflow.dashboard.condition import GOOD, IDLE, TROUBLE, Condition, Counts
+from dataflow.dashboard.fleet import Fleet
 from dataflow.dashboard.intake import Intake
-from dataflow.file_source import FileSource, read_records
-from dataflow.fleet import Fleet
+from dataflow.dashboard.status import GOOD, IDLE, TROUBLE, Condition, Counts
+from dataflow.errors import UserError
+from dataflow.formats.files import read_records
 from dataflow.records import Anomaly, Raw
-from dataflow.refusal import Refusal
 from dataflow.settings import Settings
+from dataflow.sources.file import FileSource
+from dataflow.steps import score
 
 __all__ = ["Feed", "FileFeed"]
 
@@ -30,7 +31,7 @@ class Feed:
     """What the pages look at. Whoever reads `fleet` holds `lock`: the thread changes it."""
 
     def __init__(self, settings: Settings, keep: int) -> None:
-        """Make the detector; a Refusal if the settings do not allow one."""
+        """Make the detector; a UserError if the settings do not allow one."""
         self.settings = settings
         self.keep = keep
         self.lock = threading.Lock()
@@ -39,7 +40,7 @@ class Feed:
         self.since: float | None = None
         self._stop = threading.Event()
         self._pace: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._detector = scoring.detector(settings)
+        self._detector = score.detector(settings)
         self.begin(whole=True)
 
     def begin(self, *, whole: bool) -> None:
@@ -101,10 +102,10 @@ class Feed:
             self.condition = Condition(
                 TROUBLE,
                 "Stopped reading",
-                f"{wrong}" if isinstance(wrong, Refusal) else f"{type(wrong).__name__}: {wrong}",
+                f"{wrong}" if isinstance(wrong, UserError) else f"{type(wrong).__name__}: {wrong}",
                 "What is shown stays as it is; start the page again.",
             )
-            if not isinstance(wrong, Refusal):
+            if not isinstance(wrong, UserError):
                 raise
 
 
@@ -112,7 +113,7 @@ class FileFeed(Feed):
     """Reads the input file of a flow, and the file of its anomalies if there is one, once."""
 
     def __init__(self, settings: Settings, keep: int) -> None:
-        """Look at the file; a Refusal if it cannot be read."""
+        """Look at the file; a UserError if it cannot be read."""
         super().__init__(settings, keep)
         self._path = Path(settings.input)
         FileSource(self._path, settings)

@@ -10,12 +10,12 @@ import numpy as np
 import panel as pn
 
 from dataflow.dashboard.chart import Chart, Measure
-from dataflow.dashboard.condition import Condition, clock_text
 from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.fleet import DAY, HOUR
+from dataflow.dashboard.history import REPORTED, Rows
 from dataflow.dashboard.page import blank, dark, html, page
-from dataflow.fleet import DAY, HOUR
+from dataflow.dashboard.status import Condition, clock_text
 from dataflow.settings import Settings
-from dataflow.track import REPORTED, Rows
 
 __all__ = ["instance", "measure_of"]
 

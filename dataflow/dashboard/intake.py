@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from dataflow import admission
-from dataflow.decoding import decoder
-from dataflow.order import Order
+from dataflow.metrics import counters
 from dataflow.records import Raw, Reading
-from dataflow.scoring import is_reading, normalizer
 from dataflow.settings import Settings
+from dataflow.steps import admit
+from dataflow.steps.decode import decoder, is_reading
+from dataflow.steps.reorder import ReorderBuffer
+from dataflow.steps.score import normalizer
 
 __all__ = ["Intake"]
 
@@ -20,10 +21,10 @@ class Intake:
 
     def __init__(self, settings: Settings) -> None:
         self.refused = 0
-        self._admit = admission.admitter(settings, decoder(settings), admission.Counts())
+        self._admit = admit.admitter(settings, decoder(settings), counters.AdmissionCounts())
         self._scale = normalizer(settings.scale)
         self._settings = settings
-        self._orders: dict[str, Order] = {}
+        self._orders: dict[str, ReorderBuffer] = {}
 
     def readings(self, raw: Raw) -> Iterator[Reading]:
         """Yield what goes on because of a record: itself as a rule, nothing if it is refused."""
@@ -36,7 +37,7 @@ class Intake:
             return
         order = self._orders.get(record.instance)
         if order is None:
-            order = Order(self._settings.reorder_size, self._settings.reorder_seconds)
+            order = ReorderBuffer(self._settings.reorder_size, self._settings.reorder_seconds)
             self._orders[record.instance] = order
         yield from map(self._normalize, order.add(record, time.monotonic()))
 

@@ -7,10 +7,10 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from dataflow import kafka
-from dataflow.dashboard.condition import GOOD, IDLE, TROUBLE, Condition, clock_text, waiting
 from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.status import GOOD, IDLE, TROUBLE, Condition, clock_text, waiting
+from dataflow.errors import UserError
 from dataflow.records import Raw
-from dataflow.refusal import Refusal
 from dataflow.settings import Settings
 
 __all__ = ["KafkaFeed"]
@@ -63,7 +63,7 @@ class KafkaFeed(Feed):
             try:
                 if self._open():
                     self._follow()
-            except Refusal as refusal:
+            except UserError as refusal:
                 self._lost(f"{refusal}"[:1].upper() + f"{refusal}"[1:])
             except KafkaException as error:
                 self._lost(f"{kafka.describe(error)}.")
@@ -201,7 +201,7 @@ class KafkaFeed(Feed):
                     KafkaError._TIMED_OUT,
                     KafkaError._RESOLVE,
                 ):
-                    raise Refusal(f"the topic {topic!r} cannot be read: {error.str()}.")
+                    raise UserError(f"the topic {topic!r} cannot be read: {error.str()}.")
             for reading in self.intake.overdue():
                 self.fleet.add(reading)
 

@@ -7,10 +7,10 @@ import math
 import pandas as pd
 import panel as pn
 
-from dataflow.dashboard.condition import Condition
 from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.fleet import Overview
 from dataflow.dashboard.page import asset, blank, html, page
-from dataflow.fleet import Overview
+from dataflow.dashboard.status import Condition
 
 __all__ = ["overview", "sentence", "table_of"]
 

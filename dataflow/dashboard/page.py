@@ -11,8 +11,8 @@ import panel as pn
 from bokeh.events import ConnectionLost, DocumentReady
 from bokeh.models import CustomJS
 
-from dataflow.dashboard.condition import TROUBLE, Condition, clock_text, facts
 from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.status import TROUBLE, Condition, clock_text, facts
 
 __all__ = ["BEAT", "asset", "blank", "dark", "html", "page"]
 

@@ -15,7 +15,7 @@ from tornado.websocket import WebSocketClosedError
 from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.instance import instance
 from dataflow.dashboard.overview import overview
-from dataflow.refusal import Refusal
+from dataflow.errors import UserError
 
 __all__ = ["Served", "serve"]
 
@@ -24,7 +24,7 @@ Served = Any
 
 
 def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Served:
-    """Listen; a Refusal if the port or the address cannot be had. `feed` is started by others.
+    """Listen; a UserError if the port or the address cannot be had. `feed` is started by others.
 
     `origins` are further names, as `host:port`, by which browsers may call the page: a browser
     sends the name that it was given, and a page of another name must not read along.
@@ -49,7 +49,7 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
             use_index=False,
         )
     except OSError as wrong:
-        raise Refusal(
+        raise UserError(
             f"{host}:{port} cannot be listened on ({wrong.strerror}): give another with --port or "
             "--host."
         ) from None
@@ -76,7 +76,7 @@ def _free_port(host: str) -> int:
         try:
             server.bind((host, 0))
         except OSError as wrong:
-            raise Refusal(
+            raise UserError(
                 f"{host} is no address of this machine ({wrong.strerror}): give another with "
                 "--host."
             ) from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias, cast
 
-from dataflow.detectors import Verdict
-from dataflow.detectors.halfspace import grow
-from dataflow.detectors.halfspace_long import Window
-from dataflow.detectors.halfspace_short import ShortWindows
-from dataflow.detectors.halfspace_step import Step
-from dataflow.detectors.halfspace_trees import Seed
+from dataflow.detectors.base import Verdict
+from dataflow.detectors.halfspace.forest import grow
+from dataflow.detectors.halfspace.long import Window
+from dataflow.detectors.halfspace.short import ShortWindows
+from dataflow.detectors.halfspace.short_step import Step
+from dataflow.detectors.halfspace.trees import Seed
 
 __all__ = ["Tutorial"]
 

@@ -12,7 +12,7 @@ import zlib
 from array import array
 from dataclasses import dataclass
 
-from dataflow.detectors import Verdict
+from dataflow.detectors.base import Verdict
 
 __all__ = ["Window", "ZScore"]
 

@@ -1,0 +1,1 @@
+"""What the demos run on: the embedded broker, the sample, the sine wave."""

@@ -1,0 +1,221 @@
+"""What `calibrated` remembers of one instance, and its form as bytes."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+from dataflow.detectors.calibrated.masses import CODES, Masses, none_yet
+from dataflow.detectors.calibrated.masses import read as read_masses
+
+__all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
+
+MARK: Final = b"calibrated/2 "
+TREES: Final = 8
+LEAVES: Final = 32  # of each tree, of height 5
+HOURS: Final = 24 + 168
+MASSES: Final = 2 * TREES * LEAVES
+BEYOND: Final = 1e300
+"""Farther than any value: the range before the first reading of a fortnight."""
+
+
+COUNTS: Final = 5
+NUMBERS: Final = 21
+
+CHECK: Final = struct.Struct("<I")
+SIGNATURE: Final = struct.Struct("<Qd8sc")
+FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
+BODY: Final = len(MARK) + CHECK.size
+UNKNOWN: Final = array("f", [float("nan")]) * HOURS
+
+LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
+Signature = tuple[int, float, bytes, str]
+"""Seed, interval, the trees' fingerprints and the masses' type: what a state and its detector must
+share."""
+
+
+class Memory:
+    """What is known of one instance, in 2 kB. Values count from its first reading, `origin`.
+
+    What is loaded from `dump`'s bytes goes on as what was dumped would have, to the bit. It is
+    stored as those bytes only: compiled, it cannot be pickled or copied deeply.
+    """
+
+    # `hours` holds 24 levels by the hour of the day, then 168 by the hour of the week, NaN where
+    # no reading has fallen yet. `masses` holds those of the residual's forest, then the step's.
+    # Both are blocks of numbers, not lists, so that a copy or a dump is one block move. They are
+    # little-endian, as are all machines that Bytewax is made for.
+    __slots__ = (
+        "bar",
+        "high",
+        "hours",
+        "last_high",
+        "last_low",
+        "level",
+        "longest",
+        "low",
+        "masses",
+        "off_hour",
+        "off_level",
+        "off_week",
+        "origin",
+        "previous",
+        "residual_bits",
+        "residual_mean",
+        "residual_scale",
+        "residual_size",
+        "residual_variance",
+        "same",
+        "seen",
+        "signature",
+        "since",
+        "step_bits",
+        "step_mean",
+        "step_scale",
+        "step_size",
+        "step_variance",
+        "total",
+    )
+
+    seen: int
+    since: int
+    total: int
+    same: int
+    longest: int
+
+    def __init__(
+        self,
+        signature: Signature,
+        counts: Sequence[int],
+        numbers: Sequence[float],
+        hours: array[float],
+        masses: Masses,
+    ) -> None:
+        self.signature = signature
+        self.seen, self.since, self.total, self.same, self.longest = counts
+        (
+            self.origin,
+            self.previous,
+            self.level,
+            self.off_level,
+            self.off_hour,
+            self.off_week,
+            self.residual_size,
+            self.residual_scale,
+            self.step_size,
+            self.step_scale,
+            self.residual_bits,
+            self.residual_mean,
+            self.residual_variance,
+            self.step_bits,
+            self.step_mean,
+            self.step_variance,
+            self.high,
+            self.low,
+            self.last_high,
+            self.last_low,
+            self.bar,
+        ) = numbers
+        self.hours = hours
+        self.masses = masses
+
+    def _counts(self) -> tuple[int, ...]:
+        return self.seen, self.since, self.total, self.same, self.longest
+
+    def _numbers(self) -> tuple[float, ...]:
+        return (
+            self.origin,
+            self.previous,
+            self.level,
+            self.off_level,
+            self.off_hour,
+            self.off_week,
+            self.residual_size,
+            self.residual_scale,
+            self.step_size,
+            self.step_scale,
+            self.residual_bits,
+            self.residual_mean,
+            self.residual_variance,
+            self.step_bits,
+            self.step_mean,
+            self.step_variance,
+            self.high,
+            self.low,
+            self.last_high,
+            self.last_low,
+            self.bar,
+        )
+
+    def copy(self) -> Memory:
+        """Return a copy that shares nothing that changes."""
+        return Memory(
+            self.signature,
+            self._counts(),
+            self._numbers(),
+            self.hours[:],
+            self.masses.copy(),
+        )
+
+    def dump(self) -> bytes:
+        """Return the state as bytes: mark, check sum, signature, numbers, hours, masses."""
+        seed, interval, fingerprints, code = self.signature
+        body = b"".join(
+            (
+                SIGNATURE.pack(seed, interval, fingerprints, code.encode()),
+                FIXED.pack(*self._counts(), *self._numbers()),
+                self.hours,
+                self.masses.view(),
+            )
+        )
+        return b"".join((MARK, CHECK.pack(zlib.crc32(body)), body))
+
+
+def begin(signature: Signature, value: float) -> Memory:
+    """Return the state before the first reading, which is of this value."""
+    numbers = [0.0] * NUMBERS
+    numbers[0] = value
+    numbers[-5:-1] = -BEYOND, BEYOND, -BEYOND, BEYOND
+    masses = none_yet(signature[3], MASSES)
+    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], masses)
+
+
+def read(data: bytes) -> Memory:
+    """Read the bytes of `Memory.dump`; ValueError if they are anything else."""
+    if not data.startswith(MARK):
+        found = bytes(data[: len(MARK)])
+        raise ValueError(
+            f"This is not a state of detector 'calibrated', version 2: it begins with {found!r}, "
+            f"not with {MARK!r}. Go on with the detector and the version that stored it, or start "
+            "with an empty recovery store."
+        )
+    body = data[BODY:]
+    memory = None
+    if data[len(MARK) : BODY] == CHECK.pack(zlib.crc32(body)):
+        memory = parse(body)
+    if memory is None:
+        raise ValueError(
+            f"This state of detector 'calibrated' is damaged: its {len(data)} bytes are not those "
+            "that were stored. Start with an empty recovery store."
+        )
+    return memory
+
+
+def parse(body: bytes) -> Memory | None:
+    """Read what follows the mark and the check sum; None if `Memory.dump` cannot have made it."""
+    if len(body) < LEAST:
+        return None
+    seed, interval, fingerprints, mark = SIGNATURE.unpack_from(body)
+    code = mark.decode("latin-1")
+    size = CODES.get(code)
+    if size is None or len(body) != LEAST + size * MASSES:
+        return None
+    fixed = FIXED.unpack_from(body, SIGNATURE.size)
+    hours = array("f", body[SIGNATURE.size + FIXED.size : LEAST])
+    masses = read_masses(code, body[LEAST:])
+    return Memory(
+        (seed, interval, fingerprints, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses
+    )

@@ -1,0 +1,1 @@
+"""Half-space trees, equal to River's to the bit."""

@@ -1,0 +1,30 @@
+"""A refusal: one sentence for the person who must act, in place of a stack trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+__all__ = ["UserError", "stop_process"]
+
+
+class UserError(Exception):
+    """What cannot be done, why, and what to do about it, in one line.
+
+    >>> raise UserError("data.csv is not there: give the path of a .csv file.")
+    Traceback (most recent call last):
+    dataflow.errors.UserError: data.csv is not there: give the path of a .csv file.
+    """
+
+
+def stop_process(reason: str) -> NoReturn:
+    """Print one line on standard error and end the whole process with status 1, at once.
+
+    For the running flow only. An exception raised in a Bytewax worker becomes a Rust panic with
+    two stack traces, and other workers may go on to a snapshot. Ending here is what kill -9
+    does: nothing more is committed, and a resume continues from the last snapshot.
+    """
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)

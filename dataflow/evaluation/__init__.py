@@ -1,0 +1,1 @@
+"""What detectors are worth on labelled series. Knows neither Bytewax nor Kafka."""

@@ -1,0 +1,125 @@
+"""Replays labelled series through detectors and says what their alerts were worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import numpy as np
+
+from dataflow.detectors import NEED_RANGE
+from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
+from dataflow.evaluation import alarms
+from dataflow.evaluation.alarms import Counts
+from dataflow.evaluation.datasets import to_unit_range
+from dataflow.evaluation.nab import Corpus, Floats, Scores, Series
+
+__all__ = ["FIGURES", "Figures", "Outcome", "judge", "judge_at", "replay", "series_for", "verdicts"]
+
+#: What is told of a detector, in this order.
+FIGURES = (
+    *Scores._fields,
+    "precision",
+    "recall",
+    "f1",
+    "false_alarms_per_day",
+    "delay_hours",
+)
+#: A figure is None where it has no meaning: the precision of a silent detector, its delay.
+Figures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a detector came to: figures at its threshold and at the best one for the labels.
+
+    Figures are means over the runs (one a seed); those named `..._sd` their standard deviations.
+    At the best, each of NAB's scores is at its own best threshold, as NAB publishes them; the
+    counts are at that of the standard score, chosen for each run.
+    """
+
+    threshold: float
+    at_threshold: Figures
+    at_best: Figures
+
+
+def series_for(detector: AnyDetector, series: Sequence[Series], raw: bool) -> list[Series]:
+    """Return the series in the range that the detector works in; `raw` ones have any range."""
+    if raw and detector.name in NEED_RANGE:
+        return [to_unit_range(one) for one in series]
+    return list(series)
+
+
+def verdicts(detector: AnyDetector, series: Series) -> Iterator[Verdict]:
+    """Yield what the detector says of each reading, from the first on, with an empty state.
+
+    Each verdict is its own reading's, however late it came: of a windowed detector, what is
+    counted of delays and early alerts leaves out the wait for the window to fill.
+    """
+    state = None
+    if isinstance(detector, WindowedDetector):
+        for value, time in zip(series.values.tolist(), series.times.tolist(), strict=True):
+            state, due = detector.update(state, value, time)
+            yield from due
+        if state is not None:
+            yield from detector.finish(state)[1]
+        return
+    update = detector.update
+    for value, time in zip(series.values.tolist(), series.times.tolist(), strict=True):
+        state, verdict = update(state, value, time)
+        yield verdict
+
+
+def replay(
+    detector: AnyDetector,
+    series: Sequence[Series],
+    done: Callable[[int], object] = lambda readings: None,
+) -> list[Floats]:
+    """Return the score of each reading, one array a series; `done` is told how many were scored."""
+    scores = []
+    for one in series:
+        found = (verdict.score for verdict in verdicts(detector, one))
+        scores.append(np.fromiter(found, float, len(one.values)))
+        done(len(one.values))
+    return scores
+
+
+def judge(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float) -> Outcome:
+    """Return what a detector came to whose runs (one a seed) gave these scores."""
+    best: list[Figures] = []
+    for scores in runs:
+        found = corpus.best(scores)
+        figures = _figures(corpus, scores, found.threshold, found.scores)
+        best.append({"threshold": found.threshold, **figures})
+    return Outcome(threshold, judge_at(corpus, runs, threshold), _over_runs(best))
+
+
+def judge_at(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float) -> Figures:
+    """Return the figures at one threshold, as in `Outcome`."""
+    return _over_runs(
+        [_figures(corpus, scores, threshold, corpus.score(scores, threshold)) for scores in runs]
+    )
+
+
+def _count(corpus: Corpus, scores: Sequence[Floats], threshold: float) -> Counts:
+    """Count the alerts of all series together."""
+    pairs = zip(corpus.series, scores, strict=True)
+    return sum((alarms.count(one, found > threshold) for one, found in pairs), Counts())
+
+
+def _figures(
+    corpus: Corpus, scores: Sequence[Floats], threshold: float, nab: Scores
+) -> dict[str, float | None]:
+    counts = _count(corpus, scores, threshold)
+    return {name: getattr(nab if name in Scores._fields else counts, name) for name in FIGURES}
+
+
+def _over_runs(runs: Sequence[Figures]) -> Figures:
+    """Return the mean of each figure over the runs that have it, and its standard deviation."""
+    summary: dict[str, float | None] = {}
+    for name in runs[0]:
+        known = [value for run in runs if (value := run[name]) is not None]
+        summary[name] = fmean(known) if known else None
+        summary[f"{name}_sd"] = (stdev(known) if len(known) > 1 else 0.0) if known else None
+    return summary

@@ -1,0 +1,1 @@
+"""What a raw record may look like. Pure."""

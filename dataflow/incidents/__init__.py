@@ -1,0 +1,1 @@
+"""What becomes of the anomalies and the silence of an instance. Pure."""

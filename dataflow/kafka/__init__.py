@@ -1,0 +1,28 @@
+"""Kafka: the clients, the topics of a cluster, and what topics hold."""
+
+from dataflow.kafka.client import (
+    PASSING,
+    TIMEOUT,
+    admin,
+    consumer,
+    describe,
+    producer,
+    transactional_producer,
+)
+from dataflow.kafka.reading import end_offsets, offset_range, read_from
+from dataflow.kafka.topics import metadata, partition_ids
+
+__all__ = [
+    "PASSING",
+    "TIMEOUT",
+    "admin",
+    "consumer",
+    "describe",
+    "end_offsets",
+    "metadata",
+    "offset_range",
+    "partition_ids",
+    "producer",
+    "read_from",
+    "transactional_producer",
+]

@@ -1,0 +1,119 @@
+"""The topics of a cluster: whether they are there, their partitions, making and deleting them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import (
+    KafkaError,
+    KafkaException,
+)
+from confluent_kafka.admin import ClusterMetadata, NewPartitions, NewTopic
+
+from dataflow.errors import UserError
+from dataflow.kafka.client import TIMEOUT, admin, admin_client, describe
+from dataflow.settings import Settings
+
+__all__ = [
+    "add_partitions",
+    "check",
+    "create",
+    "delete",
+    "metadata",
+    "partition_ids",
+    "watch_partitions",
+]
+
+WATCH = 10.0
+"""Seconds between two looks for new partitions."""
+
+
+def check(settings: Settings, cluster: ClusterMetadata, topic: str, setting: str) -> None:
+    """Refuse if the topic is not there; `setting` is what names it."""
+    if not partition_ids(cluster, topic):
+        raise UserError(
+            f"the topic {topic!r} is not on {settings.brokers}: create it with "
+            f"`python -m dataflow topics`, or name another in {setting}."
+        )
+
+
+def create(settings: Settings, names: Iterable[str], partitions: int) -> list[str]:
+    """Create the topics that are not there; return the names of those that were made."""
+    present = metadata(settings).topics
+    missing = [topic for topic in names if topic not in present]
+    if not missing:
+        return []
+    client = admin(settings)
+    made = []
+    for topic, future in client.create_topics(
+        [NewTopic(topic, num_partitions=partitions) for topic in missing],
+        operation_timeout=TIMEOUT,
+        request_timeout=TIMEOUT,
+    ).items():
+        try:
+            future.result()
+            made.append(topic)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            raise UserError(f"the topic {topic!r} cannot be created: {describe(error)}.") from None
+    return made
+
+
+def add_partitions(settings: Settings, topic: str, partitions: int) -> None:
+    """Give a topic more partitions, so many in all."""
+    client = admin(settings)
+    for future in client.create_partitions([NewPartitions(topic, partitions)]).values():
+        future.result()
+
+
+def delete(settings: Settings, names: Iterable[str]) -> None:
+    """Delete topics and all that they hold."""
+    client = admin(settings)
+    for future in client.delete_topics(list(names)).values():
+        future.result()
+
+
+def watch_partitions(settings: Settings, known: int, tell: Callable[[str], None]) -> None:
+    """Look every 10 s, in the background, whether the input topic has got more partitions.
+
+    `tell` is called once, with a sentence, if so. A broker that does not answer is asked again.
+    """
+    client = admin(settings)
+
+    def watch() -> None:
+        while True:
+            time.sleep(WATCH)
+            try:
+                cluster = client.list_topics(settings.topic, timeout=TIMEOUT)
+            except KafkaException:
+                continue
+            present = len(partition_ids(cluster, settings.topic))
+            if present > known:
+                tell(
+                    f"the topic {settings.topic!r} has {present} partitions now and had {known}: "
+                    "the flow ends here; started again, it reads them all."
+                )
+                return
+
+    threading.Thread(target=watch, name="partitions", daemon=True).start()
+
+
+def metadata(settings: Settings) -> ClusterMetadata:
+    """Return what the cluster holds; a UserError within 10 s if no broker answers."""
+    asking, client = admin_client(settings)
+    try:
+        return asking.list_topics(timeout=TIMEOUT)
+    except KafkaException as error:
+        asking.poll(0)
+        raise client.refusal(error) from None
+
+
+def partition_ids(cluster: ClusterMetadata, topic: str) -> list[int]:
+    """Return the partitions of a topic in order; empty if the topic is not there."""
+    found = cluster.topics.get(topic)
+    if found is None or found.error is not None:
+        return []
+    return sorted(found.partitions)

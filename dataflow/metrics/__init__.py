@@ -1,0 +1,1 @@
+"""What the process has counted, for Prometheus."""

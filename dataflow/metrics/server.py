@@ -1,0 +1,107 @@
+"""The figures and the health of this process over HTTP: `/metrics`, `/healthz`, `/readyz`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from http.client import HTTPConnection, HTTPException
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app
+
+from dataflow.errors import UserError
+from dataflow.metrics import counters
+from dataflow.metrics.collector import FIGURES
+from dataflow.runtime import arguments
+from dataflow.settings import Settings
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+__all__ = ["start"]
+
+PATIENCE = 5.0
+"""Seconds to wait for whoever asks, and for Bytewax's own server."""
+
+_ours = make_wsgi_app()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # HTTPServer's own asks the name server what this address is called, and may wait for it.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = PATIENCE
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: standard error is for the flow."""
+
+
+def start(settings: Settings) -> None:
+    """Serve this process's figures from now on, if a port is set; a UserError if it is taken."""
+    FIGURES.begin(settings, arguments.directory())
+    host, port = settings.metrics_host, settings.metrics_port
+    if port is None:
+        return
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+
+        class Server(_Server):
+            address_family = family
+
+        server = Server(address[:2], _Handler)  # type: ignore[arg-type]
+    except OSError as wrong:
+        raise UserError(
+            f"the figures cannot be served on {host}:{port} ({wrong.strerror}): give each process "
+            "an ANOMALY_METRICS_PORT of its own, and in ANOMALY_METRICS_HOST an address of this "
+            "machine."
+        ) from None
+    server.set_app(_answer)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+
+def _answer(request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
+    match request["PATH_INFO"]:
+        case "/metrics":
+            return _all_figures(request, respond)
+        case "/healthz":
+            status, text = "200 OK", "alive\n"
+        case "/readyz" if counters.PARTITIONS:
+            status, text = "200 OK", "ready\n"
+        case "/readyz":
+            status, text = "503 Service Unavailable", "no partition is open yet\n"
+        case _:
+            status, text = "404 Not Found", "there are /metrics, /healthz and /readyz\n"
+    respond(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [text.encode()]
+
+
+def _all_figures(request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
+    """Answer with our figures, and with Bytewax's where its own server runs: only it has them."""
+    # Bytewax heeds the variable whatever its value.
+    if "BYTEWAX_DATAFLOW_API_ENABLED" in os.environ:
+        port = int(os.environ.get("BYTEWAX_DATAFLOW_API_PORT", "3030"))
+        bytewax = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        try:
+            bytewax.request("GET", "/metrics")
+            both = bytewax.getresponse().read()
+        except (OSError, HTTPException):  # it has not started yet
+            pass
+        else:
+            respond("200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])
+            return [both]
+        finally:
+            bytewax.close()
+    ours: Iterable[bytes] = _ours(request, respond)
+    return ours

@@ -1,0 +1,1 @@
+"""Tells others of incidents: a process of its own."""

@@ -1,0 +1,1 @@
+"""The recovery store: whose it is, its files, and the decisions of timers."""

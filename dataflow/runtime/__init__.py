@@ -1,0 +1,1 @@
+"""What the flow relies on of Bytewax's insides, and nothing else."""

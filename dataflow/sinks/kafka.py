@@ -1,0 +1,159 @@
+"""Anomalies, incidents and rejected records to a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NoReturn
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from dataflow import kafka
+from dataflow.errors import UserError, stop_process
+from dataflow.kafka import topics
+from dataflow.metrics import counters
+from dataflow.records import Anomaly, Incident, Rejected, encode
+from dataflow.recovery.store import Store
+from dataflow.settings import Settings
+from dataflow.sinks.identity import BY_SOURCE, Identity
+
+__all__ = ["KafkaSink"]
+
+Record = Anomaly | Incident | Rejected
+
+
+class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
+    """Writes a topic, each record once, keyed by instance.
+
+    Every delivery is confirmed before a snapshot; one that fails ends the process, and the resume
+    writes it. The state is the topic and, for each of its partitions, the offset after the last
+    record. One worker writes for all: anomalies are few.
+
+    With a recovery store the records are written in transactions under the store's own name, so
+    that a process which was thought dead can no longer write once its successor has started.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        setting: str,
+        store: Store | None,
+        identity: Identity = BY_SOURCE,
+    ) -> None:
+        """Look for the topic, which `setting` names; a UserError if it is not there.
+
+        `identity` tells which records are the same.
+        """
+        cluster = kafka.metadata(settings)
+        topics.check(settings, cluster, topic, setting)
+        self._settings = settings
+        self._topic = topic
+        self._store = store
+        self._identity = identity
+
+    def list_parts(self) -> list[str]:
+        """Return the one writer."""
+        return ["writer"]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: tuple[str, dict[int, int]] | None
+    ) -> _KafkaPart:
+        """Make the producer, having read what was written since the last snapshot."""
+        settings, topic = self._settings, self._topic
+        counted = counters.output("kafka", step_id)
+        try:
+            if self._store is None:
+                producer = kafka.producer(settings)
+                return _KafkaPart(topic, producer, {}, set(), self._identity, False, counted)
+            # This first: it fences the process before us and ends what it left half written.
+            producer = kafka.transactional_producer(settings, f"{self._store.id}-{step_id}")
+            if resume_state is not None and resume_state[0] == topic:
+                offsets = dict(resume_state[1])
+            else:
+                began = self._store.began(
+                    f"topic {topic}",
+                    lambda: {str(p): o for p, o in kafka.end_offsets(settings, topic).items()},
+                )
+                offsets = {int(partition): offset for partition, offset in began.items()}
+            written: set[Hashable] = set()
+            for message in kafka.read_from(settings, topic, offsets):
+                same = self._identity.of_line((message.value() or b"") + b"\n")
+                if same is not None:
+                    written.add(same)
+        except UserError as refusal:
+            stop_process(str(refusal))
+        return _KafkaPart(topic, producer, offsets, written, self._identity, True, counted)
+
+
+class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
+    def __init__(
+        self,
+        topic: str,
+        producer: Producer,
+        offsets: dict[int, int],
+        written: set[Hashable],
+        identity: Identity,
+        transactional: bool,
+        counted: counters.Output,
+    ) -> None:
+        self._topic = topic
+        self._producer = producer
+        self._offsets = offsets
+        self._written = written
+        self._identity = identity
+        self._transactional = transactional
+        self._tally = counted
+
+    def write_batch(self, values: list[Record]) -> None:
+        records = [it for it in values if self._identity.of(it) not in self._written]
+        self._tally.repeated += len(values) - len(records)
+        if not records:
+            return
+        try:
+            if self._transactional:
+                self._producer.begin_transaction()
+            for record in records:
+                self._produce(record)
+            if self._transactional:
+                self._producer.commit_transaction(kafka.TIMEOUT)
+            else:
+                self._producer.poll(0)
+        except KafkaException as error:
+            self._stop(kafka.describe(error))
+        self._tally.wrote(records)
+
+    def _produce(self, record: Record) -> None:
+        key = None if isinstance(record, Rejected) else record.instance
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic, encode(record), key, on_delivery=self._delivered
+                )
+            except BufferError:  # its queue is full: wait for some deliveries
+                self._producer.poll(1)
+            else:
+                return
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._stop(error.str())
+        partition = message.partition() or 0
+        self._tally.confirmed += 1
+        offset = (message.offset() or 0) + 1
+        self._offsets[partition] = max(offset, self._offsets.get(partition, 0))
+
+    def _stop(self, reason: str) -> NoReturn:
+        stop_process(
+            f"the topic {self._topic!r} did not take a record ({reason}); "
+            "started again with its recovery store, the flow writes what is missing."
+        )
+
+    def snapshot(self) -> tuple[str, dict[int, int]]:
+        left = self._producer.flush(kafka.TIMEOUT)
+        if left:
+            self._stop(f"{left} not confirmed")
+        return self._topic, dict(self._offsets)
+
+    def close(self) -> None:
+        self.snapshot()

@@ -1,0 +1,21 @@
+"""Where raw records come from: the partitions of a topic, or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bytewax.inputs import FixedPartitionedSource
+
+from dataflow.records import Raw
+from dataflow.settings import Settings
+from dataflow.sources.file import FileSource
+from dataflow.sources.kafka import KafkaSource
+
+__all__ = ["source"]
+
+
+def source(settings: Settings) -> FixedPartitionedSource[Raw, int]:
+    """Return the source that the settings name; a UserError if it cannot be read."""
+    if settings.input == "kafka":
+        return KafkaSource(settings)
+    return FileSource(Path(settings.input), settings)

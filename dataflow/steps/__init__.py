@@ -1,0 +1,1 @@
+"""The steps of the flow, each a module of its name."""

@@ -1,0 +1,105 @@
+"""The step `score_windows`: a detector that judges many readings of an instance at once, late.
+
+Readings wait here until their verdicts come, and in the recovery store across restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, TypeAlias
+
+import msgspec
+from bytewax.operators import StatefulBatchLogic
+
+from dataflow.detectors.base import Verdict, WindowedDetector
+from dataflow.errors import stop_process
+from dataflow.metrics import counters
+from dataflow.records import Reading
+from dataflow.runtime import shutdown
+from dataflow.steps.score import Scored
+
+__all__ = ["windower"]
+
+VERSION = 1
+
+Logic: TypeAlias = StatefulBatchLogic[list[Reading], list[Scored], bytes]
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    """`waiting` are the fields of each reading but the instance, which is theirs all."""
+
+    version: int
+    detector: bytes
+    instance: str
+    waiting: list[tuple[Any, ...]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Saved).decode
+
+
+def windower(detector: WindowedDetector[Any]) -> Callable[[bytes | None], Logic]:
+    """Return what makes the step's logic of an instance, from its last snapshot if there is one."""
+
+    def build(saved: bytes | None) -> Logic:
+        logic = _Windows(detector)
+        if saved is not None:
+            try:
+                logic.load(saved)
+            except ValueError as wrong:
+                stop_process(f"the recovery store holds what cannot be read. {wrong}")
+        return logic
+
+    return build
+
+
+class _Windows(Logic):
+    """The readings of one instance that have no verdict yet, and its detector's state."""
+
+    def __init__(self, detector: WindowedDetector[Any]) -> None:
+        self._detector = detector
+        self._state: Any = None
+        self._instance = ""
+        self._waiting: list[Reading] = []
+
+    def on_batch(self, values: list[list[Reading]]) -> tuple[Iterable[list[Scored]], bool]:
+        self._instance = values[0][0].instance
+        scored = []
+        for reading in chain.from_iterable(values):
+            self._waiting.append(reading)
+            self._state, due = self._detector.update(self._state, reading.value, reading.time)
+            if due:
+                scored.append(self._judge(due))
+        return scored, self.RETAIN
+
+    def on_eof(self) -> tuple[Iterable[list[Scored]], bool]:
+        # A flow that is asked to stop has an end of input too, but a resume fills the window.
+        if not self._waiting or shutdown.asked():
+            return [], self.RETAIN
+        self._state, due = self._detector.finish(self._state)
+        return [self._judge(due)], self.RETAIN
+
+    def _judge(self, due: Sequence[Verdict]) -> list[Scored]:
+        scored = list(zip(self._waiting, due, strict=True))
+        self._waiting = []
+        return scored
+
+    def snapshot(self) -> bytes:
+        state = self._detector.dump(self._state)
+        waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
+        saved = _encode(_Saved(VERSION, state, self._instance, waiting))
+        counters.STATES.take(len(saved))
+        return saved
+
+    def load(self, data: bytes) -> None:
+        """Continue from a snapshot; ValueError if it is another version's or detector's."""
+        try:
+            saved = _decode(data)
+        except msgspec.DecodeError:
+            saved = None
+        if saved is None or saved.version != VERSION:
+            raise ValueError("These bytes are no window that this version has saved.")
+        self._state = self._detector.load(saved.detector)
+        self._instance = saved.instance
+        self._waiting = [Reading(saved.instance, *fields) for fields in saved.waiting]

@@ -1,0 +1,131 @@
+"""Which instances are taken, and what is said of those on two partitions."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from conftest import Flow, fill_topic, read_topic
+from hypothesis import given
+from hypothesis import strategies as st
+from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
+from test_reorder import scatter
+
+from dataflow.metrics.counters import AdmissionCounts
+from dataflow.records import Raw, Reading, Rejected
+from dataflow.settings import Settings
+from dataflow.steps.admit import admitter
+from dataflow.steps.decode import decoder
+
+
+def raw(instance: str, partition: int = 0, offset: int = 0) -> Raw:
+    record = {"index": 1, "timestamp": "2024-03-01", "value": 5, "instance": instance}
+    return Raw(partition, offset, json.dumps(record).encode())
+
+
+def admitting(**given: Any) -> tuple[Any, AdmissionCounts, list[str]]:
+    settings = Settings(_env_file=None, **given)
+    counts = AdmissionCounts()
+    said: list[str] = []
+    return admitter(settings, decoder(settings), counts, said.append), counts, said
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 8))
+def test_the_first_instances_pass_and_no_others(instances: list[int], most: int) -> None:
+    admit, counts, said = admitting(max_instances=most)
+    first = list(dict.fromkeys(instances))[:most]
+    refused = 0
+    records = [raw(f"host-{number}", 0, offset) for offset, number in enumerate(instances)]
+    middle = len(records) // 2
+    both = [*admit(records[:middle]), *admit(records[middle:])]
+    for offset, (number, record, admitted) in enumerate(zip(instances, records, both, strict=True)):
+        if number in first:
+            assert admitted == decoder(Settings(_env_file=None))(record)
+        else:
+            refused += 1
+            assert isinstance(admitted, Rejected)
+            assert admitted.reason == "too-many-instances"
+            assert "ANOMALY_MAX_INSTANCES" in admitted.error
+            assert (admitted.source.partition, admitted.source.offset) == (0, offset)
+            assert base64.b64decode(admitted.raw or "") == record.value
+    assert (counts.instances, counts.refused, counts.scattered) == (len(first), refused, 0)
+    assert len(said) == (refused > 0)
+
+
+def test_an_instance_on_two_partitions_is_said_once() -> None:
+    admit, counts, said = admitting()
+    for instance, partition in (("a", 0), ("b", 1), ("a", 2), ("a", 0), ("b", 1), ("b", 0)):
+        (taken,) = admit([raw(instance, partition)])
+        assert isinstance(taken, Reading)
+    assert counts.scattered == 2
+    assert said == [
+        "warning: the instance 'a' comes on the partitions 0 and 2, so its readings have no "
+        "certain order: write them keyed by instance, or set ANOMALY_REORDER=true."
+    ]
+
+
+def test_where_readings_are_put_into_order_they_may_come_on_any_partition() -> None:
+    admit, counts, said = admitting(reorder=True, max_instances=1)
+    for partition in (0, 1, 2, 0):
+        taken, refused = admit([raw("a", partition), raw("b", partition)])
+        assert isinstance(taken, Reading)
+        assert isinstance(refused, Rejected)
+    assert (counts.scattered, counts.refused) == (0, 4)
+    assert len(said) == 1
+
+
+def test_a_bad_record_is_no_instance() -> None:
+    admit, counts, _ = admitting(max_instances=1)
+    refused, taken = admit([Raw(0, 0, b"{"), raw("a")])
+    assert refused.reason == "not-json"
+    assert isinstance(taken, Reading)
+    assert counts.instances == 1
+
+
+def test_a_flood_of_instances_changes_nothing_for_the_known_ones(
+    run_flow: Flow, brokers: str, topic: str
+) -> None:
+    rows = made_rows(instances=4)
+    records: list[tuple[str | None, bytes | None]] = []
+    strangers = 0
+    for number, row in enumerate(rows):
+        records.append((row["instance"], json.dumps(row).encode()))
+        if number >= len(rows) // 2:
+            stranger = {**row, "instance": f"stranger-{number}"}
+            records.append((stranger["instance"], json.dumps(stranger).encode()))
+            strangers += 1
+    fill_topic(brokers, topic, records, partitions=1)
+    done = run_flow(
+        "-w2",
+        brokers=brokers,
+        topic=topic,
+        detector="tutorial",
+        follow="false",
+        max_instances=4,
+    )
+    assert done.returncode == 0
+    _, warning = done.stderr.splitlines()
+    assert warning.startswith("warning: more than 4 instances")
+    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    assert found_scores([json.loads(line) for line in done.stdout.splitlines()]) == expected
+    rejected = [record for _, record in read_topic(brokers, f"{topic}.rejected")]
+    assert {record["reason"] for record in rejected} == {"too-many-instances"}
+    assert len(rejected) == strangers
+
+
+def test_unkeyed_input_is_warned_of(run_flow: Flow, brokers: str, topic: str) -> None:
+    rows = made_rows(instances=2, count=30)
+    scatter(brokers, topic, rows)
+    done = run_flow(
+        "-w3",
+        brokers=brokers,
+        topic=topic,
+        detector="tutorial",
+        follow="false",
+        output="found.jsonl",
+    )
+    assert done.returncode == 0
+    _, warning = done.stderr.splitlines()
+    assert warning.startswith("warning: the instance 'host-")
+    assert "ANOMALY_REORDER=true" in warning

@@ -1,0 +1,125 @@
+"""The bytes that a state of `calibrated` is stored as: what they hold, and damage."""
+
+import random
+import struct
+import zlib
+from array import array
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow.detectors.calibrated.detector import Calibrated
+from dataflow.detectors.calibrated.masses import CODES
+from dataflow.detectors.calibrated.masses import read as read_masses
+from dataflow.detectors.calibrated.memory import Memory, read
+
+MARK = b"calibrated/2 "
+MASSES = 512
+BEFORE = len(MARK) + 4 + 25 + 5 * 8 + 21 * 8 + 192 * 4
+"""What stands before the masses: mark, check sum, signature, counts, numbers, hours."""
+
+
+def sealed(body):
+    return MARK + struct.pack("<I", zlib.crc32(body)) + body
+
+
+@st.composite
+def memories(draw):
+    """States of any content: what a detector would never learn, too."""
+    code = draw(st.sampled_from(sorted(CODES)))
+    rng = random.Random(draw(st.integers(0, 10**6)))
+    masses = read_masses(code, rng.randbytes(CODES[code] * MASSES))
+    signature = (draw(st.integers(0, 2**64 - 1)), draw(st.floats(1e-3, 1e6)), b"8 bytes.", code)
+    return Memory(
+        signature,
+        draw(st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 5)),
+        draw(st.tuples(*[st.floats()] * 21)),
+        array("f", rng.randbytes(192 * 4)),
+        masses,
+    )
+
+
+def held(memory):
+    """All that a state holds, to the bit."""
+    counts = memory._counts()
+    numbers = struct.pack("<21d", *memory._numbers())
+    return memory.signature, counts, numbers, memory.hours.tobytes(), memory.masses.view()
+
+
+@settings(deadline=None)
+@given(memories())
+def test_what_is_read_is_what_was_dumped_to_the_bit(memory):
+    data = memory.dump()
+    assert len(data) == BEFORE + CODES[memory.signature[3]] * MASSES
+    back = read(data)
+    assert held(back) == held(memory)
+    assert type(back.masses) is type(memory.masses)
+    assert back.dump() == data
+
+
+def learned():
+    detector, state = Calibrated(), None
+    for i in range(5_000):
+        state, _ = detector.update(state, 0.2, 300.0 * i)
+    return detector.dump(state)
+
+
+LEARNED = learned()
+
+
+def read_or_refused(data):
+    """Assert that the bytes are refused in a sentence, or read as what dumps them again."""
+    try:
+        memory = read(data)
+    except ValueError as wrong:
+        refusal = str(wrong)
+    else:
+        assert memory.dump() == data
+        return
+    assert refusal.endswith("empty recovery store.")
+
+
+@settings(deadline=None)
+@given(st.binary() | st.binary(min_size=BEFORE, max_size=BEFORE + 1_900))
+def test_any_bytes_are_refused_in_a_sentence(data):
+    read_or_refused(data)
+    read_or_refused(MARK + data)
+    read_or_refused(sealed(data))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_any_change_with_a_right_check_sum_is_refused_or_read(data):
+    body = LEARNED[len(MARK) + 4 :]
+    for _ in range(data.draw(st.integers(1, 3))):
+        upto = data.draw(st.integers(0, len(body)))
+        at = upto - data.draw(st.integers(0, min(6, upto)) | st.integers(0, upto))
+        body = body[:at] + data.draw(st.binary(max_size=6)) + body[upto:]
+    read_or_refused(sealed(body))
+
+
+def test_damage_is_refused():
+    for at in range(len(LEARNED)):
+        changed = bytearray(LEARNED)
+        changed[at] ^= 4
+        for data in (bytes(changed), LEARNED[:at]):
+            with pytest.raises(ValueError, match=r"empty recovery store\.$"):
+                read(data)
+
+
+@pytest.mark.parametrize("code", [b"H", b"b", b"d", b"i", b"\0", b"\xff"])
+def test_another_type_of_masses_than_theirs_is_refused(code):
+    body = bytearray(LEARNED[len(MARK) + 4 :])
+    assert body[24:25] == b"h"
+    body[24:25] = code
+    with pytest.raises(ValueError, match="damaged"):
+        read(sealed(bytes(body)))
+
+
+def test_another_version_is_refused_by_its_name():
+    old = b"calibrated/9 " + LEARNED[len(MARK) :]
+    with pytest.raises(
+        ValueError, match=r"version 2: it begins with b'calibrated/9 '.* start with"
+    ):
+        read(old)

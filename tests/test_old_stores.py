@@ -1,0 +1,59 @@
+"""Recovery stores of earlier versions: carried on with, to the last digit.
+
+The stores in tests/stores were written by version 0.1.0, before its modules moved into folders:
+each after the first half of the sample, read from a topic with 3 partitions, output to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, Flow, PausableBroker
+
+from dataflow import kafka
+from dataflow.demo import producer
+from dataflow.settings import Settings
+
+HALF = 16_128
+"""Readings that the flow of before had read."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "calibrated": {"incidents": True},
+    "tutorial": {"detector": "tutorial", "reorder": True},
+}
+
+
+def found(flow: Flow, *arguments: str, **settings: Any) -> list[dict[str, Any]]:
+    done = flow(*arguments, output="stdout", follow=False, **settings)
+    assert done.returncode == 0, done.stderr
+    lines = map(json.loads, done.stdout.splitlines())
+    return sorted(lines, key=lambda it: (it["id"], it.get("sequence", -1)))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_store_from_before_the_move_is_carried_on_with(
+    name: str, own_broker: PausableBroker, run_flow: Flow, tmp_path: Path
+) -> None:
+    options = Settings(_env_file=None, brokers=own_broker.address)
+    producer.prepare_topic(options, 3)
+    sample = list(producer.keyed_records(REPOSITORY / "data" / "ec2_metrics.csv", options))
+    producer.send(options, sample[:HALF], None, lambda _: None)
+    begins = kafka.end_offsets(options, options.topic)
+    producer.send(options, sample[HALF:], None, lambda _: None)
+    with tarfile.open(REPOSITORY / "tests" / "stores" / f"format-2-{name}.tar.gz") as packed:
+        packed.extractall(tmp_path, filter="data")
+
+    settings = {**SETTINGS[name], "brokers": own_broker.address}
+    whole = found(run_flow, **settings)
+    resumed = found(run_flow, "-r", str(tmp_path / name), "-s", "1", "-b", "0", **settings)
+
+    def is_later(record: dict[str, Any]) -> bool:
+        source = record["source"]
+        return bool(source["offset"] >= begins[source["partition"]])
+
+    assert resumed == [record for record in whole if is_later(record)]
+    assert len(resumed) > 30

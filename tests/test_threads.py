@@ -1,0 +1,122 @@
+"""What Python keeps of the threads that Bytewax's workers run in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.testing import TestingSink, cluster_main
+from conftest import fill_topic
+
+from dataflow import sources
+from dataflow.records import encode
+from dataflow.settings import Settings
+
+WORKERS = 3
+STEPS = 3
+
+
+def calls_remembered(settings: Settings) -> list[list[int]]:
+    """Let each worker count its calls in what Python keeps of its thread; what each has seen.
+
+    In several steps, as a worker comes for the interpreter anew in each: one that is given all
+    its readings in one batch has still several calls to remember.
+    """
+    own = threading.local()
+    seen: defaultdict[int, list[int]] = defaultdict(list)
+
+    def count(batch: list[Any]) -> list[Any]:
+        own.calls = getattr(own, "calls", 0) + 1
+        seen[threading.get_ident()].append(own.calls)
+        return batch
+
+    flow = Dataflow("counts")
+    raw = op.input("read", flow, sources.source(settings))
+    counted = op.redistribute("spread", raw)
+    for step in range(STEPS):
+        counted = op.flat_map_batch(f"count_{step}", counted, count)
+    op.output("out", counted, TestingSink([]))
+    cluster_main(flow, [], 0, worker_count_per_proc=WORKERS)
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("kind", ["kafka", "file"])
+def test_python_remembers_each_worker(kind: str, brokers: str, topic: str, tmp_path: Path) -> None:
+    """Those without a partition to read as well."""
+    records = [{"instance": "i-1", "value": number, "index": number} for number in range(3_000)]
+    if kind == "kafka":
+        fill_topic(brokers, topic, [("i-1", encode(record)) for record in records])
+        settings = Settings(_env_file=None, brokers=brokers, topic=topic, follow=False)
+    else:
+        path = tmp_path / "readings.jsonl"
+        path.write_bytes(b"".join(encode(record) + b"\n" for record in records))
+        settings = Settings(_env_file=None, input=str(path))
+    seen = calls_remembered(settings)
+    assert len(seen) == WORKERS
+    for calls in seen:
+        assert calls == list(range(1, len(calls) + 1))
+        assert len(calls) >= STEPS
+
+
+FLOW = """
+from bytewax import operators as op
+from bytewax.connectors.stdio import StdOutSink
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import DynamicSource, StatelessSourcePartition
+
+from dataflow.runtime import threads
+
+class Part(StatelessSourcePartition):
+    told = False
+
+    def next_batch(self):
+        if self.told:
+            raise StopIteration
+        self.told = True
+        # With its own end of line: workers may write between a line and the end that follows it.
+        return [f"{threads.alone()}\\n"]
+
+class Source(DynamicSource):
+    def build(self, step_id, worker_index, worker_count):
+        return Part()
+
+flow = Dataflow("told")
+op.output("out", op.input("in", flow, Source()), StdOutSink())
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], ["True"]),
+        (["-w", "2"], ["False", "False"]),
+        (["-i", "0", "-a", "127.0.0.1:{port}"], ["False"]),
+    ],
+)
+def test_a_worker_knows_whether_it_is_alone(
+    options: list[str], told: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "told.py").write_text(FLOW)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "bytewax.run", "told"]
+    run = subprocess.run(
+        [*command, *(option.format(port=port) for option in options)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert run.stdout.split() == told
