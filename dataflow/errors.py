@@ -1,4 +1,4 @@
-"""A refusal: one sentence for the person who must act, in place of a stack trace."""
+"""Errors for the person who must act: one sentence in place of a stack trace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-__all__ = ["UserError", "stop_process"]
+__all__ = ["UserError", "missing_extra", "stop_process"]
 
 
 class UserError(Exception):
@@ -16,6 +16,17 @@ class UserError(Exception):
     Traceback (most recent call last):
     dataflow.errors.UserError: data.csv is not there: give the path of a .csv file.
     """
+
+
+def missing_extra(what: str, extra: str) -> UserError:
+    """Return the error for a part whose libraries, an extra of this package, are not installed.
+
+    >>> str(missing_extra("The dashboard", "dashboard"))
+    "The dashboard needs an extra: in a checkout of this project, run pip install '.[dashboard]'."
+    """
+    return UserError(
+        f"{what} needs an extra: in a checkout of this project, run pip install '.[{extra}]'."
+    )
 
 
 def stop_process(reason: str) -> NoReturn:
