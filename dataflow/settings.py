@@ -1,7 +1,7 @@
-"""Every option of the flow once: its name, its default, what it does.
+"""Every setting: its name, default, range and description.
 
-Read from the environment, each name behind `ANOMALY_`, or from a `.env` file in the working
-directory; the environment wins.
+Settings come from the environment (`ANOMALY_` and the name in capitals) or from a `.env` file in
+the working directory; the environment wins. `docs/settings.md` lists them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataflow.detectors import NAMES, NEED_RANGE
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
 
-__all__ = ["PREFIX", "Addresses", "IncidentSettings", "Settings", "load"]
+__all__ = ["PREFIX", "Addresses", "Settings", "load"]
 
 PREFIX = "ANOMALY_"
 
@@ -29,112 +29,7 @@ Addresses: TypeAlias = Annotated[tuple[SecretStr, ...], NoDecode]
 """Web addresses, which may hold a secret."""
 
 
-class IncidentSettings(BaseSettings):
-    """The part of `dataflow.settings.Settings` that is about incidents.
-
-    >>> IncidentSettings(_env_file=None).incident_updates
-    5
-    """
-
-    incidents: bool = Field(
-        False, description="`true`: also gather anomalies into incidents, and notice silence"
-    )
-    incidents_topic: str = Field(
-        "incidents",
-        min_length=1,
-        description="topic of incidents; beside a file they go to its `.incidents.jsonl`",
-    )
-    incident_anomalies: int = Field(
-        1, ge=1, le=1000, description="anomalies among the last readings that open an incident"
-    )
-    incident_readings: int = Field(
-        1, ge=1, le=1000, description="how many the last readings are that are looked at for it"
-    )
-    incident_duration: float = Field(
-        0, ge=0, le=604_800, description="seconds from the first anomaly to the one that opens it"
-    )
-    incident_quiet: float = Field(
-        3600, gt=0, le=2_592_000, description="seconds without an anomaly that resolve it"
-    )
-    incident_cooldown: float = Field(
-        0, ge=0, le=2_592_000, description="seconds after a resolve in which none is opened"
-    )
-    incident_updates: int = Field(
-        5, ge=0, le=100, description="how often it is told, at most, that it has become worse"
-    )
-    silence: int = Field(
-        3, ge=0, le=100_000, description="intervals without a reading that are a silence; `0`: none"
-    )
-    silence_seconds: float = Field(
-        1800,
-        gt=0,
-        le=2_592_000,
-        description="seconds of the machine's clock that are one even if nobody else sends",
-    )
-    silence_gone: float = Field(
-        86_400,
-        ge=0,
-        description="seconds of silence after which an instance is gone for good; `0`: never",
-    )
-    maintenance: str = Field(
-        "",
-        description="when no incident opens: `web-*: Sat 22:00-Sun 02:00; db-1: daily 02:00-03:00`,"
-        " or `@FILE` with one a line",
-    )
-    notify_webhook: Addresses = Field(
-        (), repr=False, description="addresses that `notify` posts incidents to as JSON"
-    )
-    notify_slack: Addresses = Field(
-        (), repr=False, description="addresses of Slack's incoming webhooks, for `notify`"
-    )
-    notify_alertmanager: Addresses = Field(
-        (), repr=False, description="addresses of Alertmanagers, for `notify`"
-    )
-    notify_link: str = Field(
-        "", description="address of a page about incidents, which `notify` adds to what it tells"
-    )
-
-    @field_validator("notify_webhook", "notify_slack", "notify_alertmanager", mode="before")
-    @classmethod
-    def _addresses(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        addresses = [address.strip() for address in value.split(",") if address.strip()]
-        if not all(map(_is_address, addresses)):
-            raise ValueError("must be addresses such as https://HOST/PATH, with commas between")
-        if len(set(addresses)) < len(addresses):
-            raise ValueError("names the same address twice")
-        return tuple(map(SecretStr, addresses))
-
-    @field_validator("notify_link")
-    @classmethod
-    def _link(cls, value: str) -> str:
-        if value and not _is_address(value):
-            raise ValueError("must be an address such as https://HOST/PATH")
-        return value
-
-    @field_validator("maintenance")
-    @classmethod
-    def _maintenance(cls, value: str) -> str:
-        if value.startswith("@"):
-            try:
-                value = Path(value[1:]).read_text()
-            except (OSError, ValueError):
-                raise ValueError("names a file that cannot be read") from None
-        maintenance.parse(value)
-        return value
-
-    @model_validator(mode="after")
-    def _incidents(self) -> Self:
-        if self.incident_anomalies > self.incident_readings:
-            raise ValueError(
-                "ANOMALY_INCIDENT_ANOMALIES must not be above ANOMALY_INCIDENT_READINGS: so many "
-                "anomalies of the last readings"
-            )
-        return self
-
-
-class Settings(IncidentSettings):
+class Settings(BaseSettings):
     """The settings of one flow.
 
     >>> Settings(_env_file=None, topic="cpu").rejected_topic
@@ -154,89 +49,189 @@ class Settings(IncidentSettings):
         "localhost:9092", description="Kafka or Redpanda: `host:port`, or several with commas"
     )
     input: str = Field("kafka", description="`kafka`, or the path of a `.csv` or `.jsonl` file")
-    topic: str = Field("ec2_metrics", min_length=1, description="topic that is read")
+    topic: str = Field("ec2_metrics", min_length=1, description="topic to read")
     follow: bool = Field(
-        True, description="`false`: stop at the end of the topic (a file always ends)"
+        True,
+        description="`true`: wait for new records; `false`: stop at the end of the topic (a file "
+        "always ends)",
     )
     output: str = Field(
         "stdout",
-        description="where anomalies go: `stdout`, `kafka`, a path ending in `.jsonl`, or several "
-        "with commas",
+        description="where anomalies go: `stdout`, `kafka`, a path ending in `.jsonl`, an output "
+        "of your own, or several with commas",
     )
     anomalies_topic: str = Field(
-        "anomalies", min_length=1, description="topic that the output `kafka` writes"
+        "anomalies", min_length=1, description="topic that the output `kafka` writes anomalies to"
     )
     rejected_topic: str = Field(
         "",
-        description="topic of refused records; with file input they go to a `.rejected.jsonl` "
-        "beside the output, or to standard error",
+        description="topic of rejected records; with file input they go to a `.rejected.jsonl` "
+        "file beside the output, or to standard error",
     )
     detector: str = Field(
         "calibrated", description="how readings are scored: " + ", ".join(f"`{n}`" for n in NAMES)
     )
     threshold: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="a score above it is an anomaly"
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="a reading whose score is above it is an anomaly (0 to 1)",
     )
-    seed: int = Field(42, description="draws the detector's trees")
+    seed: int = Field(42, description="seed of the random cuts of the detector's trees")
     interval: float = Field(
         300, gt=0, le=604_800, description="seconds between two readings of an instance"
     )
     key_field: str | None = Field(
         "instance",
         min_length=1,
-        description="field that names the instance; `none`: all readings are of one instance, "
-        "called after the topic",
+        description="field with the name of the instance; `none`: all readings belong to one "
+        "instance, named after the topic",
     )
-    value_field: str = Field("value", min_length=1, description="field that is scored")
+    value_field: str = Field("value", min_length=1, description="field with the value to score")
     time_field: str | None = Field(
         "timestamp",
         min_length=1,
-        description="field that says when; `none`: the detector gets no time",
+        description="field with the time of the reading; `none`: readings have no time",
     )
     index_field: str = Field(
-        "index", min_length=1, description="field that counts an instance's readings"
+        "index",
+        min_length=1,
+        description="field with the number of the reading within its instance",
     )
     scale: float | None = Field(
         100,
         gt=0,
         allow_inf_nan=False,
-        description="upper bound of the value, which is divided by it; `none`: no bounds, no "
-        "division, and a detector that scales for itself",
+        description="upper bound of the values; values are divided by it. `none`: values have no "
+        "bounds, and the detector finds their range",
     )
     partitions: Annotated[tuple[int, ...] | None, NoDecode] = Field(
         None, description="partitions that this process reads, such as `0,2`"
     )
     reorder: bool = Field(
         False,
-        description="`true`: put each instance's readings into the order of their indexes, where "
-        "its readings lie on several partitions",
+        description="`true`: sort the readings of an instance by index, for producers that spread "
+        "an instance over several partitions",
     )
     reorder_size: int = Field(
-        1000, ge=1, le=1_000_000, description="readings of an instance held for those before them"
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="maximum number of readings of an instance to hold while earlier ones are "
+        "missing",
     )
     reorder_seconds: float = Field(
-        30, gt=0, le=86_400, description="seconds that a reading is held for those before it"
+        30,
+        gt=0,
+        le=86_400,
+        description="maximum seconds to hold a reading while earlier ones are missing",
     )
     max_instances: int = Field(
-        1_000_000, ge=1, description="instances that one process takes; further ones are refused"
+        1_000_000,
+        ge=1,
+        description="maximum number of instances in this process; readings of further instances "
+        "are rejected",
     )
     metrics_port: int | None = Field(
         None,
         ge=1,
         le=65_535,
-        description="port of this process's figures for Prometheus, such as 9464; `none`: not "
-        "served",
+        description="port on which this process serves metrics for Prometheus, such as 9464; "
+        "`none`: not served",
     )
     metrics_host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="address that they are served on; `0.0.0.0`: all of this machine's",
+        description="address on which it serves them; `0.0.0.0`: every address of the machine",
     )
     kafka: dict[str, str] = Field(
         {},
         repr=False,
-        description="any librdkafka setting, each as a variable of its own: "
+        description="any librdkafka setting, one variable each: "
         "`ANOMALY_KAFKA__SECURITY_PROTOCOL=SASL_SSL`",
+    )
+
+    incidents: bool = Field(
+        False,
+        description="`true`: group the anomalies of an instance into incidents, and open an "
+        "incident when an instance stops sending",
+    )
+    incidents_topic: str = Field(
+        "incidents",
+        min_length=1,
+        description="topic of incidents; a file output writes them beside it, to "
+        "`.incidents.jsonl`",
+    )
+    incident_anomalies: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="number of anomalies, among the recent readings, that opens an incident",
+    )
+    incident_readings: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="number of recent readings considered when opening an incident",
+    )
+    incident_duration: float = Field(
+        0,
+        ge=0,
+        le=604_800,
+        description="minimum seconds between the first anomaly and the opening of its incident",
+    )
+    incident_quiet: float = Field(
+        3600,
+        gt=0,
+        le=2_592_000,
+        description="seconds without an anomaly after which an incident is resolved",
+    )
+    incident_cooldown: float = Field(
+        0,
+        ge=0,
+        le=2_592_000,
+        description="seconds after an incident is resolved during which no new one opens",
+    )
+    incident_updates: int = Field(
+        5, ge=0, le=100, description="maximum number of `updated` records per incident"
+    )
+    silence: int = Field(
+        3,
+        ge=0,
+        le=100_000,
+        description="number of missing readings after which an instance counts as silent; `0`: "
+        "never",
+    )
+    silence_seconds: float = Field(
+        1800,
+        gt=0,
+        le=2_592_000,
+        description="seconds of clock time after which an instance counts as silent even if no "
+        "other instance sends",
+    )
+    silence_gone: float = Field(
+        86_400,
+        ge=0,
+        description="seconds of silence after which an instance counts as gone and its incident "
+        "is resolved; `0`: never",
+    )
+    maintenance: str = Field(
+        "",
+        description="windows in which no incident opens: `web-*: Sat 22:00-Sun 02:00; db-1: daily "
+        "02:00-03:00`, or `@FILE` with one per line",
+    )
+    notify_webhook: Addresses = Field(
+        (), repr=False, description="addresses to which `notify` posts incidents as JSON"
+    )
+    notify_slack: Addresses = Field(
+        (), repr=False, description="addresses of Slack incoming webhooks for `notify`"
+    )
+    notify_alertmanager: Addresses = Field(
+        (), repr=False, description="addresses of Alertmanagers for `notify`"
+    )
+    notify_link: str = Field(
+        "", description="address of a page about incidents, which `notify` adds to its messages"
     )
 
     @field_validator("scale", "threshold", "partitions", "metrics_port", mode="before")
@@ -256,7 +251,7 @@ class Settings(IncidentSettings):
             return value
         parts = [part.strip() for part in value.split(",")]
         if not all(part.isascii() and part.isdigit() for part in parts):
-            raise ValueError("must be partition numbers with commas between, such as 0,2")
+            raise ValueError("must be partition numbers separated by commas, such as 0,2")
         return tuple(sorted({int(part) for part in parts}))
 
     @field_validator("input")
@@ -278,7 +273,7 @@ class Settings(IncidentSettings):
         if len(set(places)) < len(places):
             raise ValueError("names the same output twice")
         if sum(place not in ("stdout", "kafka") for place in places) > 1:
-            raise ValueError("names two files: one is the most")
+            raise ValueError("names two files: name only one")
         return ",".join(places)
 
     @field_validator("detector")
@@ -294,6 +289,47 @@ class Settings(IncidentSettings):
         # Environment variables cannot hold the dots of librdkafka's names.
         return {name.lower().replace("_", "."): setting for name, setting in value.items()}
 
+    @field_validator("notify_webhook", "notify_slack", "notify_alertmanager", mode="before")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        addresses = [address.strip() for address in value.split(",") if address.strip()]
+        if not all(map(_is_address, addresses)):
+            raise ValueError("must be addresses such as https://HOST/PATH, separated by commas")
+        if len(set(addresses)) < len(addresses):
+            raise ValueError("names the same address twice")
+        return tuple(map(SecretStr, addresses))
+
+    @field_validator("notify_link")
+    @classmethod
+    def _link(cls, value: str) -> str:
+        if value and not _is_address(value):
+            raise ValueError("must be an address such as https://HOST/PATH")
+        return value
+
+    @field_validator("maintenance")
+    @classmethod
+    def _maintenance(cls, value: str) -> str:
+        if value.startswith("@"):
+            try:
+                value = Path(value[1:]).read_text()
+            except (OSError, ValueError):
+                raise ValueError(
+                    "names a file that cannot be read: check its path and permissions"
+                ) from None
+        maintenance.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _incidents(self) -> Self:
+        if self.incident_anomalies > self.incident_readings:
+            raise ValueError(
+                "ANOMALY_INCIDENT_ANOMALIES must not be above ANOMALY_INCIDENT_READINGS, the "
+                "number of recent readings that can be anomalies"
+            )
+        return self
+
     @model_validator(mode="after")
     def _range(self) -> Self:
         if self.scale is None and self.detector in NEED_RANGE:
@@ -305,7 +341,7 @@ class Settings(IncidentSettings):
 
     @model_validator(mode="after")
     def _fields(self) -> Self:
-        # Readings that carry nothing but a time are counted by it.
+        # Time and index may be one field: readings without an index are ordered by their time.
         names = ["key_field", "value_field", "index_field"]
         names += ["time_field"] if self.time_field != self.index_field else []
         taken: dict[str, str] = {}
@@ -314,7 +350,7 @@ class Settings(IncidentSettings):
             if field in taken:
                 raise ValueError(
                     f"{PREFIX}{taken[field].upper()} and {PREFIX}{name.upper()} both name the "
-                    f"field {field!r}: one of them must be another"
+                    f"field {field!r}: give them different fields"
                 )
             if field is not None:
                 taken[field] = name
@@ -324,8 +360,8 @@ class Settings(IncidentSettings):
     def _maintained(self) -> Self:
         if self.time_field is None and self.maintenance:
             raise ValueError(
-                f"{PREFIX}MAINTENANCE must be empty where readings carry no time "
-                f"({PREFIX}TIME_FIELD is none)"
+                f"{PREFIX}MAINTENANCE needs readings with a time: leave it empty, or name the "
+                f"field in {PREFIX}TIME_FIELD, which is none"
             )
         return self
 
@@ -339,12 +375,12 @@ class Settings(IncidentSettings):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The outputs one by one."""
+        """The names of the outputs, in the order of the setting."""
         return tuple(self.output.split(","))
 
     @property
     def only_instance(self) -> str | None:
-        """What the one instance is called if no field names it; None if one does.
+        """The name of the only instance where no field names one; None where a field does.
 
         >>> Settings(_env_file=None, topic="raw-data", key_field="none").only_instance
         'raw-data'
@@ -353,20 +389,18 @@ class Settings(IncidentSettings):
             return None
         return self.topic if self.input == "kafka" else Path(self.input).stem
 
-    @property
-    def uses_kafka(self) -> bool:
-        """Whether the flow needs a broker at all."""
-        return self.input == "kafka" or "kafka" in self.outputs
-
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings; a wrong name or value is a UserError that names it."""
+    """Read the settings from the environment and `.env`; `overrides` win over both.
+
+    Raises `UserError`, in one line that names the setting, if a name or a value is wrong.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     given = [*os.environ, *(dotenv_values(".env") if Path(".env").is_file() else ())]
     for name in sorted({name.upper() for name in given if name.upper().startswith(PREFIX)}):
         if name not in known and not name.startswith(f"{PREFIX}KAFKA__"):
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "the README lists the settings."
+            hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists the settings."
             raise UserError(f"{name} is not a setting: {hint}")
     try:
         return Settings(**overrides)
