@@ -82,6 +82,11 @@ class Settings(BaseSettings):
     interval: float = Field(
         300, gt=0, le=604_800, description="seconds between two readings of an instance"
     )
+    format: str = Field(
+        "json",
+        min_length=1,
+        description="format of the records: `json`, or a format of your own",
+    )
     key_field: str | None = Field(
         "instance",
         min_length=1,

@@ -1,1 +1,14 @@
-"""What a raw record may look like. Pure."""
+"""What a raw record may look like: a format a file, found by name. Pure."""
+
+from dataflow.formats.base import Fields, Format, Point, RecordError
+from dataflow.plugins import Kind
+
+__all__ = ["KIND", "Fields", "Format", "Point", "RecordError"]
+
+KIND = Kind(
+    "format",
+    "ANOMALY_FORMAT",
+    "dataflow.formats",
+    {"json": "dataflow.formats.json:Json"},
+)
+"""A new built-in format is a file beside this one and a line here."""
