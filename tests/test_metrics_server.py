@@ -28,7 +28,7 @@ def ask(port: int, path: str) -> tuple[int, str]:
 
 
 def test_health_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "PARTITIONS", {})
+    monkeypatch.setattr(counters, "OPENED", set())
     port = serve()
     assert ask(port, "/healthz") == (200, "alive\n")
     assert ask(port, "/readyz") == (503, "no partition is open yet\n")

@@ -15,7 +15,6 @@ from prometheus_client import make_wsgi_app
 
 from dataflow.errors import UserError
 from dataflow.metrics import counters
-from dataflow.metrics.collector import FIGURES
 from dataflow.runtime import arguments
 from dataflow.settings import Settings
 
@@ -50,7 +49,7 @@ class _Handler(WSGIRequestHandler):
 
 def start(settings: Settings) -> None:
     """Serve this process's figures from now on, if a port is set; a UserError if it is taken."""
-    FIGURES.begin(settings, arguments.directory())
+    counters.describe(settings, arguments.directory())
     host, port = settings.metrics_host, settings.metrics_port
     if port is None:
         return
@@ -77,7 +76,7 @@ def _answer(request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]
             return _all_figures(request, respond)
         case "/healthz":
             status, text = "200 OK", "alive\n"
-        case "/readyz" if counters.PARTITIONS:
+        case "/readyz" if counters.OPENED:
             status, text = "200 OK", "ready\n"
         case "/readyz":
             status, text = "503 Service Unavailable", "no partition is open yet\n"

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 from bytewax.operators import StatefulBatchLogic
 
-from dataflow.metrics.counters import REORDERED, ReorderCounts
+from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.runtime import shutdown
 from dataflow.settings import Settings
@@ -59,12 +59,11 @@ class ReorderBuffer:
     [7]
     """
 
-    __slots__ = ("_counts", "_held", "_next", "_number", "_oldest", "_seconds", "_size")
+    __slots__ = ("_held", "_next", "_number", "_oldest", "_seconds", "_size")
 
-    def __init__(self, size: int, seconds: float, counts: ReorderCounts | None = None) -> None:
+    def __init__(self, size: int, seconds: float) -> None:
         self._size = size
         self._seconds = seconds
-        self._counts = ReorderCounts() if counts is None else counts
         self._next = 0
         self._number = 0
         self._held: list[Held] = []
@@ -80,14 +79,14 @@ class ReorderBuffer:
         if index is None:
             return [reading]
         if index < self._next:
-            self._counts.late += 1
+            counters.REORDER_LATE.inc()
             return [reading]
         if not self._held:
             self._oldest = now
             self._number = 0
         heappush(self._held, (index, self._number, now, reading))
         self._number += 1
-        self._counts.held += 1
+        counters.REORDER_HELD.inc()
         return list(self._go_on()) if len(self._held) > self._size else []
 
     def due(self) -> float | None:
@@ -115,7 +114,7 @@ class ReorderBuffer:
         return out
 
     def _go_on(self) -> Iterator[Reading]:
-        self._counts.given_up += 1
+        counters.REORDER_GAPS_GIVEN_UP.inc()
         self._next = self._held[0][0]
         return self._run()
 
@@ -162,7 +161,7 @@ def reorderer(settings: Settings) -> Callable[[bytes | None], Logic]:
     """Return what makes the step's logic of an instance, from its last snapshot if there is one."""
 
     def build(saved: bytes | None) -> Logic:
-        order = ReorderBuffer(settings.reorder_size, settings.reorder_seconds, REORDERED)
+        order = ReorderBuffer(settings.reorder_size, settings.reorder_seconds)
         if saved is not None:
             order.load(saved, time.time())
         return _Reorder(order)

@@ -73,7 +73,7 @@ def scorer(
             state, verdict = update(state, reading.value, reading.time)
             scored.append((reading, verdict))
         if sizes.wanted:
-            sizes.take(len(detector.dump(state)))
+            sizes.add(len(detector.dump(state)))
         return state, scored
 
     return score
@@ -88,14 +88,15 @@ def above(threshold: float) -> Callable[[list[Judged]], list[tuple[str, Scored]]
     def keep(batch: list[Judged]) -> list[tuple[str, Scored]]:
         # By position: by name it takes longer.
         scores = [verdict[0] for _, scored in batch for _, verdict in scored]
-        mine = counters.worker()
-        mine.score(scores)
+        counters.READINGS_SCORED.inc(len(scores))
+        counters.SCORES.observe(scores)
         if max(scores, default=0.0) <= threshold:
             return []
         found = [
             (instance, one) for instance, scored in batch for one in scored if one[1][0] > threshold
         ]
-        mine.find([instance for instance, _ in found], time.time())
+        counters.ANOMALIES_FOUND.inc(len(found))
+        counters.ANOMALOUS.add([instance for instance, _ in found], time.time())
         return found
 
     return keep

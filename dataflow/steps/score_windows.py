@@ -89,7 +89,7 @@ class _Windows(Logic):
         state = self._detector.dump(self._state)
         waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
         saved = _encode(_Saved(VERSION, state, self._instance, waiting))
-        counters.STATES.take(len(saved))
+        counters.STATES.add(len(saved))
         return saved
 
     def load(self, data: bytes) -> None:
