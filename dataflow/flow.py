@@ -58,7 +58,7 @@ def build(options: settings.Settings, detector: AnyDetector, store: Store | None
         op.output(step, anomalies, sink)
 
     if options.incidents:
-        watch = incidents.watcher(options, detector, threshold, store)
+        watch = incidents.monitors(options, detector, threshold, store)
         told = op.stateful_batch("incidents", scored, watch)
         for step, sink in sinks.incident_outputs(options, store).items():
             op.output(step, told, sink)
