@@ -9,8 +9,8 @@ from dataflow.records import Raw, Reading
 from dataflow.settings import Settings
 from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
+from dataflow.steps.normalize import normalizer
 from dataflow.steps.reorder import ReorderBuffer
-from dataflow.steps.score import normalizer
 
 __all__ = ["Intake"]
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
@@ -50,6 +51,7 @@ __all__ = [
     "ScoreHistogram",
     "StateSizes",
     "describe",
+    "kind",
     "output",
     "partition",
 ]
@@ -390,9 +392,18 @@ def partition(topic: str, number: int) -> Partition:
     return Partition(topic, number)
 
 
-def output(name: str, step_id: str) -> Output:
-    """Return the metrics of a writer of the step with this id."""
+def kind(step_id: str) -> Literal["anomaly", "incident", "rejected"]:
+    """Return what the output step with this id writes.
+
+    >>> kind("write_kafka"), kind("write_incidents_kafka"), kind("write_rejected")
+    ('anomaly', 'incident', 'rejected')
+    """
     step = step_id.rpartition(".")[2]
     if step == "write_rejected":
-        return Output(name, "rejected")
-    return Output(name, "incident" if step.startswith("write_incidents") else "anomaly")
+        return "rejected"
+    return "incident" if step.startswith("write_incidents") else "anomaly"
+
+
+def output(name: str, step_id: str) -> Output:
+    """Return the metrics of a writer of the step with this id."""
+    return Output(name, kind(step_id))

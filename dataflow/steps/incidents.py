@@ -20,7 +20,7 @@ from dataflow.records import Incident
 from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
 from dataflow.settings import Settings
-from dataflow.steps.report import bounder
+from dataflow.steps.anomaly import bounder
 from dataflow.steps.score import Scored
 
 __all__ = ["monitors", "rules"]
