@@ -194,5 +194,5 @@ def test_indexes_that_are_no_whole_numbers_pass() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x93", b"\x93\x02\x00\x90", b"\x90"])
 def test_foreign_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="no order that this version has saved"):
+    with pytest.raises(ValueError, match="saved by another version"):
         ReorderBuffer(5, 30.0).load(data, 0.0)

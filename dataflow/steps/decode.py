@@ -1,4 +1,4 @@
-"""A raw record becomes a reading, or is refused with a reason: the one place that decodes."""
+"""The step `decode`: a raw record becomes a reading, or a rejected record with a reason."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ __all__ = ["MAX_INSTANCE_LENGTH", "decoder", "is_reading", "key_reader", "origin
 MAX_INSTANCE_LENGTH = 256
 
 MAX_RAW = 700_000
-"""Bytes of a refused record that are kept: as base64 they fit into Kafka's megabyte."""
+"""Maximum bytes of a rejected record that are kept: as base64 they fit into Kafka's megabyte."""
 
 MAX_INDEX = 2**63
-"""An index is below this, or text of at most `MAX_INSTANCE_LENGTH` characters."""
+"""A number as index is below this; text has at most `MAX_INSTANCE_LENGTH` characters."""
 
 Fields: TypeAlias = tuple[str | None, str | None, str, str]
-"""What a record calls its instance, time, index and value; None: it has no such field."""
+"""The field names of instance, time, index and value; None: records have no such field."""
 
-REMEMBERED = 8192
-"""Times and indexes whose reading is remembered, at most."""
+CACHED = 8192
+"""Maximum number of parsed times, and of parsed indexes, that are cached."""
 
-REMEMBERED_LENGTH = 64
-"""Characters of the longest that is."""
+CACHED_LENGTH = 64
+"""Maximum length of a cached text, in characters."""
 
 _parse_number = msgspec.json.Decoder(int | float).decode
 
 T = TypeVar("T")
 
 
-class _Known(dict[str, T]):
-    """What texts were read as: the next instances' readings have the same times and indexes.
+class _Parsed(dict[str, T]):
+    """A cache of parsed texts: readings of other instances have the same times and indexes.
 
-    Texts that hostile input invents do not fill the memory: it forgets all when it is full.
+    It is emptied when full, so hostile input cannot fill the memory.
     """
 
-    def __init__(self, read: Callable[[str], T]) -> None:
+    def __init__(self, parse: Callable[[str], T]) -> None:
         super().__init__()
-        self._read = read
+        self._parse = parse
 
     def __missing__(self, text: str) -> T:
-        found = self._read(text)
-        if len(text) <= REMEMBERED_LENGTH:
-            if len(self) >= REMEMBERED:
+        value = self._parse(text)
+        if len(text) <= CACHED_LENGTH:
+            if len(self) >= CACHED:
                 self.clear()
-            self[text] = found
-        return found
+            self[text] = value
+        return value
 
 
 def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
-    """Return the function that reads a record. It never raises: what is wrong is `Rejected`."""
+    """Return the function that decodes a record. It never raises: errors become `Rejected`."""
     fields = (settings.key_field, settings.time_field, settings.index_field, settings.value_field)
     scale = settings.scale
     low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
-    # Not strict: numbers may come as text, as the tutorial's producer writes them.
+    # Not strict: numbers may be text, as the tutorial's producer writes them.
     parse: Callable[[bytes], Any] = msgspec.json.Decoder(_metric(settings), strict=False).decode
     time_of: Callable[[Any], float | None] = seconds if settings.time_field else lambda _: None
-    times, indexes = _Known(seconds), _Known(_number)
+    times, indexes = _Parsed(seconds), _Parsed(_number)
 
     def decode(raw: Raw) -> Reading | Rejected:
         try:
-            read = parse(raw.value)  # type: ignore[arg-type]  # None is refused below
+            read = parse(raw.value)  # type: ignore[arg-type]  # None is rejected below
             instance, index, value = read.instance, read.index, read.value
-            # NaN and the infinities fail the comparison, or the one after it.
+            # NaN and the infinities fail one of these comparisons.
             if (
                 low <= value <= high
                 and value - value == 0.0
@@ -92,7 +92,7 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
 
 
 def _number(text: str) -> str | int | float:
-    """Return an index as a number where it is one; ValueError if it is too long."""
+    """Return an index as a number if it is one. Raises `ValueError` if it is too long."""
     if len(text) > MAX_INSTANCE_LENGTH:
         raise ValueError
     if text.isdecimal() and text.isascii() and len(text) <= 18:
@@ -105,7 +105,7 @@ def _number(text: str) -> str | int | float:
 
 
 def _metric(settings: Settings) -> type[msgspec.Struct]:
-    """Return the type that a record is read as; what no field names is the same in all of them."""
+    """Return the type that records are decoded to; fields that records lack are constants of it."""
     names = {
         "instance": settings.key_field,
         "timestamp": settings.time_field,
@@ -114,7 +114,7 @@ def _metric(settings: Settings) -> type[msgspec.Struct]:
     }
     kinds = {"instance": str, "value": float}
     constants: dict[str, Any] = {"instance": settings.only_instance, "timestamp": None}
-    if settings.time_field == settings.index_field:  # one field cannot be read twice
+    if settings.time_field == settings.index_field:  # msgspec cannot decode one field twice
         del names["timestamp"]
         constants["timestamp"] = property(attrgetter("index"))
     rename = {name: field for name, field in names.items() if field is not None}
@@ -122,13 +122,13 @@ def _metric(settings: Settings) -> type[msgspec.Struct]:
         "Metric",
         [(name, kinds.get(name, str | int | float)) for name in rename],
         rename=rename,
-        namespace={name: it for name, it in constants.items() if name not in rename},
+        namespace={name: value for name, value in constants.items() if name not in rename},
         gc=False,
     )
 
 
 def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
-    """Refuse a record: the kind of reason, and a sentence."""
+    """Return the rejected record: `reason` is its kind, `error` a sentence."""
     kept = raw.value
     if kept is not None and len(kept) > MAX_RAW:
         error = f"{error}; its {len(kept):,} bytes are too many to keep"
@@ -146,7 +146,7 @@ def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
 
 
 def _reason(value: bytes | None, fields: Fields, scale: float | None) -> tuple[str, str]:
-    """Say why a record is refused: slowly, field by field, in words."""
+    """Return the reason for a rejection and a sentence: slow, field by field."""
     key_field, time_field, index_field, value_field = fields
     if value is None:
         return "no-value", "the record has no value (a tombstone)"
@@ -158,10 +158,10 @@ def _reason(value: bytes | None, fields: Fields, scale: float | None) -> tuple[s
         return "not-json", "the record is nested too deeply"
     except UnicodeDecodeError:
         return "not-json", "the record is not UTF-8"
-    except ValueError as wrong:  # msgspec's errors are ValueErrors
-        return "not-json", f"the record is not JSON: {wrong}"
+    except ValueError as error:  # msgspec's errors are ValueErrors
+        return "not-json", f"the record is not JSON: {error}"
     if not isinstance(record, dict):
-        return "not-an-object", f"the record is JSON, but {_kind(record)} and not an object"
+        return "not-an-object", f"the record is {_kind(record)}, not a JSON object"
     for field in fields:
         if field is not None and field not in record:
             return "missing-field", f"the field {field!r} is missing"
@@ -174,13 +174,13 @@ def _reason(value: bytes | None, fields: Fields, scale: float | None) -> tuple[s
         return reason
     index = record[index_field]
     if isinstance(index, bool) or not isinstance(index, (str, int, float)):
-        return "bad-index", f"{index_field!r} is {_kind(index)} and neither a number nor text"
+        return "bad-index", f"{index_field!r} is {_kind(index)}, neither a number nor text"
     return "bad-index", f"{index_field!r} is too large"
 
 
 def _instance_reason(instance: Any, field: str) -> tuple[str, str] | None:
     if not isinstance(instance, str):
-        return "bad-instance", f"{field!r} is {_kind(instance)} and not text"
+        return "bad-instance", f"{field!r} is {_kind(instance)}, not text"
     if not instance:
         return "bad-instance", f"{field!r} is empty"
     if len(instance) > MAX_INSTANCE_LENGTH:
@@ -190,7 +190,7 @@ def _instance_reason(instance: Any, field: str) -> tuple[str, str] | None:
 
 def _time_reason(timestamp: Any, field: str) -> tuple[str, str] | None:
     if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float)):
-        return "bad-timestamp", f"{field!r} is {_kind(timestamp)} and not a time"
+        return "bad-timestamp", f"{field!r} is {_kind(timestamp)}, not a time"
     try:
         seconds(timestamp)
     except (ValueError, OverflowError):
@@ -200,7 +200,7 @@ def _time_reason(timestamp: Any, field: str) -> tuple[str, str] | None:
 
 def _value_reason(number: Any, field: str, scale: float | None) -> tuple[str, str] | None:
     if isinstance(number, bool) or not isinstance(number, (str, int, float)):
-        return "not-a-number", f"{field!r} is {_kind(number)} and not a number"
+        return "not-a-number", f"{field!r} is {_kind(number)}, not a number"
     try:
         number = float(number)
     except ValueError:
@@ -225,19 +225,19 @@ def _shown(value: object) -> str:
 
 
 def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:
-    """Tell a reading from a refused record."""
+    """Return whether a record is a reading: if not, it is a rejected record."""
     return isinstance(record, Reading)
 
 
 def origin(rejected: Rejected) -> str:
-    """Return what refused records are keyed by: there may be no instance in them."""
+    """Return the key of a rejected record: its partition, as it may name no instance."""
     return str(rejected.source.partition)
 
 
 def key_reader(settings: Settings) -> Callable[[bytes], str | None]:
-    """Return the function that reads a record's instance, None if it has none."""
+    """Return the function that reads the instance of a record; None if there is none."""
     if settings.key_field is None:
-        # One key all the same: without any, they would be spread over the partitions.
+        # Without a key, records of the one instance would be spread over the partitions.
         return lambda record: settings.topic
     key_type = msgspec.defstruct("Key", [("key", str)], rename={"key": settings.key_field})
     decode = msgspec.json.Decoder(key_type).decode
