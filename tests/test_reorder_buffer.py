@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from test_counters import change
 
 from dataflow.records import Reading
-from dataflow.steps.reorder import ReorderBuffer
+from dataflow.settings import Settings
+from dataflow.steps.reorder import ReorderBuffer, reorderer
 
 Index = int | float | str
 
@@ -196,3 +197,15 @@ def test_indexes_that_are_no_whole_numbers_pass() -> None:
 def test_foreign_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="saved by another version"):
         ReorderBuffer(5, 30.0).load(data, 0.0)
+
+
+def test_a_buffer_of_another_version_ends_the_flow_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(reason: str) -> None:
+        raise SystemExit(reason)
+
+    monkeypatch.setattr("dataflow.steps.reorder.stop_process", stop)
+    build = reorderer(Settings(_env_file=None, reorder=True))
+    with pytest.raises(SystemExit, match=r"saved by another version.*start with a new store"):
+        build(b"\x93\x09\x00\x90")
