@@ -106,13 +106,13 @@ def test_a_bad_record_is_no_instance() -> None:
 
 
 def test_workers_that_meet_new_instances_at_once_accept_no_more_than_the_limit() -> None:
-    admit, counts, warnings = admitting(max_instances=100)
+    admit, counts, warnings = admitting(max_instances=5000)
     start = threading.Barrier(4)
     accepted: list[str] = []
 
     def worker() -> None:
         start.wait()
-        for number in range(300):
+        for number in range(5100):
             (record,) = admit([raw(f"host-{number}")])
             if isinstance(record, Reading):
                 accepted.append(record.instance)
@@ -127,9 +127,9 @@ def test_workers_that_meet_new_instances_at_once_accept_no_more_than_the_limit()
             thread.join()
     finally:
         sys.setswitchinterval(often)
-    assert len(set(accepted)) == counts.instances == 100
-    assert len(accepted) == 400
-    assert counts.refused == 800
+    assert len(set(accepted)) == counts.instances == 5000
+    assert len(accepted) == 20_000
+    assert counts.refused == 400
     assert len(warnings) == 1
 
 
