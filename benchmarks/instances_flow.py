@@ -20,7 +20,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from dataflow import flow as ours
 from dataflow import sources
 from dataflow.records import Raw
-from dataflow.steps import score
+from dataflow.steps import filter
 
 START = 1_709_251_200
 """Of the readings, in seconds since 1970."""
@@ -142,5 +142,5 @@ def noticed(above: Callable[..., Any]) -> Callable[..., Any]:
 def flow() -> Dataflow:
     """Build our flow with this source."""
     sources.source = lambda settings: Made()
-    score.above = noticed(score.above)
+    filter.above = noticed(filter.above)
     return ours.flow()

@@ -10,7 +10,7 @@ __all__ = ["UserError", "missing_extra", "stop_process"]
 
 
 class UserError(Exception):
-    """What cannot be done, why, and what to do about it, in one line.
+    """An error that the user can fix: what is wrong, why, and what to do, in one line.
 
     >>> raise UserError("data.csv is not there: give the path of a .csv file.")
     Traceback (most recent call last):
@@ -32,9 +32,9 @@ def missing_extra(what: str, extra: str) -> UserError:
 def stop_process(reason: str) -> NoReturn:
     """Print one line on standard error and end the whole process with status 1, at once.
 
-    For the running flow only. An exception raised in a Bytewax worker becomes a Rust panic with
-    two stack traces, and other workers may go on to a snapshot. Ending here is what kill -9
-    does: nothing more is committed, and a resume continues from the last snapshot.
+    For the running flow only. An exception in a Bytewax worker becomes a Rust panic with two stack
+    traces, and other workers may still take a snapshot. This ends like kill -9: nothing more is
+    committed, and a resume continues from the last snapshot.
     """
     print(f"error: {reason}", file=sys.stderr, flush=True)
     sys.stdout.flush()

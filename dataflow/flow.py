@@ -1,16 +1,20 @@
 """The flow: `python -m bytewax.run dataflow.flow`.
 
-    read        Kafka partitions (or a file)            -> raw records
-    decode      JSON -> Reading | Rejected              bad ones go to the rejected topic
-    key_on      by instance
-    hand_over   to the worker that has the instance
-    reorder     by index, where producers cannot key    only with ANOMALY_REORDER=true
+Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sources/` and
+`dataflow/sinks/`.
+
+    read        Kafka partitions, or a file -> raw records
+    decode      JSON -> readings, or rejected records    also admit: up to ANOMALY_MAX_INSTANCES
+    key_on      by instance                              in exchange
+    hand_over   to the worker of the instance            in exchange
+    reorder     by index                                 only with ANOMALY_REORDER=true
     normalize   CPU percent -> 0..1
-    score       stateful_map: one half-space-trees detector per instance, or a window at a time
+    score       one detector state per instance          or score_windows: many readings at a time
     filter      score above the threshold
-    write       Kafka topic `anomalies`, JSON lines, or standard output
-    incidents   anomalies of an instance -> opened,     only with ANOMALY_INCIDENTS=true
-                updated, resolved; and its silence
+    anomaly     reading and score -> anomaly record
+    write       Kafka topic, JSON lines, or standard output
+    incidents   anomalies and silence of an instance     only with ANOMALY_INCIDENTS=true
+                -> opened, updated, resolved
 
 The step ids are part of the recovery store's format: they never change.
 """
@@ -18,59 +22,112 @@ The step ids are part of the recovery store's format: they never change.
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
+from typing import Any
 
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.outputs import Sink
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
 from dataflow.errors import UserError
+from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
+from dataflow.records import Raw
 from dataflow.recovery.store import Store, guard
 from dataflow.runtime import shutdown
 from dataflow.runtime.stateful_map import stateful_map
-from dataflow.steps import admit, decode, exchange, incidents, reorder, report, score, score_windows
+from dataflow.steps import (
+    admit,
+    anomaly,
+    decode,
+    exchange,
+    filter,
+    incidents,
+    normalize,
+    reorder,
+    score,
+    score_windows,
+)
 
 __all__ = ["build", "flow"]
 
 
-def build(options: settings.Settings, detector: AnyDetector, store: Store | None) -> Dataflow:
-    """Wire the flow; a UserError if its input or an output cannot be used."""
+def build(
+    options: settings.Settings,
+    detector: AnyDetector,
+    store: Store | None,
+    *,
+    source: Source[Raw] | None = None,
+    outputs: Mapping[str, Sink[Any]] | None = None,
+) -> Dataflow:
+    """Wire the flow.
+
+    `source` and `outputs` replace those that the settings name. `outputs` maps step ids to sinks:
+    `write_rejected` gets the rejected records, ids that start with `write_incidents` get the
+    incidents, all others the anomalies. A kind of record without a sink is not written. As always
+    in Bytewax, a partitioned sink gets the records, a dynamic one pairs of key and record.
+
+    Raises `UserError` if the input or an output of the settings cannot be used, and `ValueError`
+    for an output of incidents without `options.incidents`.
+
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> options = settings.Settings(_env_file=None, detector="tutorial", threshold=0.9)
+    >>> record = b'{"instance": "i-1", "timestamp": %d, "index": %d, "value": %d}'
+    >>> values = [20, 21, 20, 22, 21] * 4 + [97]
+    >>> raw = [Raw(0, at, record % (300 * at, at, value)) for at, value in enumerate(values)]
+    >>> found = []
+    >>> run_main(build(options, score.detector(options), None, source=TestingSource(raw),
+    ...                outputs={"write_here": TestingSink(found)}))
+    >>> [(instance, one.index, one.value) for instance, one in found]
+    [('i-1', 20, 0.97)]
+    """
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
-    raw = op.input("read", flow, sources.source(options))
+    raw = op.input("read", flow, sources.source(options) if source is None else source)
     decoded = op.flat_map_batch("decode", raw, admit.admitter(options, decode.decoder(options)))
     checked = op.branch("check", decoded, decode.is_reading)
     keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyed)
     keyed = exchange.hand_over(flow, keyed)
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
-    normal = op.flat_map_batch("normalize", keyed, score.normalizer(options.scale))
+    normal = op.flat_map_batch("normalize", keyed, normalize.normalizer(options.scale))
     if isinstance(detector, WindowedDetector):
         scored = op.stateful_batch("score_windows", normal, score_windows.windower(detector))
     else:
         scorer = score.scorer(detector)
         scored = stateful_map("score", normal, scorer, detector.dump, detector.load)
-    above = op.flat_map_batch("filter", scored, score.above(threshold))
-    anomalies = op.map_value("anomaly", above, report.reporter(options, detector, threshold))
-    for step, sink in sinks.outputs(options, store).items():
-        op.output(step, anomalies, sink)
-
+    above = op.flat_map_batch("filter", scored, filter.above(threshold))
+    convert = anomaly.from_scored(options, detector, threshold)
+    streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if options.incidents:
-        watch = incidents.watcher(options, detector, threshold, store)
-        told = op.stateful_batch("incidents", scored, watch)
-        for step, sink in sinks.incident_outputs(options, store).items():
-            op.output(step, told, sink)
+        monitors = incidents.monitors(options, detector, threshold, store)
+        streams["incident"] = op.stateful_batch("incidents", scored, monitors)
+    streams["rejected"] = op.key_on("key_rejected", checked.falses, decode.origin)
 
-    # Bytewax types this branch as either kind.
-    rejected = op.key_on("key_rejected", checked.falses, decode.origin)  # type: ignore[arg-type]
-    op.output("write_rejected", rejected, sinks.rejected_output(options, store))
+    for step, sink in (_outputs(options, store) if outputs is None else outputs).items():
+        kind = counters.kind(step)
+        if kind not in streams:
+            raise ValueError(f"the output {step} gets incidents: set options.incidents to use it")
+        op.output(step, streams[kind], sink)
     return flow
 
 
+def _outputs(options: settings.Settings, store: Store | None) -> dict[str, Sink[Any]]:
+    """Return the sinks that the settings name, by step id."""
+    outputs = sinks.outputs(options, store)
+    if options.incidents:
+        outputs |= sinks.incident_outputs(options, store)
+    # Last: it may create a topic, which it must not if another output cannot be used.
+    outputs["write_rejected"] = sinks.rejected_output(options, store)
+    return outputs
+
+
 def flow() -> Dataflow:
-    """Build the flow from the environment: what `python -m bytewax.run dataflow.flow` calls."""
+    """Build the flow from the environment, as `python -m bytewax.run dataflow.flow` does."""
     try:
         shutdown.on_signals()
         options = settings.load()
@@ -78,9 +135,9 @@ def flow() -> Dataflow:
         detector = score.detector(options)
         store = guard(options, score.form_of_states(detector))
         dataflow = build(options, detector, store)
-        # Nothing that passes through makes cycles, and looking for them takes 8% of the time.
+        # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
         return dataflow
-    except UserError as refusal:
-        raise SystemExit(f"error: {refusal}") from None
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

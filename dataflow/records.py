@@ -1,10 +1,10 @@
 """The records that pass through the flow, and how they are written as JSON.
 
-Raw       what a partition or a file held, undecoded
-Reading   a valid `Metric`: one value of one instance at one time
-Rejected  a record that was refused, and why
-Anomaly   a reading whose score lies above the threshold
-Incident  what has become of the anomalies, or of the silence, of one instance
+Raw       an undecoded record of a partition or file
+Reading   one value of one instance at one time
+Rejected  a record that could not be used, and why
+Anomaly   a reading with a score above the threshold
+Incident  a change of an incident: the anomalies, or the silence, of one instance
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class Source(msgspec.Struct, frozen=True, gc=False):
-    """Where a record was read: topic, partition and offset; of a file: its name, 0, the record."""
+    """Where a record was read: topic, partition, offset; for a file: its name, 0, record number."""
 
     topic: str
     partition: int
@@ -40,7 +40,7 @@ class Source(msgspec.Struct, frozen=True, gc=False):
 
 
 class Raw(msgspec.Struct, frozen=True, gc=False):
-    """An undecoded record and where it stood."""
+    """An undecoded record, its partition and its offset."""
 
     partition: int
     offset: int
@@ -50,9 +50,9 @@ class Raw(msgspec.Struct, frozen=True, gc=False):
 class Reading(msgspec.Struct, gc=False):
     """One value of one instance.
 
-    `timestamp` and `index` are as they came (index a number where it is one); `time` is the
-    timestamp in seconds since 1970, UTC. Both are None where the settings name no field for them.
-    `value` is as it came, and 0 to 1 once normalized.
+    `timestamp` and `index` are as in the record, but an index that is a number in text is a number.
+    `time` is the timestamp in seconds since 1970, UTC. `timestamp` and `time` are None if the
+    settings name no time field. `value` is as in the record, and 0 to 1 once normalized.
     """
 
     instance: str
@@ -65,7 +65,7 @@ class Reading(msgspec.Struct, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A refused record: the kind of reason, a sentence, where it stood, and its bytes (base64).
+    """A rejected record: the kind of reason, a sentence, its source, and its bytes in base64.
 
     `raw` is None if the record had no value, or more bytes than can be kept.
     """
@@ -77,7 +77,7 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Anomaly(msgspec.Struct, frozen=True):
-    """A reading that the detector found anomalous; `value` to `upper` are in 0 to 1."""
+    """A reading with a score above the threshold; `value` to `upper` are from 0 to 1."""
 
     instance: str
     timestamp: str | int | float | None
@@ -94,7 +94,7 @@ class Anomaly(msgspec.Struct, frozen=True):
 
 
 def anomaly_id(instance: str, index: str | int | float, timestamp: str | int | float | None) -> str:
-    """Name an anomaly, always the same for the same reading.
+    """Return the id of an anomaly, always the same for the same reading.
 
     >>> anomaly_id("24ae8d", 7, "2014-02-14 15:05:00")
     '53c87c90a668877e7f2f1a40'
@@ -104,14 +104,14 @@ def anomaly_id(instance: str, index: str | int | float, timestamp: str | int | f
 
 
 class Incident(msgspec.Struct, frozen=True):
-    """What has become of an incident: a record as it opens, some while it lasts, one as it ends.
+    """A change of an incident: one record when it opens, some updates, one when it is resolved.
 
-    `sequence` counts its records from 0. `since` is the time of its first anomaly, or of the last
-    reading before a silence; `updated_at` that of this record. `ended` says why a resolved one is:
-    `quiet`, `returned` (after a silence) or `gone` (silent for too long to come back). The score,
-    value and expected value are those of its worst reading, at `peak_at`; a silence has the value
-    before it and neither score nor `peak_at`. `anomalies` counts those up to now. All times are
-    UTC, and null where readings carry none. `source` is the reading that made this record due.
+    `sequence` counts the records of an incident from 0. `since` is the time of the first anomaly,
+    or of the last reading before a silence; `updated_at` is the time of this record. `ended` says
+    why the incident is resolved: `quiet`, `returned` (after a silence) or `gone` (silent for too
+    long). Score, value and expected value are those of the worst reading, at `peak_at`; a silence
+    has the value before it, no score and no `peak_at`. `anomalies` counts those so far. All times
+    are UTC, and null if readings have none. `source` is the reading that caused this record.
     """
 
     instance: str
@@ -133,7 +133,7 @@ class Incident(msgspec.Struct, frozen=True):
 
 
 def incident_id(kind: str, reading: Reading) -> str:
-    """Name an incident, always the same for the same kind and first reading of one log.
+    """Return the id of an incident, always the same for the same kind and first reading.
 
     >>> incident_id("silence", Reading("24ae8d", None, 7, 0.5, None, 0, 56))
     '62dc762dde32d4760e5bad26'
@@ -162,18 +162,18 @@ def _parse_time(text: str) -> float:
 
 
 def _check_time(number: float) -> float:
-    # 1e11 seconds lie in the year 5138; as milliseconds they are March 1973.
+    # 1e11 seconds are the year 5138, 1e11 milliseconds are March 1973.
     time = number / 1000 if abs(number) >= 1e11 else float(number)
     if not abs(time) < 253402300800:
-        raise ValueError("outside the years that a calendar has")
+        raise ValueError("outside the years of the calendar")
     return time
 
 
 def seconds(timestamp: str | int | float) -> float:
-    """Read a timestamp as seconds since 1970, UTC; ValueError if it is none.
+    """Return a timestamp as seconds since 1970, UTC.
 
-    `YYYY-MM-DD HH:MM:SS`, ISO 8601 with or without a zone (none means UTC), or seconds or
-    milliseconds since 1970, as a number or as text.
+    It may be `YYYY-MM-DD HH:MM:SS`, ISO 8601 with or without a zone (none means UTC), or seconds or
+    milliseconds since 1970, as a number or as text. Raises `ValueError` if it is anything else.
 
     >>> seconds("2014-02-14 14:30:00") == seconds("2014-02-14T15:30:00+01:00") == 1392388200
     True

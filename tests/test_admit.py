@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+import threading
 from typing import Any
 
 from conftest import Flow, fill_topic, read_topic
 from hypothesis import given
 from hypothesis import strategies as st
+from test_counters import change
 from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
 from test_reorder import scatter
 
-from dataflow.metrics.counters import AdmissionCounts
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 from dataflow.steps.admit import admitter
@@ -24,16 +26,36 @@ def raw(instance: str, partition: int = 0, offset: int = 0) -> Raw:
     return Raw(partition, offset, json.dumps(record).encode())
 
 
-def admitting(**given: Any) -> tuple[Any, AdmissionCounts, list[str]]:
+class Counts:
+    """By how much the metrics of admission have grown."""
+
+    def __init__(self) -> None:
+        self._instances = change("anomaly_instances")
+        self._refused = change("anomaly_records_refused_total", reason="too-many-instances")
+        self._scattered = change("anomaly_readings_scattered_total")
+
+    @property
+    def instances(self) -> float:
+        return self._instances()
+
+    @property
+    def refused(self) -> float:
+        return self._refused()
+
+    @property
+    def scattered(self) -> float:
+        return self._scattered()
+
+
+def admitting(**given: Any) -> tuple[Any, Counts, list[str]]:
     settings = Settings(_env_file=None, **given)
-    counts = AdmissionCounts()
-    said: list[str] = []
-    return admitter(settings, decoder(settings), counts, said.append), counts, said
+    warnings: list[str] = []
+    return admitter(settings, decoder(settings), warnings.append), Counts(), warnings
 
 
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 8))
 def test_the_first_instances_pass_and_no_others(instances: list[int], most: int) -> None:
-    admit, counts, said = admitting(max_instances=most)
+    admit, counts, warnings = admitting(max_instances=most)
     first = list(dict.fromkeys(instances))[:most]
     refused = 0
     records = [raw(f"host-{number}", 0, offset) for offset, number in enumerate(instances)]
@@ -50,29 +72,29 @@ def test_the_first_instances_pass_and_no_others(instances: list[int], most: int)
             assert (admitted.source.partition, admitted.source.offset) == (0, offset)
             assert base64.b64decode(admitted.raw or "") == record.value
     assert (counts.instances, counts.refused, counts.scattered) == (len(first), refused, 0)
-    assert len(said) == (refused > 0)
+    assert len(warnings) == (refused > 0)
 
 
-def test_an_instance_on_two_partitions_is_said_once() -> None:
-    admit, counts, said = admitting()
+def test_an_instance_on_two_partitions_is_warned_of_once() -> None:
+    admit, counts, warnings = admitting()
     for instance, partition in (("a", 0), ("b", 1), ("a", 2), ("a", 0), ("b", 1), ("b", 0)):
         (taken,) = admit([raw(instance, partition)])
         assert isinstance(taken, Reading)
     assert counts.scattered == 2
-    assert said == [
-        "warning: the instance 'a' comes on the partitions 0 and 2, so its readings have no "
-        "certain order: write them keyed by instance, or set ANOMALY_REORDER=true."
+    assert warnings == [
+        "warning: readings of the instance 'a' come from partitions 0 and 2, so their order can "
+        "differ between runs: key records by instance, or set ANOMALY_REORDER=true."
     ]
 
 
 def test_where_readings_are_put_into_order_they_may_come_on_any_partition() -> None:
-    admit, counts, said = admitting(reorder=True, max_instances=1)
+    admit, counts, warnings = admitting(reorder=True, max_instances=1)
     for partition in (0, 1, 2, 0):
         taken, refused = admit([raw("a", partition), raw("b", partition)])
         assert isinstance(taken, Reading)
         assert isinstance(refused, Rejected)
     assert (counts.scattered, counts.refused) == (0, 4)
-    assert len(said) == 1
+    assert len(warnings) == 1
 
 
 def test_a_bad_record_is_no_instance() -> None:
@@ -81,6 +103,34 @@ def test_a_bad_record_is_no_instance() -> None:
     assert refused.reason == "not-json"
     assert isinstance(taken, Reading)
     assert counts.instances == 1
+
+
+def test_workers_that_meet_new_instances_at_once_accept_no_more_than_the_limit() -> None:
+    admit, counts, warnings = admitting(max_instances=5000)
+    start = threading.Barrier(4)
+    accepted: list[str] = []
+
+    def worker() -> None:
+        start.wait()
+        for number in range(5100):
+            (record,) = admit([raw(f"host-{number}")])
+            if isinstance(record, Reading):
+                accepted.append(record.instance)
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=worker) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(often)
+    assert len(set(accepted)) == counts.instances == 5000
+    assert len(accepted) == 20_000
+    assert counts.refused == 400
+    assert len(warnings) == 1
 
 
 def test_a_flood_of_instances_changes_nothing_for_the_known_ones(
@@ -127,5 +177,5 @@ def test_unkeyed_input_is_warned_of(run_flow: Flow, brokers: str, topic: str) ->
     )
     assert done.returncode == 0
     _, warning = done.stderr.splitlines()
-    assert warning.startswith("warning: the instance 'host-")
+    assert warning.startswith("warning: readings of the instance 'host-")
     assert "ANOMALY_REORDER=true" in warning

@@ -1,19 +1,32 @@
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from dataflow.metrics import counters
-from dataflow.metrics.collector import Figures
 from dataflow.records import Anomaly, Incident, Rejected, Source
 
-SCORES = st.lists(st.floats(0, 1) | st.sampled_from(counters.SCORES), max_size=50)
+SCORES = st.lists(st.floats(0, 1) | st.sampled_from(counters.SCORE_BOUNDS), max_size=50)
+
+
+def value(name: str, **labels: str) -> float:
+    """A sample of this process's registry, 0 if there is none yet."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def change(name: str, **labels: str) -> Callable[[], float]:
+    """Return a function that says by how much a sample has grown since now."""
+    before = value(name, **labels)
+    return lambda: value(name, **labels) - before
 
 
 def anomaly(timestamp: str | float | None) -> Anomaly:
@@ -25,14 +38,21 @@ def anomaly(timestamp: str | float | None) -> Anomaly:
 
 @given(st.lists(SCORES, max_size=5))
 def test_scores_are_counted_up_to_each_bound(batches: list[list[float]]) -> None:
-    worker = counters.Worker()
+    histogram = counters.ScoreHistogram("scores", "Scores.")
     for batch in batches:
-        worker.score(batch)
+        histogram.observe(batch)
     scores = [score for batch in batches for score in batch]
-    counts, total = worker.scored
-    below = [sum(score <= bound for score in scores) for bound in counters.SCORES]
-    assert [sum(counts[: place + 1]) for place in range(len(counts))] == below
-    assert total == pytest.approx(sum(scores))
+    (family,) = histogram.collect()
+    samples = {(one.name, one.labels.get("le")): one.value for one in family.samples}
+    assert samples == {
+        **{
+            ("scores_bucket", str(bound)): sum(score <= bound for score in scores)
+            for bound in counters.SCORE_BOUNDS
+        },
+        ("scores_bucket", "+Inf"): len(scores),
+        ("scores_count", None): len(scores),
+        ("scores_sum", None): pytest.approx(sum(scores)),
+    }
 
 
 @given(
@@ -43,63 +63,91 @@ def test_scores_are_counted_up_to_each_bound(batches: list[list[float]]) -> None
             st.lists(st.sampled_from("abcde"), min_size=1),
         )
     ),
+    st.integers(0, 700),
 )
-def test_instances_are_anomalous_for_ten_minutes(found: list[tuple[int, list[str]]]) -> None:
-    worker = counters.Worker()
+def test_instances_are_anomalous_for_ten_minutes(
+    found: list[tuple[int, list[str]]], pause_after: int
+) -> None:
+    anomalous = counters.AnomalousInstances()
     now = 0
     last: dict[str, float] = {}
     for pause, instances in found:
         now += pause
-        worker.find(instances, now)
+        anomalous.add(instances, now)
         last.update(dict.fromkeys(instances, now))
-        assert worker.anomalous == {
-            instance: moment for instance, moment in last.items() if now - moment <= counters.RECENT
-        }
-    assert worker.found == sum(len(instances) for _, instances in found)
+        assert anomalous.count(now) == sum(now - at <= counters.RECENT for at in last.values())
+    now += pause_after
+    assert anomalous.count(now) == sum(now - at <= counters.RECENT for at in last.values())
 
 
 def test_threads_lose_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each counts in a cell of its own, though they take turns as often as they can."""
-    monkeypatch.setattr(counters, "WORKERS", {})
+    """The workers count in the same metrics, and switch as often as they can."""
+    histogram = counters.ScoreHistogram("scores", "Scores.")
+    anomalous = counters.AnomalousInstances()
+    scored = change("anomaly_readings_scored_total")
+    refused = change("anomaly_records_refused_total", reason="threads")
     start = threading.Barrier(4)
 
-    def count() -> None:
+    def count(thread: int) -> None:
         start.wait()
-        for _ in range(5000):
-            counters.worker().score([0.1, 0.5])
-            counters.worker().find(["a"], 1.0)
-            counters.worker().refuse("not-json")
+        for at in range(5000):
+            histogram.observe([0.1, 0.5])
+            anomalous.add([f"{thread}-{at}", "shared"], 1.0)
+            counters.READINGS_SCORED.inc(2)
+            counters.RECORDS_REFUSED.labels("threads").inc()
 
     often = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=count) for _ in range(4)]
+        threads = [threading.Thread(target=count, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     finally:
         sys.setswitchinterval(often)
-    cells = list(counters.WORKERS.values())
-    assert sum(cells[0].scored[0]) == 10_000
-    assert sum(sum(cell.scored[0]) for cell in cells) == 40_000
-    assert sum(cell.found for cell in cells) == 20_000
-    assert sum(cell.refused["not-json"] for cell in cells) == 20_000
+    (family,) = histogram.collect()
+    assert [one.value for one in family.samples if one.name == "scores_count"] == [40_000]
+    assert anomalous.count(1.0) == 20_001
+    assert scored() == 40_000
+    assert refused() == 20_000
 
 
 def test_delays_are_from_the_time_in_the_reading() -> None:
-    output = counters.Output("jsonl", "anomaly")
+    buckets = {
+        bound: change("anomaly_delay_seconds_bucket", output="delays", le=bound)
+        for bound in [*map(str, counters.DELAYS), "+Inf"]
+    }
+    output = counters.Output("delays", "anomaly")
     now = time.time()
     output.wrote([anomaly(now - 40), anomaly(str(now - 7200)), anomaly("2014-02-14 14:30:00")])
     output.wrote([anomaly(now + 3600), anomaly(None)])
-    output.wrote([Rejected("not-json", "it is not", Source("topic", 0, 2), None)])
-    assert output.written == 6
-    # One from the future, one of 40 s, one of two hours, one of years; the others have no time.
-    counts = dict(zip(counters.DELAYS, output.delays, strict=True))
-    assert counts == {
-        **dict.fromkeys(counters.DELAYS, 0),
-        **{1.0: 1, 60.0: 1, 21600.0: 1, float("inf"): 1},
-    }
+    assert value("anomaly_records_written_total", output="delays", kind="anomaly") == 5
+    # One from the future, one of 40 s, one of two hours, one of years; the last has no time.
+    assert [count() for count in buckets.values()] == [1, 1, 1, 2, 2, 2, 2, 3, 3, 4]
+
+
+def test_what_is_written_is_confirmed_once() -> None:
+    def confirmed(name: str) -> float:
+        return value("anomaly_records_confirmed_total", output=name, kind="rejected")
+
+    rejected = Rejected("not-json", "it is not", Source("topic", 0, 2), None)
+    file = counters.output("a-file", "ec2_anomalies.write_rejected")
+    file.wrote([rejected, rejected])
+    assert confirmed("a-file") == 0
+    file.confirm()
+    file.confirm()
+    file.wrote([rejected])
+    assert confirmed("a-file") == 2
+    broker = counters.output("a-broker", "ec2_anomalies.write_rejected")
+    # A delivery may be confirmed before its batch is counted as written.
+    broker.confirm(1)
+    broker.wrote([rejected, rejected])
+    assert confirmed("a-broker") == 1
+    assert value("anomaly_records_written_total", output="a-broker", kind="rejected") == 2
+    labels = {"output": "a-broker", "kind": "rejected"}
+    assert REGISTRY.get_sample_value("anomaly_records_repeated_total", labels) == 0
+    assert REGISTRY.get_sample_value("anomaly_delay_seconds_count", {"output": "a-broker"}) is None
 
 
 def incident(kind: Literal["anomaly", "silence"], state: Literal["opened", "resolved"]) -> Incident:
@@ -110,32 +158,33 @@ def incident(kind: Literal["anomaly", "silence"], state: Literal["opened", "reso
     )
 
 
-def test_incidents_are_counted_by_kind_and_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "OUTPUTS", [])
-    output = counters.output("kafka", "ec2_anomalies.write_incidents_kafka")
+def test_incidents_are_counted_by_kind_and_state() -> None:
+    output = counters.output("incidents", "ec2_anomalies.write_incidents_kafka")
     output.wrote([incident("silence", "opened"), incident("anomaly", "opened")])
     output.wrote([incident("silence", "opened"), incident("silence", "resolved")])
-    assert (output.kind, output.written) == ("incident", 4)
-    figures = {it.name: it for it in Figures().collect()}
-    told = figures["anomaly_incidents_written"].samples
-    assert {(it.labels["incident"], it.labels["state"]): it.value for it in told} == {
+    assert value("anomaly_records_written_total", output="incidents", kind="incident") == 4
+    (family,) = counters.INCIDENTS_WRITTEN.collect()
+    assert {
+        (one.labels["incident"], one.labels["state"]): one.value
+        for one in family.samples
+        if one.labels["output"] == "incidents"
+    } == {
         ("anomaly", "opened"): 1,
         ("silence", "opened"): 2,
         ("silence", "resolved"): 1,
     }
-    assert {it.labels["output"] for it in told} == {"kafka"}
 
 
-def test_a_state_is_measured_after_each_look() -> None:
-    states = counters.States()
+def test_a_state_is_measured_after_each_scrape() -> None:
+    states = counters.StateSizes()
     assert states.wanted
-    assert states.mean() is None
-    states.take(100)
+    assert math.isnan(states.mean())
+    states.add(100)
     assert not states.wanted
     assert states.mean() == 100
     assert states.wanted
-    states.take(300)
+    states.add(300)
     assert states.mean() == 200
     for _ in range(64):
-        states.take(500)
+        states.add(500)
     assert states.mean() == 500

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bytewax.testing import TestingSink, TestingSource, run_main
 from conftest import Flow, fill_topic, read_json_lines, read_topic
 from river.anomaly import HalfSpaceTrees
+
+from dataflow.flow import build
+from dataflow.records import Anomaly, Incident, Raw, Rejected
+from dataflow.settings import Settings
+from dataflow.steps import score
 
 TUTORIAL: dict[str, Any] = {"n_trees": 5, "height": 3, "window_size": 5, "seed": 42}
 THRESHOLD = 0.7
@@ -278,3 +284,56 @@ def test_the_real_stream(shared: Path, run_flow: Flow, tmp_path: Path) -> None:
     expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected
     assert len(expected) == 594
+
+
+# Sources and sinks of one's own
+
+
+def raw_records(rows: list[Row]) -> list[Raw]:
+    return [Raw(0, offset, json.dumps(row).encode()) for offset, row in enumerate(rows)]
+
+
+def test_a_source_and_outputs_of_ones_own(capfd: pytest.CaptureFixture[str]) -> None:
+    rows = made_rows(instances=2)
+    options = Settings(_env_file=None, detector="tutorial", incidents=True)
+    found: list[tuple[str, Anomaly]] = []
+    again: list[tuple[str, Anomaly]] = []
+    incidents: list[tuple[str, Incident]] = []
+    rejected: list[tuple[str, Rejected]] = []
+    flow = build(
+        options,
+        score.detector(options),
+        None,
+        source=TestingSource([*raw_records(rows), Raw(0, 9999, b"{")], batch_size=100),
+        outputs={
+            "write_here": TestingSink(found),
+            "write_again": TestingSink(again),
+            "write_incidents_here": TestingSink(incidents),
+            "write_rejected": TestingSink(rejected),
+        },
+    )
+    run_main(flow)
+    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    assert {(one.instance, one.index): one.score for _, one in found} == expected
+    assert again == found
+    assert {one.kind for _, one in incidents} == {"anomaly"}
+    assert [(one.reason, one.source.offset) for _, one in rejected] == [("not-json", 9999)]
+    # The outputs of the settings are not used: standard output is the default.
+    assert capfd.readouterr().out == ""
+
+
+def test_outputs_of_ones_own_with_the_source_of_the_settings(tmp_path: Path) -> None:
+    rows = made_rows(instances=2)
+    path = write_csv(tmp_path / "metrics.csv", rows)
+    options = Settings(_env_file=None, detector="tutorial", input=str(path), key_field="instance")
+    found: list[tuple[str, Anomaly]] = []
+    run_main(build(options, score.detector(options), None, outputs={"out": TestingSink(found)}))
+    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    assert {(one.instance, one.index): one.score for _, one in found} == expected
+
+
+def test_an_output_of_incidents_that_are_off() -> None:
+    options = Settings(_env_file=None, detector="tutorial")
+    outputs = {"write_incidents_here": TestingSink[Incident]([])}
+    with pytest.raises(ValueError, match="set options"):
+        build(options, score.detector(options), None, source=TestingSource([]), outputs=outputs)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.kafka
 
 QUIET = 900
 RULES = Rules(quiet=QUIET, silence=0)
-Told = tuple[str, str, int, int, int]
+Reported = tuple[str, str, int, int, int]
 """State, id of the first reading's incident, sequence, index of the reading, anomalies."""
 
 
@@ -57,7 +57,7 @@ def at(index: int) -> str:
 
 def compare(found: list[dict[str, Any]], rows: list[Row]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    told = Counter(
+    reported = Counter(
         (
             it["instance"],
             it["state"],
@@ -74,9 +74,9 @@ def compare(found: list[dict[str, Any]], rows: list[Row]) -> Counter[str]:
         for state, first, sequence, index, anomalies in records
     }
     counts["records"] = len(wanted)
-    counts["lost"] = sum(it not in told for it in wanted)
-    counts["twice"] = sum(told.values()) - len(told)
-    counts["wrong"] = sum(it not in wanted for it in told)
+    counts["lost"] = sum(it not in reported for it in wanted)
+    counts["twice"] = sum(reported.values()) - len(reported)
+    counts["wrong"] = sum(it not in wanted for it in reported)
     ids = {(it["id"], it["sequence"]) for it in found}
     counts["ids twice"] = len(found) - len(ids)
     return counts
@@ -211,8 +211,8 @@ def test_silence_through_kill_9(
     again = [(name, "opened", 0) for name in "abc"]
     assert sorted(silences()) == sorted([("a", "opened", 0), ("a", "resolved", 1), *again])
     kill(flow)
-    told = written(output, brokers, topic, tmp_path)
-    assert len({(it["id"], it["sequence"]) for it in told}) == len(told)
+    reported = written(output, brokers, topic, tmp_path)
+    assert len({(it["id"], it["sequence"]) for it in reported}) == len(reported)
 
 
 def test_incidents_begin_on_an_old_store_and_their_settings_stay(

@@ -21,7 +21,7 @@ from dataflow.incidents import maintenance
 from dataflow.incidents.episodes import EpisodeTracker
 from dataflow.incidents.monitor import InstanceMonitor
 from dataflow.incidents.rules import Anomalous, Rules
-from dataflow.incidents.silence import Progress
+from dataflow.incidents.silence import Progress, SilenceState
 from dataflow.records import Incident, Reading, encode
 from dataflow.recovery.decisions import Decisions
 from dataflow.settings import Settings
@@ -96,15 +96,15 @@ def recount(
         peaks = {it: max(history[i][1].score for i in episode if i <= it) for it in episode}
         rise = (1 - peaks[opened]) / max(1, rules.updates)
         records = [("opened", opened)]
-        told = peaks[opened]
+        reported = peaks[opened]
         for index in (it for it in episode if it > opened):
             if (
                 len(records) <= rules.updates
-                and peaks[index] > told
-                and peaks[index] >= told + rise
+                and peaks[index] > reported
+                and peaks[index] >= reported + rise
             ):
                 records.append(("updated", index))
-                told = peaks[index]
+                reported = peaks[index]
         end = next(
             (
                 index
@@ -128,13 +128,13 @@ def test_incidents_are_what_a_recount_of_the_whole_history_finds(
     history: list[tuple[float, float | None]], rules: Rules
 ) -> None:
     readings = list(readings_of(history))
-    watch = InstanceMonitor(rules, Progress(), "host-a")
-    told = [incident for reading, found in readings for incident in watch.add(reading, found)]
+    monitor = InstanceMonitor(rules, Progress(), "host-a")
+    records = [incident for reading, found in readings for incident in monitor.add(reading, found)]
     firsts = {incident_id(reading): index for index, (reading, _) in enumerate(readings)}
     assert [
-        (it.state, firsts[it.id], it.sequence, it.source.offset, it.anomalies) for it in told
+        (it.state, firsts[it.id], it.sequence, it.source.offset, it.anomalies) for it in records
     ] == recount(rules, readings)
-    for it in told:
+    for it in records:
         worst = max(
             (found.score, -index)
             for index, (_, found) in enumerate(readings[: it.source.offset + 1])
@@ -165,14 +165,14 @@ def check(records: list[Incident]) -> None:
     by_id: dict[str, list[Incident]] = defaultdict(list)
     for record in records:
         by_id[record.id].append(record)
-    for told in by_id.values():
-        told.sort(key=lambda it: it.sequence)
-        assert [it.sequence for it in told] == list(range(len(told)))
-        assert told[0].state == "opened"
-        assert [it.state for it in told[1:-1]] == ["updated"] * len(told[1:-1])
-        assert told[-1].state != "opened" or len(told) == 1
-        assert len({(it.kind, it.since, it.opened_at) for it in told}) == 1
-        for it in told:
+    for same in by_id.values():
+        same.sort(key=lambda it: it.sequence)
+        assert [it.sequence for it in same] == list(range(len(same)))
+        assert same[0].state == "opened"
+        assert [it.state for it in same[1:-1]] == ["updated"] * len(same[1:-1])
+        assert same[-1].state != "opened" or len(same) == 1
+        assert len({(it.kind, it.since, it.opened_at) for it in same}) == 1
+        for it in same:
             assert (it.resolved_at is not None) == (it.state == "resolved") == bool(it.ended)
             assert it.updated_at is not None
             if it.kind == "silence" and it.opened_at and it.since:
@@ -196,41 +196,43 @@ def check_order(records: list[Incident]) -> None:
 def test_a_state_saved_and_loaded_anywhere_changes_nothing(
     history: list[tuple[float, float | None]], rules: Rules, breaks: set[int], waits: set[int]
 ) -> None:
-    """`waits`: after these readings somebody noticed that nothing came."""
+    """`waits`: after these readings the clock found a silence."""
+
+    last_state = SilenceState.GONE if rules.gone else SilenceState.SILENT
 
     def run(breaks: set[int]) -> list[Incident]:
-        watch = InstanceMonitor(rules, Progress(), "host-a")
+        monitor = InstanceMonitor(rules, Progress(), "host-a")
         out: list[Incident] = []
         for index, (reading, found) in enumerate(readings_of(history)):
             if index and index in breaks:
-                watch = InstanceMonitor.load(rules, Progress(), watch.dump())
-            out += watch.add(reading, found)
-            if index in waits and watch.told < (2 if rules.gone else 1):
-                out += watch.tell()
+                monitor = InstanceMonitor.load(rules, Progress(), monitor.dump())
+            out += monitor.add(reading, found)
+            if index in waits and monitor.silence < last_state:
+                out += monitor.report_silence()
         return out
 
-    told = run(set())
-    assert run(breaks) == told
-    check(told)
-    check_order(told)
+    records = run(set())
+    assert run(breaks) == records
+    check(records)
+    check_order(records)
 
 
 @given(histories, silent_rules, st.sets(st.integers(0, 40)))
-def test_a_silence_has_the_same_words_whoever_notices_it(
+def test_a_silence_has_the_same_records_however_it_is_found(
     history: list[tuple[float, float | None]], rules: Rules, waits: set[int]
 ) -> None:
-    """Told by the clock or found by the next reading: what is told of a real gap is the same."""
+    """A real gap has the same records, found by the clock or by the next reading."""
 
     def run(waits: set[int]) -> list[Incident]:
-        watch = InstanceMonitor(rules, Progress(), "host-a")
+        monitor = InstanceMonitor(rules, Progress(), "host-a")
         out: list[Incident] = []
         readings = list(readings_of(history))
         for index, (reading, found) in enumerate(readings):
-            out += watch.add(reading, found)
+            out += monitor.add(reading, found)
             gap = readings[index + 1][0].time - reading.time if index + 1 < len(readings) else 0
-            due = watch._silence.due()
-            if index in waits and due is not None and gap > due:
-                out += watch.tell()
+            limit = monitor._silence.limit()
+            if index in waits and limit is not None and gap > limit:
+                out += monitor.report_silence()
         return out
 
     assert run(waits) == run(set())
@@ -239,31 +241,31 @@ def test_a_silence_has_the_same_words_whoever_notices_it(
 def test_a_wrong_time_disturbs_once() -> None:
     rules = Rules(quiet=3600.0, silence=900.0)
     progress = Progress()
-    watches = {name: InstanceMonitor(rules, progress, name) for name in "abcd"}
+    monitors = {name: InstanceMonitor(rules, progress, name) for name in "abcd"}
     out: list[Incident] = []
     for index in range(100):
-        for name, watch in watches.items():
+        for name, monitor in monitors.items():
             time = START + STEP * index + (1e9 if (name, index) == ("a", 50) else 0)
             found = Anomalous(0.9) if name == "a" and index in (49, 52) else None
-            out += watch.add(Reading(name, time, index, 0.5, time, 0, 4 * index), found)
+            out += monitor.add(Reading(name, time, index, 0.5, time, 0, 4 * index), found)
     assert [(it.kind, it.state) for it in out] == [
         ("anomaly", "opened"),
         *[("silence", "opened"), ("silence", "resolved")],
         ("anomaly", "resolved"),
         *[("anomaly", "opened"), ("anomaly", "resolved")],
     ]
-    assert not any(watch.overdue(0.0) for watch in watches.values())
+    assert not any(monitor.overdue(0.0) for monitor in monitors.values())
 
 
-def test_others_progress_tells_who_is_silent() -> None:
+def test_an_instance_is_silent_by_the_progress_of_the_others() -> None:
     """Not by their times, which may be weeks apart, but by how far they have come since."""
     rules = Rules(silence=900.0, wall=1800.0)
     progress = Progress()
-    watches = {name: InstanceMonitor(rules, progress, name) for name in "abcd"}
+    monitors = {name: InstanceMonitor(rules, progress, name) for name in "abcd"}
 
     def add(name: str, index: int, partition: int = 0) -> None:
         time = START + 1e7 * ord(name) + STEP * index
-        watches[name].add(Reading(name, time, index, 0.5, time, partition, index), None)
+        monitors[name].add(Reading(name, time, index, 0.5, time, partition, index), None)
 
     for index in range(10):
         for name in "abc":
@@ -272,26 +274,26 @@ def test_others_progress_tells_who_is_silent() -> None:
     for index in range(10, 13):
         for name in "bc":
             add(name, index)
-    assert watches["a"].overdue(0.0) is None  # not later than three intervals
+    assert monitors["a"].overdue(0.0) is None  # not later than three intervals
     add("b", 13)
-    assert watches["a"].overdue(0.0) is None  # one alone may have a wrong clock
+    assert monitors["a"].overdue(0.0) is None  # one alone may have a wrong clock
     add("c", 13)
-    assert {name: watch.overdue(0.0) for name, watch in watches.items()} == {
+    assert {name: monitor.overdue(0.0) for name, monitor in monitors.items()} == {
         **dict.fromkeys("bcd"),
         "a": "progress",
     }
-    assert watches["d"].overdue(1801.0) == "wall"
+    assert monitors["d"].overdue(1801.0) == "wall"
     # It comes back, and is again where the others are.
     add("a", 13)
-    assert watches["a"].overdue(0.0) is None
+    assert monitors["a"].overdue(0.0) is None
 
 
 def test_readings_without_times() -> None:
-    gatherer = EpisodeTracker(Rules(quiet=600.0), "a")
+    tracker = EpisodeTracker(Rules(quiet=600.0), "a")
     out = [
         incident
         for index in range(6)
-        for incident in gatherer.add(
+        for incident in tracker.add(
             STEP * index,
             Reading("a", None, index, 0.5, None, 0, index),
             (None, Anomalous(0.9))[index == 1],
@@ -342,11 +344,11 @@ def test_the_end_of_maintenance_is_the_first_moment_in_no_window(
 def test_maintenance_without_end() -> None:
     windows = maintenance.parse("*: daily 00:00-12:00; *: daily 12:00-00:00").windows("a")
     assert maintenance.after(windows, START) == float("inf")
-    watch = InstanceMonitor(
+    monitor = InstanceMonitor(
         Rules(plan=maintenance.parse("*: daily 00:00-12:00; *: daily 12:00-00:00")), Progress(), "a"
     )
-    assert watch.add(Reading("a", START, 0, 0.5, START, 0, 0), Anomalous(0.9)) == []
-    assert watch.overdue(1e9) is None
+    assert monitor.add(Reading("a", START, 0, 0.5, START, 0, 0), Anomalous(0.9)) == []
+    assert monitor.overdue(1e9) is None
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ def test_maintenance_without_end() -> None:
         "a: daily 25:00-26:00",
     ],
 )
-def test_a_maintenance_window_that_is_none(text: str) -> None:
+def test_a_maintenance_window_that_cannot_be_read(text: str) -> None:
     with pytest.raises(ValueError, match="maintenance window"):
         maintenance.parse(text)
 
@@ -387,7 +389,7 @@ class Machine:
     def start(self) -> None:
         """Resume from the last snapshot."""
         detector = make("tutorial")
-        build = incidents.watcher(self.settings, detector, 0.5, self.store)
+        build = incidents.monitors(self.settings, detector, 0.5, self.store)
         self.next, state = self.saved
         self.logic = build(state)
 
@@ -415,38 +417,40 @@ class Machine:
         min_size=1,
         max_size=12,
     ),
-    deeds=st.lists(st.sampled_from(["read", "read", "read", "wait", "save", "kill"]), max_size=40),
+    actions=st.lists(
+        st.sampled_from(["read", "read", "read", "wait", "save", "kill"]), max_size=40
+    ),
 )
 def test_killed_anywhere_each_record_is_written_once_and_what_opened_is_resolved(
     tmp_path_factory: pytest.TempPathFactory,
     history: list[tuple[float, float | None]],
-    deeds: list[str],
+    actions: list[str],
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         machine = Machine(tmp_path_factory.mktemp("store"), monkeypatch)
         readings = list(readings_of(history))
-        # At last, all comes to rest.
+        # In the end, every incident is over.
         end = readings[-1][0].time or 0.0
         rest = [
             Reading("host-a", end + STEP * i, 99, 0.5, end + STEP * i, 0, 900 + i)
             for i in range(1, 6)
         ]
         everything = [(r, a.score if a else 0.0) for r, a in readings] + [(r, 0.0) for r in rest]
-        for deed in deeds:
-            if deed == "read" and machine.next < len(readings):
+        for action in actions:
+            if action == "read" and machine.next < len(readings):
                 machine.read(*everything[machine.next])
-            elif deed == "wait":
+            elif action == "wait":
                 machine.wait(2000.0)
-            elif deed == "save" and machine.next:
+            elif action == "save" and machine.next:
                 machine.saved = (machine.next, machine.logic.snapshot())
-            elif deed == "kill":
+            elif action == "kill":
                 machine.start()
         while machine.next < len(everything):
             machine.read(*everything[machine.next])
-    told = list(machine.written.values())
-    check(told)
-    opened = {it.id for it in told if it.state == "opened"}
-    assert opened == {it.id for it in told if it.state == "resolved"}
+    records = list(machine.written.values())
+    check(records)
+    opened = {it.id for it in records if it.state == "opened"}
+    assert opened == {it.id for it in records if it.state == "resolved"}
 
 
 def test_decisions_are_there_for_the_next_process(tmp_path: Path) -> None:

@@ -408,7 +408,7 @@ def test_the_commands_of_the_readme_do_what_it_says(
 
 def test_the_index_keeps_its_own_name_on_the_way_to_another_process() -> None:
     from dataflow.records import Anomaly, Source, encode
-    from dataflow.steps.report import index_namer
+    from dataflow.steps.anomaly import index_namer
 
     anomaly = Anomaly(
         *("a", None, 7, 0.5, 0.9, 0.5, None, None, None, "d", "id"), source=Source("t", 0, 1)

@@ -28,7 +28,7 @@ def ask(port: int, path: str) -> tuple[int, str]:
 
 
 def test_health_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "PARTITIONS", {})
+    monkeypatch.setattr(counters, "OPENED", set())
     port = serve()
     assert ask(port, "/healthz") == (200, "alive\n")
     assert ask(port, "/readyz") == (503, "no partition is open yet\n")
@@ -41,7 +41,7 @@ def test_health_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(port, "/")[0] == 404
 
 
-def test_nobody_is_asked_for_the_name_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_address_is_looked_up_in_dns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server that does not answer would hold up the start."""
 
     def silent(*_: object) -> str:
@@ -52,7 +52,7 @@ def test_nobody_is_asked_for_the_name_of_an_address(monkeypatch: pytest.MonkeyPa
     assert ask(serve(), "/healthz")[0] == 200
 
 
-def test_who_says_nothing_holds_up_nobody() -> None:
+def test_a_silent_client_does_not_block_others() -> None:
     port = serve()
     with socket.create_connection(("127.0.0.1", port)):
         assert ask(port, "/healthz")[0] == 200
@@ -66,9 +66,9 @@ def test_a_port_that_is_taken_is_refused_in_one_line(run_flow: Flow) -> None:
         done = run_flow(metrics_port=port, input="nowhere.csv")
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: the figures cannot be served on 127.0.0.1:{port} (Address already in use): give "
-        "each process an ANOMALY_METRICS_PORT of its own, and in ANOMALY_METRICS_HOST an address "
-        "of this machine.\n"
+        f"error: metrics cannot be served on 127.0.0.1:{port} (Address already in use): give each "
+        "process an ANOMALY_METRICS_PORT of its own, and set ANOMALY_METRICS_HOST to an address of "
+        "this machine.\n"
     )
 
 

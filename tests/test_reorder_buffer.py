@@ -7,12 +7,34 @@ from itertools import count
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_counters import change
 
-from dataflow.metrics.counters import ReorderCounts
 from dataflow.records import Reading
-from dataflow.steps.reorder import ReorderBuffer
+from dataflow.settings import Settings
+from dataflow.steps.reorder import ReorderBuffer, reorderer
 
 Index = int | float | str
+
+
+class Counts:
+    """By how much the metrics of reordering have grown."""
+
+    def __init__(self) -> None:
+        self._held = change("anomaly_reorder_readings_held_total")
+        self._late = change("anomaly_reorder_readings_late_total")
+        self._given_up = change("anomaly_reorder_gaps_given_up_total")
+
+    @property
+    def held(self) -> float:
+        return self._held()
+
+    @property
+    def late(self) -> float:
+        return self._late()
+
+    @property
+    def given_up(self) -> float:
+        return self._given_up()
 
 
 def reading(index: Index, offset: int = 0) -> Reading:
@@ -40,10 +62,8 @@ def interleavings(draw: st.DrawFn) -> list[int]:
     return out
 
 
-def restored(
-    order: ReorderBuffer, now: float, size: int, seconds: float, counts: ReorderCounts
-) -> ReorderBuffer:
-    other = ReorderBuffer(size, seconds, counts)
+def restored(order: ReorderBuffer, now: float, size: int, seconds: float) -> ReorderBuffer:
+    other = ReorderBuffer(size, seconds)
     other.load(order.dump(), now)
     assert other.dump() == order.dump()
     return other
@@ -53,14 +73,14 @@ def restored(
 def test_with_room_enough_any_interleaving_comes_out_sorted(
     arrivals: list[int], data: st.DataObject
 ) -> None:
-    counts = ReorderCounts()
-    order = ReorderBuffer(len(arrivals) + 1, 100.0, counts)
+    counts = Counts()
+    order = ReorderBuffer(len(arrivals) + 1, 100.0)
     out: list[Index] = []
     for now, index in enumerate(arrivals):
         out += indexes(order.add(reading(index), float(now)))
         assert out == list(range(len(out)))
         if data.draw(st.booleans()):
-            order = restored(order, float(now), len(arrivals) + 1, 100.0, counts)
+            order = restored(order, float(now), len(arrivals) + 1, 100.0)
     assert out == sorted(arrivals), "nothing waits for the end"
     assert order.finish() == []
     assert order.due() is None
@@ -81,9 +101,8 @@ def test_with_little_room_nothing_is_lost_or_repeated(
     arrivals: list[tuple[Index, int]], size: int, data: st.DataObject
 ) -> None:
     seconds = 10.0
-    counts = ReorderCounts()
-    order = ReorderBuffer(size, seconds, counts)
     now = 0.0
+    order = ReorderBuffer(size, seconds)
     arrived: dict[int, float] = {}
     out: list[Reading] = []
     for offset, (index, waited) in enumerate(arrivals):
@@ -115,7 +134,7 @@ def test_saved_and_loaded_anywhere_it_goes_on_the_same(
     one, other = ReorderBuffer(size, 60.0), ReorderBuffer(size, 60.0)
     for offset, index in enumerate(arrivals):
         if offset == cut:
-            other = restored(other, 5.0, size, 60.0, ReorderCounts())
+            other = restored(other, 5.0, size, 60.0)
         it = reading(index, offset)
         assert one.add(it, 1.0) == other.add(it, 1.0)
     assert one.finish() == other.finish()
@@ -130,8 +149,8 @@ def test_equal_indexes_keep_the_order_of_their_arrival() -> None:
 
 
 def test_a_reading_waits_so_long_and_no_longer_whatever_gaps_lie_before_it() -> None:
-    counts = ReorderCounts()
-    order = ReorderBuffer(10, 30.0, counts)
+    counts = Counts()
+    order = ReorderBuffer(10, 30.0)
     for index, now in ((9, 100.0), (5, 101.0), (12, 102.0), (7, 129.0)):
         assert order.add(reading(index), now) == []
     assert order.due() == 130.0
@@ -165,8 +184,8 @@ def test_a_flow_that_stood_still_waits_anew() -> None:
 
 
 def test_indexes_that_are_no_whole_numbers_pass() -> None:
-    counts = ReorderCounts()
-    order = ReorderBuffer(5, 30.0, counts)
+    counts = Counts()
+    order = ReorderBuffer(5, 30.0)
     for index in ("one", 0.5, -1):
         assert indexes(order.add(reading(index), 0.0)) == [index]
     assert order.add(reading(1.0), 0.0) == []
@@ -176,5 +195,17 @@ def test_indexes_that_are_no_whole_numbers_pass() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x93", b"\x93\x02\x00\x90", b"\x90"])
 def test_foreign_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="no order that this version has saved"):
+    with pytest.raises(ValueError, match="saved by another version"):
         ReorderBuffer(5, 30.0).load(data, 0.0)
+
+
+def test_a_buffer_of_another_version_ends_the_flow_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(reason: str) -> None:
+        raise SystemExit(reason)
+
+    monkeypatch.setattr("dataflow.steps.reorder.stop_process", stop)
+    build = reorderer(Settings(_env_file=None, reorder=True))
+    with pytest.raises(SystemExit, match=r"saved by another version.*start with a new store"):
+        build(b"\x93\x09\x00\x90")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from dataflow.metrics import counters
 from dataflow.records import Raw, Reading
 from dataflow.settings import Settings
 from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
+from dataflow.steps.normalize import normalizer
 from dataflow.steps.reorder import ReorderBuffer
-from dataflow.steps.score import normalizer
 
 __all__ = ["Intake"]
 
@@ -21,7 +20,7 @@ class Intake:
 
     def __init__(self, settings: Settings) -> None:
         self.refused = 0
-        self._admit = admit.admitter(settings, decoder(settings), counters.AdmissionCounts())
+        self._admit = admit.admitter(settings, decoder(settings))
         self._scale = normalizer(settings.scale)
         self._settings = settings
         self._orders: dict[str, ReorderBuffer] = {}

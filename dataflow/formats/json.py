@@ -22,34 +22,34 @@ from dataflow.records import Raw, Reading, Rejected, seconds
 
 __all__ = ["Json"]
 
-REMEMBERED = 8192
-"""Times and indexes whose reading is remembered, at most."""
+CACHED = 8192
+"""Maximum number of parsed times, and of parsed indexes, that are cached."""
 
-REMEMBERED_LENGTH = 64
-"""Characters of the longest that is."""
+CACHED_LENGTH = 64
+"""Maximum length of a cached text, in characters."""
 
 _parse_number = msgspec.json.Decoder(int | float).decode
 
 T = TypeVar("T")
 
 
-class _Known(dict[str, T]):
-    """What texts were read as: the next instances' readings have the same times and indexes.
+class _Parsed(dict[str, T]):
+    """A cache of parsed texts: readings of other instances have the same times and indexes.
 
-    Texts that hostile input invents do not fill the memory: it forgets all when it is full.
+    It is emptied when full, so hostile input cannot fill the memory.
     """
 
-    def __init__(self, read: Callable[[str], T]) -> None:
+    def __init__(self, parse: Callable[[str], T]) -> None:
         super().__init__()
-        self._read = read
+        self._parse = parse
 
     def __missing__(self, text: str) -> T:
-        found = self._read(text)
-        if len(text) <= REMEMBERED_LENGTH:
-            if len(self) >= REMEMBERED:
+        value = self._parse(text)
+        if len(text) <= CACHED_LENGTH:
+            if len(self) >= CACHED:
                 self.clear()
-            self[text] = found
-        return found
+            self[text] = value
+        return value
 
 
 class Json(Format):
@@ -64,7 +64,7 @@ class Json(Format):
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
-        # Not strict: numbers may come as text, as the tutorial's producer writes them.
+        # Not strict: numbers may be text, as the tutorial's producer writes them.
         self._parse: Callable[[bytes], Any] = msgspec.json.Decoder(
             _metric(fields), strict=False
         ).decode
@@ -93,13 +93,13 @@ class Json(Format):
         scale = fields.scale
         low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
         time_of: Callable[[Any], float | None] = seconds if fields.time else lambda _: None
-        times, indexes = _Known(seconds), _Known(_number)
+        times, indexes = _Parsed(seconds), _Parsed(_number)
 
         def decode(raw: Raw) -> Reading | Rejected:
             try:
                 read = parse(raw.value)  # type: ignore[arg-type]  # None is rejected below
                 instance, index, value = read.instance, read.index, read.value
-                # NaN and the infinities fail the comparison, or the one after it.
+                # NaN and the infinities fail one of these comparisons.
                 if (
                     low <= value <= high
                     and value - value == 0.0
@@ -126,7 +126,7 @@ def _raise(raw: Raw, reason: str, sentence: str) -> Rejected:
 
 
 def _number(text: str) -> str | int | float:
-    """Return an index as a number where it is one; ValueError if it is too long."""
+    """Return an index as a number if it is one. Raises `ValueError` if it is too long."""
     if len(text) > MAX_INSTANCE_LENGTH:
         raise ValueError
     if text.isdecimal() and text.isascii() and len(text) <= 18:
@@ -139,7 +139,7 @@ def _number(text: str) -> str | int | float:
 
 
 def _metric(fields: Fields) -> type[msgspec.Struct]:
-    """Return the type of a record; what no field names is the same in all records."""
+    """Return the type that records are decoded to; fields that records lack are constants of it."""
     names = {
         "instance": fields.key,
         "timestamp": fields.time,
@@ -148,7 +148,7 @@ def _metric(fields: Fields) -> type[msgspec.Struct]:
     }
     kinds = {"instance": str, "value": float}
     constants: dict[str, Any] = {"instance": fields.only_instance, "timestamp": None}
-    if fields.time == fields.index:  # one field cannot be read twice
+    if fields.time == fields.index:  # msgspec cannot decode one field twice
         del names["timestamp"]
         constants["timestamp"] = property(attrgetter("index"))
     rename = {name: field for name, field in names.items() if field is not None}
@@ -156,13 +156,13 @@ def _metric(fields: Fields) -> type[msgspec.Struct]:
         "Metric",
         [(name, kinds.get(name, str | int | float)) for name in rename],
         rename=rename,
-        namespace={name: it for name, it in constants.items() if name not in rename},
+        namespace={name: value for name, value in constants.items() if name not in rename},
         gc=False,
     )
 
 
 def _reason(value: bytes | None, fields: Fields) -> tuple[str, str]:
-    """Say why a record is refused: slowly, field by field, in words."""
+    """Return the reason for a rejection and a sentence: slow, field by field."""
     names = fields.key, fields.time, fields.index, fields.value
     key_field, time_field, index_field, value_field = names
     if value is None:
@@ -175,10 +175,10 @@ def _reason(value: bytes | None, fields: Fields) -> tuple[str, str]:
         return "not-json", "the record is nested too deeply"
     except UnicodeDecodeError:
         return "not-json", "the record is not UTF-8"
-    except ValueError as wrong:  # msgspec's errors are ValueErrors
-        return "not-json", f"the record is not JSON: {wrong}"
+    except ValueError as error:  # msgspec's errors are ValueErrors
+        return "not-json", f"the record is not JSON: {error}"
     if not isinstance(record, dict):
-        return "not-an-object", f"the record is JSON, but {_kind(record)} and not an object"
+        return "not-an-object", f"the record is {_kind(record)}, not a JSON object"
     for field in names:
         if field is not None and field not in record:
             return "missing-field", f"the field {field!r} is missing"
@@ -191,13 +191,13 @@ def _reason(value: bytes | None, fields: Fields) -> tuple[str, str]:
         return reason
     index = record[index_field]
     if isinstance(index, bool) or not isinstance(index, (str, int, float)):
-        return "bad-index", f"{index_field!r} is {_kind(index)} and neither a number nor text"
+        return "bad-index", f"{index_field!r} is {_kind(index)}, neither a number nor text"
     return "bad-index", f"{index_field!r} is too large"
 
 
 def _instance_reason(instance: Any, field: str) -> tuple[str, str] | None:
     if not isinstance(instance, str):
-        return "bad-instance", f"{field!r} is {_kind(instance)} and not text"
+        return "bad-instance", f"{field!r} is {_kind(instance)}, not text"
     if not instance:
         return "bad-instance", f"{field!r} is empty"
     if len(instance) > MAX_INSTANCE_LENGTH:
@@ -207,7 +207,7 @@ def _instance_reason(instance: Any, field: str) -> tuple[str, str] | None:
 
 def _time_reason(timestamp: Any, field: str) -> tuple[str, str] | None:
     if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float)):
-        return "bad-timestamp", f"{field!r} is {_kind(timestamp)} and not a time"
+        return "bad-timestamp", f"{field!r} is {_kind(timestamp)}, not a time"
     try:
         seconds(timestamp)
     except (ValueError, OverflowError):
@@ -217,7 +217,7 @@ def _time_reason(timestamp: Any, field: str) -> tuple[str, str] | None:
 
 def _value_reason(number: Any, field: str, scale: float | None) -> tuple[str, str] | None:
     if isinstance(number, bool) or not isinstance(number, (str, int, float)):
-        return "not-a-number", f"{field!r} is {_kind(number)} and not a number"
+        return "not-a-number", f"{field!r} is {_kind(number)}, not a number"
     try:
         number = float(number)
     except ValueError:

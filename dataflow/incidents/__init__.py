@@ -1,1 +1,1 @@
-"""What becomes of the anomalies and the silence of an instance. Pure."""
+"""Turns the anomalies and the silence of an instance into incidents. Pure."""

@@ -1,7 +1,7 @@
-"""Anomalies of one instance gather into incidents. Pure: no I/O, no Bytewax, no clock.
+"""Groups the anomalies of one instance into incidents. Pure: no I/O, no Bytewax, no clock.
 
 An *episode* is a run of anomalies with less than `quiet` seconds between them. It becomes an
-incident when it has come to enough, and is resolved when it ends. `docs/incidents.md` has the life
+incident once the rules are met, and is resolved when it ends. `docs/incidents.md` has the life
 cycle.
 """
 
@@ -19,7 +19,11 @@ __all__ = ["EpisodeTracker", "Saved"]
 
 
 class _Episode(msgspec.Struct, array_like=True):
-    """`began` and `last` are on the instance's own clock; `step` is a rise worth an update."""
+    """A run of anomalies.
+
+    `began` and `last` are on the instance's own clock. `reported` is the peak in the last record,
+    and `step` the rise above it that is worth an update.
+    """
 
     id: str
     since: float | None
@@ -34,12 +38,12 @@ class _Episode(msgspec.Struct, array_like=True):
     opened_at: float | None = None
     sequence: int = 0
     updates: int = 0
-    told: float = 0.0
+    reported: float = 0.0
     step: float = 0.0
 
 
 class Saved(msgspec.Struct, array_like=True):
-    """What a gatherer knows of its instance."""
+    """The saved state of an `EpisodeTracker`."""
 
     recent: int
     rest: float
@@ -49,16 +53,16 @@ class Saved(msgspec.Struct, array_like=True):
 class EpisodeTracker:
     """The anomalies of one instance.
 
-    `clock` is the instance's own, in seconds from 0, which never steps back: what passed between
-    readings by their times, whatever jumps these made.
+    `clock` is the instance's own, in seconds from 0: it adds up the time between readings and never
+    steps back, even where the readings' times do.
 
     >>> rules = Rules(quiet=600.0)
-    >>> gatherer = EpisodeTracker(rules, "host-a")
+    >>> tracker = EpisodeTracker(rules, "host-a")
     >>> def add(minute: int, score: float | None) -> list[str]:
     ...     time = 60.0 * minute
     ...     reading = Reading("host-a", time, minute, 0.9, time, 0, minute)
-    ...     found = None if score is None else Anomalous(score)
-    ...     return [f"{it.state} {it.score}" for it in gatherer.add(time, reading, found)]
+    ...     anomaly = None if score is None else Anomalous(score)
+    ...     return [f"{one.state} {one.score}" for one in tracker.add(time, reading, anomaly)]
     >>> add(0, None), add(5, 0.6), add(10, 0.9), add(15, 0.7), add(20, None), add(25, None)
     ([], ['opened 0.6'], ['updated 0.9'], [], [], ['resolved 0.9'])
     """
@@ -71,55 +75,55 @@ class EpisodeTracker:
         self._rest = 0.0
         self._episode: _Episode | None = None
 
-    def add(self, clock: float, reading: Reading, found: Anomalous | None) -> list[Incident]:
-        """Take the next reading, anomalous or not; return what it makes of the incident."""
+    def add(self, clock: float, reading: Reading, anomaly: Anomalous | None) -> list[Incident]:
+        """Take the next reading, with `anomaly` if it is one; return the records that it causes."""
         out: list[Incident] = []
         episode = self._episode
         if episode is not None and clock - episode.last >= self._rules.quiet:
             if episode.opened:
                 out.append(self._resolve(episode, clock, reading, reading.time, "quiet"))
             self._episode = None
-        self._recent = (self._recent << 1 | (found is not None)) & self._all
-        if found is not None:
-            incident = self._count(clock, reading, found)
+        self._recent = (self._recent << 1 | (anomaly is not None)) & self._all
+        if anomaly is not None:
+            incident = self._count(clock, reading, anomaly)
             if incident is not None:
                 out.append(incident)
         return out
 
     def end(self, clock: float, last: Reading, time: float | None) -> list[Incident]:
-        """Resolve what is open, at `time`, because no reading comes after `last` any more."""
+        """Resolve an open incident at `time`, because no reading comes after `last`."""
         episode, self._episode = self._episode, None
         if episode is None or not episode.opened:
             return []
         return [self._resolve(episode, clock, last, time, "gone")]
 
-    def _count(self, clock: float, reading: Reading, found: Anomalous) -> Incident | None:
+    def _count(self, clock: float, reading: Reading, anomaly: Anomalous) -> Incident | None:
         episode = self._episode
         if episode is None:
             episode = _Episode(incident_id("anomaly", reading), reading.time, clock, clock)
             self._episode = episode
         episode.last = clock
         episode.count += 1
-        if found.score > episode.peak:
-            episode.peak, episode.expected = found
+        if anomaly.score > episode.peak:
+            episode.peak, episode.expected = anomaly
             episode.peak_at, episode.value = reading.time, reading.value
         if not episode.opened:
-            if not self._due(clock, reading, episode):
+            if not self._opens(clock, reading, episode):
                 return None
             episode.opened, episode.opened_at = True, reading.time
-            # So that so many updates are enough, however it rises.
+            # So many steps reach a score of 1: `updates` records are enough for any rise.
             episode.step = (1.0 - episode.peak) / max(self._rules.updates, 1)
-            return self._tell(episode, "opened", reading, reading.time)
+            return self._record(episode, "opened", reading, reading.time)
         if (
             episode.updates < self._rules.updates
-            and episode.peak > episode.told
-            and episode.peak >= episode.told + episode.step
+            and episode.peak > episode.reported
+            and episode.peak >= episode.reported + episode.step
         ):
             episode.updates += 1
-            return self._tell(episode, "updated", reading, reading.time)
+            return self._record(episode, "updated", reading, reading.time)
         return None
 
-    def _due(self, clock: float, reading: Reading, episode: _Episode) -> bool:
+    def _opens(self, clock: float, reading: Reading, episode: _Episode) -> bool:
         rules = self._rules
         time = reading.time
         return (
@@ -138,9 +142,9 @@ class EpisodeTracker:
         ended: Literal["quiet", "gone"],
     ) -> Incident:
         self._rest = clock + self._rules.cooldown
-        return self._tell(episode, "resolved", reading, time, ended)
+        return self._record(episode, "resolved", reading, time, ended)
 
-    def _tell(
+    def _record(
         self,
         episode: _Episode,
         state: Literal["opened", "updated", "resolved"],
@@ -167,13 +171,13 @@ class EpisodeTracker:
             source=Source(self._rules.topic, reading.partition, reading.offset),
         )
         episode.sequence += 1
-        episode.told = episode.peak
+        episode.reported = episode.peak
         return incident
 
     def save(self) -> Saved:
-        """Return the state, of which `load` makes the same again."""
+        """Return the state, for `load`."""
         return Saved(self._recent, self._rest, self._episode)
 
     def load(self, saved: Saved) -> None:
-        """Continue from a state."""
+        """Continue from a saved state."""
         self._recent, self._rest, self._episode = saved.recent, saved.rest, saved.episode

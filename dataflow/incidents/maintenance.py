@@ -1,9 +1,9 @@
-"""Maintenance: when no incident opens, for which instances. Pure.
+"""Maintenance windows: when no incident opens, and for which instances. Pure.
 
-One window an entry, entries on lines of their own or with semicolons between, all times UTC:
+Each entry is one window. Newlines or semicolons separate entries. All times are UTC:
 
-    web-*: Sat 22:00-Sun 02:00                   every week, from one day's time to another's
-    db-?: daily 02:00-03:30                      every day; 22:00-02:00 goes past midnight
+    web-*: Sat 22:00-Sun 02:00                   every week
+    db-?: daily 02:00-03:30                      every day; 22:00-02:00 passes midnight
     24ae8d: 2024-03-01T10:00/2024-03-01T12:00    once; ISO 8601, with or without a zone
 """
 
@@ -22,7 +22,7 @@ WEEK = 7 * DAY
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 MONDAY = 4 * DAY
-"""1 January 1970 was a Thursday."""
+"""Seconds from 1 January 1970, a Thursday, to the first Monday."""
 
 _TIME = r"([01]?\d|2[0-3]):([0-5]\d)"
 _DAILY = re.compile(rf"daily {_TIME} ?- ?{_TIME}", re.IGNORECASE)
@@ -31,9 +31,9 @@ _WEEKLY = re.compile(rf"(\w{{3}}) {_TIME} ?- ?(?:(\w{{3}}) )?{_TIME}", re.IGNORE
 
 @dataclass(frozen=True)
 class Window:
-    """From `start` on for `length` seconds, once, or again each `period` seconds.
+    """A window of `length` seconds from `start` on: once, or every `period` seconds.
 
-    `start` is in seconds since 1970, UTC; its end is not in it.
+    `start` is in seconds since 1970, UTC. The end is not part of the window.
     """
 
     start: float
@@ -41,7 +41,7 @@ class Window:
     period: float | None = None
 
     def end(self, time: float) -> float | None:
-        """Return when the window ends that `time` is in; None if it is in none.
+        """Return when the window around `time` ends; None if `time` is outside.
 
         >>> Window(100.0, 10.0).end(104.0), Window(100.0, 10.0, 60.0).end(169.0)
         (110.0, 170.0)
@@ -56,7 +56,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Plan:
-    """The windows of all instances, each behind the pattern of its instances' names."""
+    """All windows, each with the pattern of the instances that it is for."""
 
     entries: tuple[tuple[str, Window], ...] = ()
 
@@ -70,7 +70,7 @@ class Plan:
 
 
 def after(windows: tuple[Window, ...], time: float) -> float:
-    """Return the first moment from `time` on that is in no window; infinity if there is none.
+    """Return the first time from `time` on that is in no window; infinity if there is none.
 
     >>> after((Window(100.0, 10.0), Window(105.0, 10.0)), 104.0)
     115.0
@@ -81,14 +81,16 @@ def after(windows: tuple[Window, ...], time: float) -> float:
         if not ends:
             return time
         time = max(ends)
-        # What recurs does so within a week: beyond, windows cover the whole of it.
+        # Windows recur within a week: if none of two weeks is free, they cover all of it.
         longest = sum(window.length for window in windows if window.period is None)
         if time - began > 2 * WEEK + longest:
             return math.inf
 
 
 def parse(text: str) -> Plan:
-    """Read windows as this module's head shows them; ValueError with a sentence if one is wrong.
+    """Read windows in the format that is shown at the top of this module.
+
+    Raises `ValueError` with a sentence that names the first wrong entry.
 
     >>> parse("web-*: Sat 22:00-Sun 02:00").entries[0][1].length
     14400
@@ -102,7 +104,7 @@ def parse(text: str) -> Plan:
         window = _window(span.strip()) if colon and pattern.strip() else None
         if window is None:
             raise ValueError(
-                f"the maintenance window {entry!r} is none: write one such as "
+                f"the maintenance window {entry!r} cannot be read: write it like "
                 "`web-*: Sat 22:00-Sun 02:00`, `*: daily 02:00-03:00`, or "
                 "`db-1: 2024-03-01T10:00/2024-03-01T12:00`"
             )

@@ -1,13 +1,15 @@
-"""One instance, watched: its anomalies and its silence, and the one state of both. Pure."""
+"""The incidents of one instance: its anomalies and its silence, saved as one state. Pure."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
 from dataflow.incidents import episodes, silence
 from dataflow.incidents.episodes import EpisodeTracker
 from dataflow.incidents.rules import Anomalous, Rules
-from dataflow.incidents.silence import Progress, Silence
+from dataflow.incidents.silence import Progress, Silence, SilenceState
 from dataflow.records import Incident, Reading
 
 __all__ = ["InstanceMonitor"]
@@ -28,19 +30,19 @@ _decode = msgspec.msgpack.Decoder(_Saved).decode
 
 
 class InstanceMonitor:
-    """What becomes of one instance's readings: records of its incidents.
+    """Turns the readings of one instance into records of its incidents.
 
-    Its own clock counts the seconds between its readings and never steps back, so that a reading
-    with a wrong time disturbs once. Its progress among others (`Progress`) is that clock as well,
-    beginning where they were when it came.
+    The instance has a clock of its own, which adds up the seconds between its readings and never
+    steps back: a reading with a wrong time disturbs once. On the scale of `Progress` this clock
+    starts where the other instances are when the instance first appears.
 
     >>> rules = Rules(quiet=600.0, silence=900.0)
-    >>> watch = InstanceMonitor(rules, Progress(), "host-a")
+    >>> monitor = InstanceMonitor(rules, Progress(), "host-a")
     >>> def add(minute: int, score: float | None) -> list[str]:
     ...     time = 60.0 * minute
     ...     reading = Reading("host-a", time, minute, 0.9, time, 0, minute)
-    ...     found = None if score is None else Anomalous(score)
-    ...     return [f"{it.kind} {it.state}" for it in watch.add(reading, found)]
+    ...     anomaly = None if score is None else Anomalous(score)
+    ...     return [f"{record.kind} {record.state}" for record in monitor.add(reading, anomaly)]
     >>> add(0, 0.7), add(5, None), add(30, None)
     (['anomaly opened'], [], ['silence opened', 'silence resolved', 'anomaly resolved'])
     """
@@ -48,7 +50,7 @@ class InstanceMonitor:
     def __init__(self, rules: Rules, progress: Progress, instance: str) -> None:
         self._rules = rules
         self._progress = progress
-        self._gatherer = EpisodeTracker(rules, instance)
+        self._episodes = EpisodeTracker(rules, instance)
         self._silence = Silence(rules, instance)
         self._clock = 0.0
         self._lead: float | None = None
@@ -59,12 +61,12 @@ class InstanceMonitor:
         return self._silence.last
 
     @property
-    def told(self) -> int:
-        """What was told since the last reading: 0 nothing, 1 that it is silent, 2 gone."""
-        return self._silence.told
+    def silence(self) -> SilenceState:
+        """What the records since the last reading say."""
+        return self._silence.state
 
-    def add(self, reading: Reading, found: Anomalous | None) -> list[Incident]:
-        """Take the next reading, and what the detector found in it; return what is to be told."""
+    def add(self, reading: Reading, anomaly: Anomalous | None) -> list[Incident]:
+        """Take the next reading, with `anomaly` if it is one; return the records that it causes."""
         last = self._silence.last
         passed = self._passed(last, reading)
         out: list[Incident] = []
@@ -77,32 +79,32 @@ class InstanceMonitor:
         if self._lead is None:
             self._lead = self._progress.of(partition) - self._clock
         self._progress.seen(partition, reading.instance, self._lead + self._clock)
-        return out + self._gatherer.add(self._clock, reading, found)
+        return out + self._episodes.add(self._clock, reading, anomaly)
 
-    def overdue(self, heard: float) -> str | None:
-        """Say by what the instance is due to be told of: `progress`, `wall`, or not at all.
+    def overdue(self, waited: float) -> Literal["progress", "wall"] | None:
+        """Return which clock says that a record of the silence is due; None if none does.
 
-        `heard` are the seconds, by the machine's clock, since its last reading came.
+        `waited` are the seconds since the last reading arrived, by the machine's clock.
         """
-        due, last = self._silence.due(), self._silence.last
-        if due is None or last is None:
+        limit, last = self._silence.limit(), self._silence.last
+        if limit is None or last is None:
             return None
         wall = max(self._rules.wall, self._rules.silence)
-        if heard > due - self._rules.silence + wall:
+        if waited > limit - self._rules.silence + wall:
             return "wall"
         behind = self._progress.of(last.partition) - (self._lead or 0.0) - self._clock
-        return "progress" if behind > due else None
+        return "progress" if behind > limit else None
 
-    def tell(self) -> list[Incident]:
-        """Return what is told next because nothing comes: a silence, or that it is gone."""
+    def report_silence(self) -> list[Incident]:
+        """Return the next records because no reading comes: silent, then gone."""
         last = self._silence.last
         assert last is not None
-        incident = self._silence.tell()
+        incident = self._silence.report()
         return [incident, *(self._end(last, incident) if incident.ended == "gone" else [])]
 
     def _end(self, last: Reading, gone: Incident) -> list[Incident]:
         time = None if gone.resolved_at is None else gone.resolved_at.timestamp()
-        return self._gatherer.end(self._clock, last, time)
+        return self._episodes.end(self._clock, last, time)
 
     def _passed(self, last: Reading | None, reading: Reading) -> float:
         if last is None:
@@ -112,25 +114,28 @@ class InstanceMonitor:
         return max(0.0, reading.time - last.time)
 
     def dump(self) -> bytes:
-        """Return the state as bytes that name their version."""
+        """Return the state as bytes, with their version."""
         lead = 0.0 if self._lead is None else self._lead
         return _encode(
-            _Saved(VERSION, self._clock, lead, self._gatherer.save(), self._silence.save())
+            _Saved(VERSION, self._clock, lead, self._episodes.save(), self._silence.save())
         )
 
     @classmethod
     def load(cls, rules: Rules, progress: Progress, data: bytes) -> InstanceMonitor:
-        """Continue from `dump`'s bytes; ValueError if they are of another version."""
+        """Continue from the bytes of `dump`.
+
+        Raises `ValueError` if this version cannot read them.
+        """
         try:
             saved = _decode(data)
         except msgspec.DecodeError:
             saved = None
         if saved is None or saved.version != VERSION or saved.silence.last is None:
-            raise ValueError("These bytes are no instance that this version has watched.")
+            raise ValueError("an instance's incidents were saved by another version")
         last = saved.silence.last
-        watch = cls(rules, progress, last.instance)
-        watch._clock, watch._lead = saved.clock, saved.lead
-        watch._gatherer.load(saved.anomalies)
-        watch._silence.load(saved.silence)
-        progress.seen(last.partition, last.instance, watch._lead + watch._clock)
-        return watch
+        monitor = cls(rules, progress, last.instance)
+        monitor._clock, monitor._lead = saved.clock, saved.lead
+        monitor._episodes.load(saved.anomalies)
+        monitor._silence.load(saved.silence)
+        progress.seen(last.partition, last.instance, monitor._lead + monitor._clock)
+        return monitor

@@ -1,4 +1,4 @@
-"""What makes an incident: the rules, and what a detector found in a reading."""
+"""The rules that make an incident, and what the detector says of an anomalous reading."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["Anomalous", "Rules", "stamp"]
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What makes an incident; times in seconds, of the readings' own clock but for `wall`.
+    """When incidents open, change and end. Times are in seconds, by the readings' own times.
 
-    `anomalies` of the last `readings` must be anomalous, for at least `duration` from the first of
-    the episode to the last; none opens in the `cooldown` after a resolve. An open one is told of at
-    most `updates` times as its score rises, and is resolved `quiet` after its last anomaly.
+    An incident opens when `anomalies` of the last `readings` are anomalous and at least `duration`
+    lies between the first and the last anomaly of the episode, but not within `cooldown` after a
+    resolve. While it is open, at most `updates` records follow as its score rises; it is resolved
+    `quiet` after its last anomaly.
 
-    An instance is silent `silence` after its last reading by the progress of others, or `wall`
-    after it by the clock of the machine, and gone when it stays so for `gone` more; 0: never.
+    An instance is silent `silence` after its last reading, by the progress of other instances, or
+    `wall` after it by the machine's clock. It is gone after `gone` more. 0 turns either off.
     """
 
     topic: str = ""
@@ -38,14 +39,14 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Anomalous(NamedTuple):
-    """An anomalous reading's score, and what the detector had expected."""
+    """The score of an anomalous reading, and the value that the detector expected."""
 
     score: float
     expected: float | None = None
 
 
 def stamp(time: float | None) -> datetime | None:
-    """Return a time as incidents carry it.
+    """Return a time, in seconds since 1970, as incident records carry it.
 
     >>> stamp(1392388200.0)
     datetime.datetime(2014, 2, 14, 14, 30, tzinfo=datetime.timezone.utc)

@@ -1,12 +1,14 @@
-"""An instance that stops sending. Pure: times are handed in.
+"""Instances that stop sending. Pure: times are arguments.
 
-Silence is measured by the readings' own times, so that a backlog that is read fast, or a flow that
-stood still, makes no false one. What others' progress decides, or the machine's clock, can come out
-otherwise the second time: it says *when* a silence is told, never what is told of it.
+Silence is measured by the readings' own times, so a backlog that is read fast, or a flow that stood
+still, opens no false one. The progress of other instances and the machine's clock can differ when
+readings are read again after a crash: they decide only *when* a record of a silence is written,
+never what is in it.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Literal
 
 import msgspec
@@ -15,14 +17,22 @@ from dataflow.incidents.maintenance import Window, after
 from dataflow.incidents.rules import Rules, stamp
 from dataflow.records import Incident, Reading, Source, incident_id
 
-__all__ = ["Progress", "Saved", "Silence"]
+__all__ = ["Progress", "Saved", "Silence", "SilenceState"]
+
+
+class SilenceState(IntEnum):
+    """What the records since an instance's last reading say. The numbers are saved."""
+
+    SENDING = 0
+    SILENT = 1
+    GONE = 2
 
 
 class Progress:
-    """How far the instances of each partition have come, by clocks that all began at 0 together.
+    """How far the instances of each partition have come, in seconds, by clocks that began at 0.
 
-    It is where the second of them is: one with a wrong clock makes nobody else silent. `together`:
-    partitions are read abreast, and are as one.
+    The progress of a partition is its second-highest clock, so that one instance with a wrong clock
+    does not make the others silent. `together`: partitions are read in step and count as one.
 
     >>> progress = Progress()
     >>> for instance, clock in (("a", 300.0), ("b", 1e9), ("c", 600.0), ("a", 900.0)):
@@ -33,47 +43,44 @@ class Progress:
 
     def __init__(self, *, together: bool = False) -> None:
         self._together = together
-        # Partition: the first instance and its clock, the second and its clock.
-        self._places: dict[int, tuple[str, float, str, float]] = {}
+        # By partition: the first instance and its clock, the second and its clock.
+        self._highest: dict[int, tuple[str, float, str, float]] = {}
 
     def seen(self, partition: int, instance: str, clock: float) -> None:
-        """Take note of how far an instance has come."""
+        """Note how far an instance has come."""
         partition = 0 if self._together else partition
-        first, most, second, next_most = self._places.get(partition, ("", 0.0, "", 0.0))
+        first, most, second, next_most = self._highest.get(partition, ("", 0.0, "", 0.0))
         if clock <= next_most:
             return
         if instance == first or not first:
-            place = (instance, max(clock, most), second, next_most)
+            highest = (instance, max(clock, most), second, next_most)
         elif clock > most:
-            place = (instance, clock, first, most)
+            highest = (instance, clock, first, most)
         else:
-            place = (first, most, instance, clock)
-        self._places[partition] = place
+            highest = (first, most, instance, clock)
+        self._highest[partition] = highest
 
     def of(self, partition: int) -> float:
-        """Return how far the second of a partition has come, in seconds."""
-        return self._places.get(0 if self._together else partition, ("", 0.0, "", 0.0))[3]
+        """Return the second-highest clock of a partition, in seconds."""
+        return self._highest.get(0 if self._together else partition, ("", 0.0, "", 0.0))[3]
 
 
 class Saved(msgspec.Struct, array_like=True):
-    """What is known of one instance's silence: its last reading, and what was told since."""
+    """The saved state of one instance's silence."""
 
     last: Reading | None
-    told: int
+    state: SilenceState
     opened_at: float | None
 
 
 class Silence:
-    """The silence of one instance.
-
-    `told` counts what was told since its last reading: 0 nothing, 1 that it is silent, 2 that it is
-    gone.
+    """The silence of one instance: `state`, and since which reading, `last`.
 
     >>> silence = Silence(Rules(silence=600.0, gone=3600.0), "host-a")
     >>> def add(minute: int) -> list[str]:
     ...     time = 60.0 * minute
-    ...     said = silence.add(Reading("host-a", time, minute, 0.9, time, 0, minute))
-    ...     return [f"{it.state} {it.updated_at:%H:%M}" for it in said]
+    ...     records = silence.add(Reading("host-a", time, minute, 0.9, time, 0, minute))
+    ...     return [f"{record.state} {record.updated_at:%H:%M}" for record in records]
     >>> add(0), add(10), add(25), add(30)
     ([], [], ['opened 00:20', 'resolved 00:25'], [])
     """
@@ -82,65 +89,55 @@ class Silence:
         self._rules = rules
         self._windows: tuple[Window, ...] = rules.plan.windows(instance)
         self.last: Reading | None = None
-        self._told = 0
+        self.state = SilenceState.SENDING
         self._opened_at: float | None = None
 
-    def due(self) -> float | None:
-        """Return how many seconds after the last reading something is to be told, None if never."""
+    def limit(self) -> float | None:
+        """Return the seconds after the last reading until the next record; None if none comes."""
         rules = self._rules
-        if self.last is None or not rules.silence or self._told == 2:
+        if self.last is None or not rules.silence or self.state is SilenceState.GONE:
             return None
         opens = rules.silence
         if self.last.time is not None:
             opens = after(self._windows, self.last.time + opens) - self.last.time
-        if self._told == 0:
+        if self.state is SilenceState.SENDING:
             return opens
         return opens + rules.gone if rules.gone else None
 
-    def pass_over(self, seconds: float) -> list[Incident]:
-        """Return what is to be told because so many seconds have passed since the last reading."""
-        out: list[Incident] = []
-        while (due := self.due()) is not None and seconds > due:
-            out.append(self.tell())
-        return out
-
-    def tell(self) -> Incident:
-        """Return what is told next of the instance's silence: that it is silent, or gone."""
-        last, due = self.last, self.due()
+    def report(self) -> Incident:
+        """Go to the next state, silent or gone, and return its record. `limit` must not be None."""
+        last, limit = self.last, self.limit()
         assert last is not None
-        assert due is not None
-        at = None if last.time is None else last.time + due
-        self._told += 1
-        if self._told == 1:
-            self._opened_at = at
+        assert limit is not None
+        at = None if last.time is None else last.time + limit
+        if self.state is SilenceState.SENDING:
+            self.state, self._opened_at = SilenceState.SILENT, at
             return self._incident(last, 0, last, at, None)
+        self.state = SilenceState.GONE
         return self._incident(last, 1, last, at, "gone")
 
     def add(self, reading: Reading) -> list[Incident]:
-        """Take the next reading; return the silence before it, if told of only now, and its end.
+        """Take the next reading; return the records of the silence before it that are missing.
 
-        A silence that passed before anybody noticed is told of with the same words.
+        A silence that is found only now has the same records as one that the clock has found.
         """
         out: list[Incident] = []
         last = self.last
         if last is not None:
             if last.time is not None and reading.time is not None:
-                out = self.pass_over(reading.time - last.time)
-            if self._told == 1:
+                passed = reading.time - last.time
+                while (limit := self.limit()) is not None and passed > limit:
+                    out.append(self.report())
+            if self.state is SilenceState.SILENT:
                 out.append(self._incident(last, 1, reading, reading.time, "returned"))
-        self.last, self._told, self._opened_at = reading, 0, None
+        self.last, self.state, self._opened_at = reading, SilenceState.SENDING, None
         return out
-
-    @property
-    def told(self) -> int:
-        """How much was told since the last reading."""
-        return self._told
 
     def _incident(
         self,
         last: Reading,
         sequence: int,
-        because: Reading,
+        cause: Reading,
         time: float | None,
         ended: Literal["returned", "gone"] | None,
     ) -> Incident:
@@ -160,13 +157,13 @@ class Silence:
             value=last.value,
             expected=None,
             anomalies=0,
-            source=Source(self._rules.topic, because.partition, because.offset),
+            source=Source(self._rules.topic, cause.partition, cause.offset),
         )
 
     def save(self) -> Saved:
-        """Return the state, of which `load` makes the same again."""
-        return Saved(self.last, self._told, self._opened_at)
+        """Return the state, for `load`."""
+        return Saved(self.last, self.state, self._opened_at)
 
     def load(self, saved: Saved) -> None:
-        """Continue from a state."""
-        self.last, self._told, self._opened_at = saved.last, saved.told, saved.opened_at
+        """Continue from a saved state."""
+        self.last, self.state, self._opened_at = saved.last, saved.state, saved.opened_at

@@ -1,1 +1,1 @@
-"""What the process has counted, for Prometheus."""
+"""The Prometheus metrics of this process, and the server for them."""

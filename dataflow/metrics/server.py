@@ -1,4 +1,4 @@
-"""The figures and the health of this process over HTTP: `/metrics`, `/healthz`, `/readyz`."""
+"""Serves the metrics and the health of this process: `/metrics`, `/healthz`, `/readyz`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from prometheus_client import make_wsgi_app
 
 from dataflow.errors import UserError
 from dataflow.metrics import counters
-from dataflow.metrics.collector import FIGURES
 from dataflow.runtime import arguments
 from dataflow.settings import Settings
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["start"]
 
-PATIENCE = 5.0
-"""Seconds to wait for whoever asks, and for Bytewax's own server."""
+TIMEOUT = 5.0
+"""Seconds to wait for a client, and for Bytewax's own server."""
 
 _ours = make_wsgi_app()
 
@@ -34,7 +33,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        # HTTPServer's own asks the name server what this address is called, and may wait for it.
+        # HTTPServer's own method looks the address up in DNS, which may block.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
@@ -42,15 +41,18 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = PATIENCE
+    timeout = TIMEOUT
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: standard error is for the flow."""
+        """Log nothing: standard error is for the flow."""
 
 
 def start(settings: Settings) -> None:
-    """Serve this process's figures from now on, if a port is set; a UserError if it is taken."""
-    FIGURES.begin(settings, arguments.directory())
+    """Start to serve this process's metrics, if a port is set.
+
+    Raises `UserError` if the port is taken or the address is not of this machine.
+    """
+    counters.describe(settings, arguments.directory())
     host, port = settings.metrics_host, settings.metrics_port
     if port is None:
         return
@@ -61,10 +63,10 @@ def start(settings: Settings) -> None:
             address_family = family
 
         server = Server(address[:2], _Handler)  # type: ignore[arg-type]
-    except OSError as wrong:
+    except OSError as error:
         raise UserError(
-            f"the figures cannot be served on {host}:{port} ({wrong.strerror}): give each process "
-            "an ANOMALY_METRICS_PORT of its own, and in ANOMALY_METRICS_HOST an address of this "
+            f"metrics cannot be served on {host}:{port} ({error.strerror}): give each process an "
+            "ANOMALY_METRICS_PORT of its own, and set ANOMALY_METRICS_HOST to an address of this "
             "machine."
         ) from None
     server.set_app(_answer)
@@ -74,25 +76,25 @@ def start(settings: Settings) -> None:
 def _answer(request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
     match request["PATH_INFO"]:
         case "/metrics":
-            return _all_figures(request, respond)
+            return _all_metrics(request, respond)
         case "/healthz":
             status, text = "200 OK", "alive\n"
-        case "/readyz" if counters.PARTITIONS:
+        case "/readyz" if counters.OPENED:
             status, text = "200 OK", "ready\n"
         case "/readyz":
             status, text = "503 Service Unavailable", "no partition is open yet\n"
         case _:
-            status, text = "404 Not Found", "there are /metrics, /healthz and /readyz\n"
+            status, text = "404 Not Found", "not found: use /metrics, /healthz or /readyz\n"
     respond(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [text.encode()]
 
 
-def _all_figures(request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
-    """Answer with our figures, and with Bytewax's where its own server runs: only it has them."""
-    # Bytewax heeds the variable whatever its value.
+def _all_metrics(request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
+    """Answer with our metrics, and with Bytewax's if its own server runs: only it has them."""
+    # Bytewax checks only whether the variable is set.
     if "BYTEWAX_DATAFLOW_API_ENABLED" in os.environ:
         port = int(os.environ.get("BYTEWAX_DATAFLOW_API_PORT", "3030"))
-        bytewax = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        bytewax = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
         try:
             bytewax.request("GET", "/metrics")
             both = bytewax.getresponse().read()

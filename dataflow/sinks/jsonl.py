@@ -137,14 +137,14 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
             same = self._identity.of(record)
             if same in self._written:
                 self._written.discard(same)
-                self._tally.repeated += 1
+                self._tally.repeated.inc()
             else:
                 yield record
 
     def snapshot(self) -> tuple[str, int]:
         if self._file is not None:
             os.fsync(self._file.fileno())
-            self._tally.confirmed = self._tally.written
+            self._tally.confirm()
         return str(self._path), self._size
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class _StreamPart(StatelessSinkPartition[tuple[str, Record]]):
         except BrokenPipeError:
             os._exit(1)  # the reader has gone; there is nobody left to tell
         self._tally.wrote([record for _, record in items])
-        self._tally.confirmed = self._tally.written
+        self._tally.confirm()
 
 
 def write_all(descriptor: int, data: bytes) -> None:

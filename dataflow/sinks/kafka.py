@@ -107,7 +107,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
 
     def write_batch(self, values: list[Record]) -> None:
         records = [it for it in values if self._identity.of(it) not in self._written]
-        self._tally.repeated += len(values) - len(records)
+        self._tally.repeated.inc(len(values) - len(records))
         if not records:
             return
         try:
@@ -139,7 +139,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
         if error is not None:
             self._stop(error.str())
         partition = message.partition() or 0
-        self._tally.confirmed += 1
+        self._tally.confirm(1)
         offset = (message.offset() or 0) + 1
         self._offsets[partition] = max(offset, self._offsets.get(partition, 0))
 

@@ -76,5 +76,5 @@ class _FilePart(StatefulSourcePartition[Raw, int]):
         return batch
 
     def snapshot(self) -> int:
-        self._tally.saved_at = time.time()
+        counters.STORE.saved_at = time.time()
         return self._next

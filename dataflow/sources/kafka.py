@@ -164,7 +164,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         if now >= self._lag_due and self._offset >= 0:
             # What the last fetch said: nobody is asked.
             end = self._consumer.get_watermark_offsets(self._place, cached=True)[1]
-            self._tally.lag = max(0, end - self._offset)
+            self._tally.lag.set(max(0, end - self._offset))
             self._lag_due = now + LAG_SECONDS
 
     def _keep_pace(
@@ -180,7 +180,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         return datetime.now(UTC) + IDLE if self._idle else None
 
     def snapshot(self) -> int:
-        self._tally.saved_at = time.time()
+        counters.STORE.saved_at = time.time()
         return self._offset
 
     def close(self) -> None:

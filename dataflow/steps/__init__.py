@@ -1,1 +1,1 @@
-"""The steps of the flow, each a module of its name."""
+"""The steps of the flow, each a module named after it."""

@@ -48,13 +48,13 @@ def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
 def key_reader(settings: Settings) -> Callable[[bytes], str | None]:
     """Return the function that reads a record's instance, None if it has none."""
     if settings.key_field is None:
-        # One key all the same: without any, they would be spread over the partitions.
+        # Without a key, records of the one instance would be spread over the partitions.
         return lambda record: settings.topic
     return record_format(settings).key
 
 
 def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
-    """Reject a record, with the code of the reason and a sentence."""
+    """Return the rejected record: `reason` is its kind, `error` a sentence."""
     kept = raw.value
     if kept is not None and len(kept) > MAX_RAW:
         error = f"{error}; its {len(kept):,} bytes are too many to keep"
@@ -72,10 +72,10 @@ def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
 
 
 def is_reading(record: Reading | Rejected) -> TypeGuard[Reading]:
-    """Tell a reading from a rejected record."""
+    """Return whether a record is a reading: if not, it is a rejected record."""
     return isinstance(record, Reading)
 
 
 def origin(rejected: Rejected) -> str:
-    """Return what rejected records are keyed by: there may be no instance in them."""
+    """Return the key of a rejected record: its partition, as it may name no instance."""
     return str(rejected.source.partition)

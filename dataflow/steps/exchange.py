@@ -1,7 +1,8 @@
-"""The steps `key_on` and `hand_over`: readings by instance, to the worker that has the instance.
+"""The steps `key_on` and `hand_over`: readings by instance, to the worker that has its state.
 
-A step with states hands each item to the worker of its key, which between processes takes longer
-than to score it. So all that one worker has for another goes in one item, before.
+A stateful step of Bytewax sends each item to the worker of its key. Between processes that takes
+longer than scoring the item. So all readings that one worker has for another travel as one item
+first.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataflow.runtime.routing import Routes, worker_of
 __all__ = ["Keyed", "Parcel", "hand_over", "keyed", "unpack"]
 
 Keyed = tuple[str, list[Reading]]
-"""An instance, and its readings in a batch: they stay together up to the filter."""
+"""An instance and its readings in a batch, which stay together up to the filter."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Keyed]).decode
@@ -34,7 +35,7 @@ UNPACK = 240
 
 
 def keyed(readings: list[Reading]) -> list[Keyed]:
-    """Key readings by their instances: those of each together, in their order.
+    """Group readings by instance, each in their order.
 
     >>> batch = [Reading(name, None, at, 0.5, None, 0, at) for at, name in enumerate("abab")]
     >>> [(name, [reading.index for reading in readings]) for name, readings in keyed(batch)]
@@ -47,10 +48,10 @@ def keyed(readings: list[Reading]) -> list[Keyed]:
 
 
 class Parcel(list[Keyed]):
-    """Readings by their instances, for one worker. Do not change what has been pickled.
+    """Readings by instance, for one worker. Do not change a parcel that has been pickled.
 
-    Bytewax pickles what it hands to another process twice, the first time only to learn how long
-    it is. So bytes are made once and kept.
+    Bytewax pickles each item for another process twice, the first time only to measure its length.
+    So the bytes are kept.
 
     >>> import pickle
     >>> parcel = Parcel([("i-1", [Reading("i-1", None, 7, 25.0, None, 0, 12)])])
@@ -67,13 +68,13 @@ class Parcel(list[Keyed]):
         except AttributeError:
             try:
                 packed = self._packed = _pack(self)
-            except OverflowError:  # an index may have more digits than MessagePack's numbers
+            except OverflowError:  # an index may be larger than MessagePack's numbers
                 return list, (list(self),)
         return unpack, (packed,)
 
 
 def unpack(packed: bytes) -> list[Keyed]:
-    """Return what was in a parcel that was pickled."""
+    """Return the content of a pickled parcel."""
     return _decode(packed)
 
 
@@ -82,7 +83,7 @@ copyreg.add_extension(__name__, "unpack", UNPACK)
 
 
 def hand_over(flow: Dataflow, keyed: KeyedStream[list[Reading]]) -> KeyedStream[list[Reading]]:
-    """Bring readings to the workers where the states of their instances are."""
+    """Add the steps that bring readings to the workers that hold the states of their instances."""
     workers = _Workers()
     op.input("workers", flow, workers)
     parcels = op.flat_map_batch("address", keyed, workers.address)
@@ -91,20 +92,20 @@ def hand_over(flow: Dataflow, keyed: KeyedStream[list[Reading]]) -> KeyedStream[
 
 
 class _Workers(DynamicSource[Any]):
-    """The workers of the flow: a source that reads nothing, as Bytewax tells those how many."""
+    """The workers of the flow. A source that reads nothing: Bytewax gives sources their number."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._routes = Routes(1)
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> _Nothing:
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _Empty:
         if not self._names:
             self._routes = Routes(worker_count)
             self._names = names(worker_count)
-        return _Nothing()
+        return _Empty()
 
     def address(self, batch: list[Keyed]) -> list[tuple[str, list[Keyed]]]:
-        """Make parcels of a batch, each keyed by a name of its worker."""
+        """Split a batch into parcels, each keyed by a name of its worker."""
         if len(self._names) == 1:
             return [(self._names[0], batch)]
         routes = self._routes
@@ -114,13 +115,13 @@ class _Workers(DynamicSource[Any]):
         return [(self._names[worker], parcel) for worker, parcel in parcels.items()]
 
 
-class _Nothing(StatelessSourcePartition[Any]):
+class _Empty(StatelessSourcePartition[Any]):
     def next_batch(self) -> list[Any]:
         raise StopIteration
 
 
 class _Arrival(StatefulBatchLogic[list[Keyed], list[Keyed], None]):
-    """Parcels that have come to their worker. There is nothing to remember."""
+    """Passes parcels on in their worker, without a state."""
 
     def on_batch(self, values: list[list[Keyed]]) -> tuple[list[list[Keyed]], bool]:
         return values, self.RETAIN
@@ -130,7 +131,7 @@ class _Arrival(StatefulBatchLogic[list[Keyed], list[Keyed], None]):
 
 
 def names(workers: int) -> list[str]:
-    """Return a key for each worker, by its number: one that Bytewax gives to it.
+    """Return for each worker, by its number, a key that Bytewax routes to it.
 
     >>> names(3)
     ['0', '1', '6']

@@ -1,9 +1,9 @@
-"""The step `incidents`: one `InstanceMonitor` an instance, and the clock for what does not come."""
+"""The step `incidents`: an `InstanceMonitor` per instance, and the clock that finds silence."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TypeAlias
@@ -15,29 +15,32 @@ from dataflow.errors import stop_process
 from dataflow.incidents import maintenance
 from dataflow.incidents.monitor import InstanceMonitor
 from dataflow.incidents.rules import Anomalous, Rules
-from dataflow.incidents.silence import Progress
+from dataflow.incidents.silence import Progress, SilenceState
 from dataflow.records import Incident
-from dataflow.recovery.decisions import Decisions, Told
+from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
 from dataflow.settings import Settings
-from dataflow.steps.report import bounder
+from dataflow.steps.anomaly import bounder
 from dataflow.steps.score import Scored
 
-__all__ = ["rules", "watcher"]
+__all__ = ["monitors", "rules"]
 
 CHECK = 60.0
-"""Seconds between two looks whether an instance is silent, at most."""
+"""Maximum seconds between two checks whether an instance is silent."""
 
 GRACE = 30.0
-"""Seconds that a silence must last after it was noticed, at most: others may be read ahead."""
+"""Maximum seconds from the first check that finds a silence to its record.
+
+Other partitions may have been read ahead: the instance's next reading may still be on its way.
+"""
 
 Logic: TypeAlias = StatefulBatchLogic[list[Scored], Incident, bytes]
 
 
 def rules(settings: Settings, detector: AnyDetector) -> Rules:
-    """Return what makes an incident, as the settings say.
+    """Return the rules that the settings give.
 
-    A detector that judges readings late leaves no silence to notice.
+    There is no silence with a detector that scores in windows: its scores come late.
     """
     late = isinstance(detector, WindowedDetector)
     return Rules(
@@ -56,106 +59,110 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
     )
 
 
-def watcher(
+def monitors(
     settings: Settings, detector: AnyDetector, threshold: float, store: Store | None
 ) -> Callable[[bytes | None], Logic]:
-    """Return what makes the step's logic of an instance, from its last snapshot if there is one."""
-    made = rules(settings, detector)
+    """Return the builder of the step's logic: for a new instance, or from its last snapshot."""
+    incident_rules = rules(settings, detector)
     decisions = Decisions(store)
     progress = Progress(together=settings.reorder)
     bounded = bounder(settings.scale)
 
-    def found(scored: Scored) -> Anomalous | None:
+    def anomaly(scored: Scored) -> Anomalous | None:
         score = scored[1].score
         return Anomalous(score, bounded(scored[1].expected)) if score > threshold else None
 
     def build(saved: bytes | None) -> Logic:
-        watch = None
+        monitor = None
         if saved is not None:
             try:
-                watch = InstanceMonitor.load(made, progress, saved)
-            except ValueError as wrong:
-                stop_process(f"the recovery store holds what cannot be read. {wrong}")
-        return _Watching(made, progress, decisions, found, watch)
+                monitor = InstanceMonitor.load(incident_rules, progress, saved)
+            except ValueError as error:
+                stop_process(
+                    f"the recovery store cannot be read ({error}): resume with that version, or "
+                    "start with a new store."
+                )
+        return _InstanceLogic(incident_rules, progress, decisions, anomaly, monitor)
 
     return build
 
 
-class _Watching(Logic):
-    """One instance, and when to look at it next."""
+class _InstanceLogic(Logic):
+    """One instance, and the time of its next check."""
 
     def __init__(
         self,
         rules: Rules,
         progress: Progress,
         decisions: Decisions,
-        found: Callable[[Scored], Anomalous | None],
-        watch: InstanceMonitor | None,
+        anomaly: Callable[[Scored], Anomalous | None],
+        monitor: InstanceMonitor | None,
     ) -> None:
         self._rules = rules
         self._progress = progress
         self._decisions = decisions
-        self._found = found
-        self._watch = watch
-        last = None if watch is None else watch.last
-        self._decided: Told = decisions.of(last.instance) if last else {}
-        # The time that a flow stood still is not the instance's.
-        self._heard = time.time()
+        self._anomaly = anomaly
+        self._monitor = monitor
+        last = None if monitor is None else monitor.last
+        self._decided: Mapping[tuple[int, int], int] = decisions.of(last.instance) if last else {}
+        # The time while the flow stood still does not count as silence.
+        self._arrived = time.time()
         self._check = min(CHECK, rules.silence / 8)
         self._grace = min(GRACE, rules.silence)
         self._noticed: float | None = None
-        self._next = self._heard
+        self._next = self._arrived
 
     def on_batch(self, values: list[list[Scored]]) -> tuple[Iterable[Incident], bool]:
-        watch = self._watch
-        if watch is None:
+        monitor = self._monitor
+        if monitor is None:
             instance = values[0][0][0].instance
-            self._watch = watch = InstanceMonitor(self._rules, self._progress, instance)
+            self._monitor = monitor = InstanceMonitor(self._rules, self._progress, instance)
             self._decided = self._decisions.of(instance)
         out: list[Incident] = []
         for scored in chain.from_iterable(values):
             if self._decided:
-                out += self._decide_again(watch)
-            out += watch.add(scored[0], self._found(scored))
+                out += self._repeat_decisions(monitor)
+            out += monitor.add(scored[0], self._anomaly(scored))
         if self._decided:
-            out += self._decide_again(watch)
-        self._heard = time.time()
+            out += self._repeat_decisions(monitor)
+        self._arrived = time.time()
         self._noticed = None
         return out, self.RETAIN
 
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
-        watch = self._watch
+        monitor = self._monitor
         now = time.time()
-        # Bytewax also calls this at a time that was once asked for and is no longer.
-        if watch is None or now < self._next:
+        # Bytewax also calls this at times that were asked for before and no longer apply.
+        if monitor is None or now < self._next:
             return [], self.RETAIN
         self._next = now + self._check
-        out = self._decide_again(watch)
-        if not watch.overdue(now - self._heard):
+        out = self._repeat_decisions(monitor)
+        if not monitor.overdue(now - self._arrived):
             self._noticed = None
         elif self._noticed is None:
             self._noticed = now
-        elif now - self._noticed >= self._grace and watch.last is not None:
-            self._decisions.add(watch.last, watch.told + 1)
-            out += watch.tell()
+        elif now - self._noticed >= self._grace and monitor.last is not None:
+            self._decisions.add(monitor.last, monitor.silence + 1)
+            out += monitor.report_silence()
             self._noticed = None
         return out, self.RETAIN
 
-    def _decide_again(self, watch: InstanceMonitor) -> list[Incident]:
-        """Return what was told of the last reading by a process that was killed since."""
+    def _repeat_decisions(self, monitor: InstanceMonitor) -> list[Incident]:
+        """Return what a process that was killed since has reported after the last reading."""
         out: list[Incident] = []
-        last = watch.last
+        last = monitor.last
         if last is not None:
-            told = self._decided.get((last.partition, last.offset), 0)
-            while watch.told < told:
-                out += watch.tell()
+            decided = self._decided.get((last.partition, last.offset), SilenceState.SENDING)
+            while monitor.silence < decided:
+                out += monitor.report_silence()
         return out
 
     def notify_at(self) -> datetime | None:
-        if not self._rules.silence or self._watch is None or self._watch.told == 2:
+        monitor = self._monitor
+        if not self._rules.silence or monitor is None or monitor.silence is SilenceState.GONE:
             return None
         return datetime.fromtimestamp(self._next, UTC)
 
     def snapshot(self) -> bytes:
-        assert self._watch is not None
-        return self._watch.dump()
+        assert self._monitor is not None
+        return self._monitor.dump()

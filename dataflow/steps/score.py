@@ -1,12 +1,8 @@
-"""The steps `normalize`, `score` and `filter`, one small function each.
-
-What every reading passes takes a batch at a time: a call for each costs more than the work.
-"""
+"""The step `score`: one detector state per instance, updated by each reading."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,16 +12,20 @@ from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
-from dataflow.steps.exchange import Keyed
 
-__all__ = ["Judged", "Scored", "above", "detector", "form_of_states", "normalizer", "scorer"]
+__all__ = ["Scored", "ScoredBatch", "detector", "form_of_states", "scorer"]
 
 Scored = tuple[Reading, Verdict]
-Judged = tuple[str, list[Scored]]
+
+ScoredBatch = tuple[str, list[Scored]]
+"""An instance, and its readings in a batch with their verdicts."""
 
 
 def detector(settings: Settings) -> AnyDetector:
-    """Make the detector that the settings name; a UserError if it cannot work with them."""
+    """Return the detector that the settings name.
+
+    Raises `UserError` if it cannot work with them.
+    """
     try:
         return make(
             settings.detector,
@@ -33,37 +33,28 @@ def detector(settings: Settings) -> AnyDetector:
             interval=settings.interval,
             threshold=settings.threshold,
         )
-    except ValueError as wrong:
-        raise UserError(f"the detector {settings.detector} cannot work so: {wrong}") from None
+    except ValueError as error:
+        raise UserError(
+            f"the detector {settings.detector} cannot work with these settings: {error}"
+        ) from None
 
 
 def form_of_states(detector: AnyDetector) -> str:
-    """Return a mark of the detector's version, trees and parameters: of what a first state holds.
+    """Return a fingerprint of the detector's version, trees and parameters: of its first state.
 
-    A detector that learns otherwise than it did, or whose trees River draws otherwise, has another.
+    It changes if the detector learns differently or if River draws its trees differently.
     """
     state, _ = detector.update(None, 0.25, 0.0)
     return hashlib.blake2b(detector.dump(state), digest_size=8).hexdigest()
 
 
-def normalizer(scale: float | None) -> Callable[[list[Keyed]], list[Keyed]]:
-    """Return the step from 0..scale to 0..1, in place; a scale of None leaves values alone."""
-    if scale is None:
-        return lambda batch: batch
-
-    def normalize(batch: list[Keyed]) -> list[Keyed]:
-        for _, readings in batch:
-            for reading in readings:
-                reading.value /= scale
-        return batch
-
-    return normalize
-
-
 def scorer(
     detector: Detector[Any],
 ) -> Callable[[Any, list[Reading]], tuple[Any, list[Scored]]]:
-    """Return the stateful step: an instance's state and readings to the next state and verdicts."""
+    """Return the stateful step: an instance's state and readings to the next state and verdicts.
+
+    It takes all readings of an instance in a batch: a call for each would cost more than the work.
+    """
     update = detector.update
     sizes = counters.STATES
 
@@ -73,29 +64,7 @@ def scorer(
             state, verdict = update(state, reading.value, reading.time)
             scored.append((reading, verdict))
         if sizes.wanted:
-            sizes.take(len(detector.dump(state)))
+            sizes.add(len(detector.dump(state)))
         return state, scored
 
     return score
-
-
-def above(threshold: float) -> Callable[[list[Judged]], list[tuple[str, Scored]]]:
-    """Return the filter of a batch: an anomaly is a score above the threshold, not at it.
-
-    It also counts the scores: in one go with the filter, that costs next to nothing.
-    """
-
-    def keep(batch: list[Judged]) -> list[tuple[str, Scored]]:
-        # By position: by name it takes longer.
-        scores = [verdict[0] for _, scored in batch for _, verdict in scored]
-        mine = counters.worker()
-        mine.score(scores)
-        if max(scores, default=0.0) <= threshold:
-            return []
-        found = [
-            (instance, one) for instance, scored in batch for one in scored if one[1][0] > threshold
-        ]
-        mine.find([instance for instance, _ in found], time.time())
-        return found
-
-    return keep

@@ -1,6 +1,6 @@
-"""The step `score_windows`: a detector that judges many readings of an instance at once, late.
+"""The step `score_windows`: a detector that scores many readings of an instance at a time.
 
-Readings wait here until their verdicts come, and in the recovery store across restarts.
+Readings wait here, and in the recovery store across restarts, until they are scored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Logic: TypeAlias = StatefulBatchLogic[list[Reading], list[Scored], bytes]
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    """`waiting` are the fields of each reading but the instance, which is theirs all."""
+    """`waiting` has the fields of each reading except the instance, which they share."""
 
     version: int
     detector: bytes
@@ -40,22 +40,25 @@ _decode = msgspec.msgpack.Decoder(_Saved).decode
 
 
 def windower(detector: WindowedDetector[Any]) -> Callable[[bytes | None], Logic]:
-    """Return what makes the step's logic of an instance, from its last snapshot if there is one."""
+    """Return the builder of the step's logic: for a new instance, or from its last snapshot."""
 
     def build(saved: bytes | None) -> Logic:
         logic = _Windows(detector)
         if saved is not None:
             try:
                 logic.load(saved)
-            except ValueError as wrong:
-                stop_process(f"the recovery store holds what cannot be read. {wrong}")
+            except ValueError as error:
+                stop_process(
+                    f"the recovery store cannot be read ({error}): resume with the version and "
+                    "detector that wrote it, or start with a new store."
+                )
         return logic
 
     return build
 
 
 class _Windows(Logic):
-    """The readings of one instance that have no verdict yet, and its detector's state."""
+    """The readings of one instance that are not scored yet, and its detector's state."""
 
     def __init__(self, detector: WindowedDetector[Any]) -> None:
         self._detector = detector
@@ -68,20 +71,20 @@ class _Windows(Logic):
         scored = []
         for reading in chain.from_iterable(values):
             self._waiting.append(reading)
-            self._state, due = self._detector.update(self._state, reading.value, reading.time)
-            if due:
-                scored.append(self._judge(due))
+            self._state, verdicts = self._detector.update(self._state, reading.value, reading.time)
+            if verdicts:
+                scored.append(self._pair(verdicts))
         return scored, self.RETAIN
 
     def on_eof(self) -> tuple[Iterable[list[Scored]], bool]:
-        # A flow that is asked to stop has an end of input too, but a resume fills the window.
+        # A stopped flow also gets here, but its resume fills the window.
         if not self._waiting or shutdown.asked():
             return [], self.RETAIN
-        self._state, due = self._detector.finish(self._state)
-        return [self._judge(due)], self.RETAIN
+        self._state, verdicts = self._detector.finish(self._state)
+        return [self._pair(verdicts)], self.RETAIN
 
-    def _judge(self, due: Sequence[Verdict]) -> list[Scored]:
-        scored = list(zip(self._waiting, due, strict=True))
+    def _pair(self, verdicts: Sequence[Verdict]) -> list[Scored]:
+        scored = list(zip(self._waiting, verdicts, strict=True))
         self._waiting = []
         return scored
 
@@ -89,17 +92,20 @@ class _Windows(Logic):
         state = self._detector.dump(self._state)
         waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
         saved = _encode(_Saved(VERSION, state, self._instance, waiting))
-        counters.STATES.take(len(saved))
+        counters.STATES.add(len(saved))
         return saved
 
     def load(self, data: bytes) -> None:
-        """Continue from a snapshot; ValueError if it is another version's or detector's."""
+        """Continue from a snapshot.
+
+        Raises `ValueError` if it is of another version or detector.
+        """
         try:
             saved = _decode(data)
         except msgspec.DecodeError:
             saved = None
         if saved is None or saved.version != VERSION:
-            raise ValueError("These bytes are no window that this version has saved.")
+            raise ValueError("a window was saved by another version")
         self._state = self._detector.load(saved.detector)
         self._instance = saved.instance
         self._waiting = [Reading(saved.instance, *fields) for fields in saved.waiting]

@@ -1,4 +1,4 @@
-"""The step `anomaly`: a scored reading becomes the anomaly that is written."""
+"""The step `anomaly`: a scored reading becomes the anomaly record that is written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dataflow.records import Anomaly, Source, anomaly_id
 from dataflow.settings import Settings
 from dataflow.steps.score import Scored
 
-__all__ = ["bounder", "index_namer", "reporter"]
+__all__ = ["bounder", "from_scored", "index_namer"]
 
 
 def index_namer(field: str) -> Callable[[Anomaly], Anomaly]:
-    """Return the step that gives an anomaly one more field, so called, with its index.
+    """Return the function that repeats an anomaly's index in one more field, `field`.
 
-    Whoever reads the input and the anomalies then finds the same field, `time_step` say, in both.
-    The names that every anomaly has keep their meaning: one of those changes nothing.
+    So readers find the same field, such as `time_step`, in the input and in the anomalies. The name
+    of a field that every anomaly has changes nothing.
     """
     if field in Anomaly.__struct_fields__:
         return lambda anomaly: anomaly
@@ -31,8 +31,8 @@ def index_namer(field: str) -> Callable[[Anomaly], Anomaly]:
 @cache
 def _anomaly_with(field: str) -> Callable[..., Anomaly]:
     def reduce(self: Anomaly) -> Any:
-        # To another process of a cluster, which makes the type anew.
-        return _remake, (field, *msgspec.structs.astuple(self))
+        # For another process of a cluster, which has to define the type first.
+        return _restore, (field, *msgspec.structs.astuple(self))
 
     kind: Any = msgspec.defstruct(
         "Anomaly",
@@ -46,28 +46,30 @@ def _anomaly_with(field: str) -> Callable[..., Anomaly]:
     return make
 
 
-def _remake(field: str, *values: Any) -> Anomaly:
+def _restore(field: str, *values: Any) -> Anomaly:
     return _anomaly_with(field)(*values)
 
 
 def bounder(scale: float | None) -> Callable[[float | None], float | None]:
-    """Return what keeps an expected value in the range that values have, if they have one."""
-    # CPU below nothing or above all is nothing to expect.
+    """Return the function that limits an expected value to 0..1, the range of CPU.
+
+    With a scale of None, values have no range: it returns them unchanged.
+    """
     if scale is None:
         return lambda value: value
     return lambda value: None if value is None else min(max(value, 0.0), 1.0)
 
 
-def reporter(
+def from_scored(
     settings: Settings, detector: AnyDetector, threshold: float
 ) -> Callable[[Scored], Anomaly]:
-    """Return the step from a scored reading to the anomaly that is written."""
+    """Return the step from a scored reading to the anomaly record."""
     topic = settings.topic if settings.input == "kafka" else settings.input
     name = detector.name
-    named = index_namer(settings.index_field)
+    with_index = index_namer(settings.index_field)
     bounded = bounder(settings.scale)
 
-    def report(scored: Scored) -> Anomaly:
+    def convert(scored: Scored) -> Anomaly:
         reading, verdict = scored
         anomaly = Anomaly(
             instance=reading.instance,
@@ -83,6 +85,6 @@ def reporter(
             id=anomaly_id(reading.instance, reading.index, reading.timestamp),
             source=Source(topic, reading.partition, reading.offset),
         )
-        return named(anomaly)
+        return with_index(anomaly)
 
-    return report
+    return convert
