@@ -97,7 +97,7 @@ def test_the_command_makes_a_store_once(
     assert "not empty" in done.stderr
 
 
-@pytest.mark.parametrize("step", ["init_db_dir", "_enlarge_pages"])
+@pytest.mark.parametrize("step", ["create_files", "_enlarge_pages"])
 def test_a_store_whose_making_was_killed(
     run_flow: Flow,
     run_command: Callable[..., subprocess.CompletedProcess[str]],

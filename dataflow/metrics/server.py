@@ -16,7 +16,7 @@ from prometheus_client import make_wsgi_app
 from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.metrics.collector import FIGURES
-from dataflow.runtime import arguments
+from dataflow.runtime.arguments import arguments
 from dataflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Handler(WSGIRequestHandler):
 
 def start(settings: Settings) -> None:
     """Serve this process's figures from now on, if a port is set; a UserError if it is taken."""
-    FIGURES.begin(settings, arguments.directory())
+    FIGURES.begin(settings, arguments().recovery_directory)
     host, port = settings.metrics_host, settings.metrics_port
     if port is None:
         return

@@ -7,14 +7,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bytewax.recovery import init_db_dir
-
 from dataflow.errors import UserError
+from dataflow.runtime.store_files import create_files
 
 __all__ = ["check", "executions", "initialise", "is_made"]
 
 PAGE = 16_384
 """Bytes of a page of the store's files: fewer and larger ones take an eighth less CPU to write."""
+
+PARTS = "part-*.sqlite3"
+"""Names of the store's files. Like the queries below, checked with Bytewax 0.21.1."""
+
+EXECUTIONS = "SELECT count(*) FROM exs"
+RUNS = "SELECT ex_num, worker_count, resume_epoch FROM exs"
+FRONTIERS = "SELECT ex_num, worker_index, worker_frontier FROM fronts"
+PART_COUNTS = "SELECT part_count FROM parts"
+LAST_COMMIT = "SELECT coalesce(max(commit_epoch), 0) FROM commits"
 
 UNFINISHED = "unfinished"
 """Name of a file that is in the folder while its store is made: no flow starts on such a one."""
@@ -28,7 +36,7 @@ NEIGHBOURS = 5
 
 def is_made(folder: Path) -> bool:
     """Tell whether a folder holds a store, whole or damaged, that was once finished."""
-    return any(folder.glob("part-*.sqlite3")) and not (folder / UNFINISHED).exists()
+    return any(folder.glob(PARTS)) and not (folder / UNFINISHED).exists()
 
 
 def initialise(folder: Path, partitions: int) -> bool:
@@ -49,8 +57,8 @@ def initialise(folder: Path, partitions: int) -> bool:
         if any(entry.name not in ("lost+found", UNFINISHED) for entry in folder.iterdir()):
             raise UserError(f"the folder {folder} is not empty and holds no recovery store.")
         unfinished.touch()
-        init_db_dir(folder, partitions)  # type: ignore[no-untyped-call]
-        for path in folder.glob("part-*.sqlite3"):
+        create_files(folder, partitions)
+        for path in folder.glob(PARTS):
             _enlarge_pages(path)
         unfinished.unlink()
     except OSError as wrong:
@@ -73,31 +81,25 @@ def _enlarge_pages(path: Path) -> None:
 def executions(folder: Path) -> int:
     """Return how often a flow has run on the store."""
     try:
-        return sum(
-            _query(path, "SELECT count(*) FROM exs")[0][0] for path in folder.glob("part-*.sqlite3")
-        )
+        return sum(_query(path, EXECUTIONS)[0][0] for path in folder.glob(PARTS))
     except sqlite3.Error:
         return 0  # `check` says what is wrong
 
 
 def check(folder: Path, *, alone: bool) -> None:
     """Find what Bytewax would end with a panic; `alone`: all of the store must lie here."""
-    paths = sorted(folder.glob("part-*.sqlite3"))
+    paths = sorted(folder.glob(PARTS))
     counts: set[int] = set()
     frontiers: dict[int, dict[int, int]] = {}
     workers: dict[int, tuple[int, int]] = {}
     commits: list[int] = []
     for path in paths:
         try:
-            counts |= {count for (count,) in _query(path, "SELECT part_count FROM parts")}
-            commits += _query(path, "SELECT coalesce(max(commit_epoch), 0) FROM commits")[0]
-            for run, count, epoch in _query(
-                path, "SELECT ex_num, worker_count, resume_epoch FROM exs"
-            ):
+            counts |= {count for (count,) in _query(path, PART_COUNTS)}
+            commits += _query(path, LAST_COMMIT)[0]
+            for run, count, epoch in _query(path, RUNS):
                 workers[run] = (count, epoch)
-            for run, worker, epoch in _query(
-                path, "SELECT ex_num, worker_index, worker_frontier FROM fronts"
-            ):
+            for run, worker, epoch in _query(path, FRONTIERS):
                 run_frontiers = frontiers.setdefault(run, {})
                 run_frontiers[worker] = max(epoch, run_frontiers.get(worker, 0))
             whole = path.stat().st_size > CHECKED_WHOLE or _query(path, "PRAGMA quick_check(1)")

@@ -18,7 +18,7 @@ import msgspec
 
 from dataflow.errors import UserError
 from dataflow.recovery import files
-from dataflow.runtime.arguments import arguments, directory
+from dataflow.runtime.arguments import arguments
 from dataflow.settings import PREFIX, Settings
 
 __all__ = ["Store", "guard"]
@@ -144,7 +144,8 @@ def guard(settings: Settings, states: str) -> Store | None:
     line if the store is missing, empty, damaged, incomplete, too old, held by another process, or
     made by a flow with other settings.
     """
-    folder = directory()
+    given = arguments()
+    folder = given.recovery_directory
     if folder is None:
         return None
     if not files.is_made(folder):
@@ -152,7 +153,6 @@ def guard(settings: Settings, states: str) -> Store | None:
             f"there is no recovery store in {folder}: make one with "
             f"`python -m dataflow recovery {folder}`, or give the right folder."
         )
-    given = arguments()
     store = Store(folder, settings, states, given.process_id or 0)
     files.check(folder, alone=not given.addresses)
     return store
