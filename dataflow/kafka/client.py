@@ -17,8 +17,8 @@ from dataflow.errors import UserError
 from dataflow.settings import Settings
 
 __all__ = [
-    "PASSING",
     "TIMEOUT",
+    "TRANSIENT_ERRORS",
     "admin",
     "consumer",
     "describe",
@@ -32,13 +32,13 @@ TIMEOUT = 10.0
 _SILENT = logging.Logger("librdkafka", level=logging.CRITICAL + 1)
 
 
-PASSING = {
+TRANSIENT_ERRORS = {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
     KafkaError._RESOLVE,
 }
-"""Errors of a broker that is away: librdkafka goes on trying, and so do its readers."""
+"""Errors of a broker that cannot be reached: librdkafka keeps trying, and so do its readers."""
 
 
 class Client:

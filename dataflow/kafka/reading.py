@@ -16,7 +16,7 @@ from confluent_kafka import (
 
 from dataflow.errors import UserError
 from dataflow.kafka.client import TIMEOUT, consumer, describe
-from dataflow.kafka.topics import metadata, partition_ids
+from dataflow.kafka.topics import partitions
 from dataflow.settings import Settings
 
 __all__ = ["HELD_BACK", "end_offsets", "offset_range", "read_from"]
@@ -43,7 +43,7 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     try:
         return {
             partition: offset_range(client, topic, partition)[1]
-            for partition in partition_ids(metadata(settings), topic)
+            for partition in partitions(settings, topic)
         }
     except KafkaException as error:
         raise UserError(f"the topic {topic!r} cannot be read: {describe(error)}.") from None

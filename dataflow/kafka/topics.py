@@ -18,11 +18,12 @@ from dataflow.settings import Settings
 
 __all__ = [
     "add_partitions",
-    "check",
     "create",
     "delete",
+    "existing_partitions",
     "metadata",
     "partition_ids",
+    "partitions",
     "watch_partitions",
 ]
 
@@ -30,16 +31,30 @@ WATCH = 10.0
 """Seconds between two looks for new partitions."""
 
 
-def check(settings: Settings, cluster: ClusterMetadata, topic: str, setting: str) -> None:
-    """Refuse if the topic is not there; `setting` is what names it."""
-    if not partition_ids(cluster, topic):
+def existing_partitions(settings: Settings, topic: str, setting: str) -> list[int]:
+    """Ask the cluster for a topic, and return its partitions in ascending order.
+
+    Raises `UserError` if the topic does not exist, with the setting that names it, and if no broker
+    answers within 10 s.
+    """
+    found = partitions(settings, topic)
+    if not found:
         raise UserError(
-            f"the topic {topic!r} is not on {settings.brokers}: create it with "
-            f"`python -m dataflow topics`, or name another in {setting}."
+            f"the topic {topic!r} does not exist on {settings.brokers}: create it with "
+            f"`python -m dataflow topics`, or set {setting} to an existing topic."
         )
+    return found
 
 
-def create(settings: Settings, names: Iterable[str], partitions: int) -> list[str]:
+def partitions(settings: Settings, topic: str) -> list[int]:
+    """Ask the cluster for a topic, and return its partitions; empty if it does not exist.
+
+    Raises `UserError` if no broker answers within 10 s.
+    """
+    return partition_ids(metadata(settings), topic)
+
+
+def create(settings: Settings, names: Iterable[str], partition_count: int) -> list[str]:
     """Create the topics that are not there; return the names of those that were made."""
     present = metadata(settings).topics
     missing = [topic for topic in names if topic not in present]
@@ -48,7 +63,7 @@ def create(settings: Settings, names: Iterable[str], partitions: int) -> list[st
     client = admin(settings)
     made = []
     for topic, future in client.create_topics(
-        [NewTopic(topic, num_partitions=partitions) for topic in missing],
+        [NewTopic(topic, num_partitions=partition_count) for topic in missing],
         operation_timeout=TIMEOUT,
         request_timeout=TIMEOUT,
     ).items():
@@ -62,10 +77,10 @@ def create(settings: Settings, names: Iterable[str], partitions: int) -> list[st
     return made
 
 
-def add_partitions(settings: Settings, topic: str, partitions: int) -> None:
+def add_partitions(settings: Settings, topic: str, partition_count: int) -> None:
     """Give a topic more partitions, so many in all."""
     client = admin(settings)
-    for future in client.create_partitions([NewPartitions(topic, partitions)]).values():
+    for future in client.create_partitions([NewPartitions(topic, partition_count)]).values():
         future.result()
 
 

@@ -23,10 +23,9 @@ TOGETHER = 500
 
 def check_topics(settings: Settings, *, from_topic: bool, write: bool) -> None:
     """Refuse if a topic is missing that is needed; marks need the rejected topic, too."""
-    cluster = kafka.metadata(settings)
-    topics.check(settings, cluster, settings.topic, "ANOMALY_TOPIC")
+    topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC")
     if from_topic:
-        topics.check(settings, cluster, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
+        topics.existing_partitions(settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
     elif write:
         for topic in topics.create(settings, [settings.rejected_topic], 1):
             print(f"created the topic {topic} for the marks of what was sent", file=sys.stderr)
@@ -35,7 +34,7 @@ def check_topics(settings: Settings, *, from_topic: bool, write: bool) -> None:
 def read_marks(settings: Settings) -> dict[Source, list[Place]]:
     """Return the places of all marks in the rejected topic; none if it is not there."""
     marks: dict[Source, list[Place]] = {}
-    if kafka.partition_ids(kafka.metadata(settings), settings.rejected_topic):
+    if topics.partitions(settings, settings.rejected_topic):
         for message in kafka.read_from(settings, settings.rejected_topic, {}):
             record = read_message(message.value())
             if record is not None and record.reason == REPLAYED:

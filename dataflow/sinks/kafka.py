@@ -45,8 +45,7 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
 
         `identity` tells which records are the same.
         """
-        cluster = kafka.metadata(settings)
-        topics.check(settings, cluster, topic, setting)
+        topics.existing_partitions(settings, topic, setting)
         self._settings = settings
         self._topic = topic
         self._store = store

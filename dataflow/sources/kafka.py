@@ -48,9 +48,7 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
 
     def __init__(self, settings: Settings) -> None:
         """Look for the topic and its partitions; a UserError if one is not there."""
-        cluster = kafka.metadata(settings)
-        topics.check(settings, cluster, settings.topic, "ANOMALY_TOPIC")
-        present = kafka.partition_ids(cluster, settings.topic)
+        present = topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC")
         wanted = present if settings.partitions is None else settings.partitions
         missing = sorted(set(wanted) - set(present))
         if missing:
@@ -155,7 +153,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
                 continue
             if failure.code() == KafkaError._PARTITION_EOF:
                 at_end = True
-            elif failure.code() not in kafka.PASSING:
+            elif failure.code() not in kafka.TRANSIENT_ERRORS:
                 self._stop(failure.str())
         return at_end
 
