@@ -343,6 +343,15 @@ class Settings(IncidentSettings):
         return tuple(self.output.split(","))
 
     @property
+    def source_name(self) -> str:
+        """Where readings come from, as records name it: the topic, or the path of the file.
+
+        >>> Settings(_env_file=None, topic="cpu").source_name
+        'cpu'
+        """
+        return self.topic if self.input == "kafka" else self.input
+
+    @property
     def only_instance(self) -> str | None:
         """What the one instance is called if no field names it; None if one does.
 

@@ -62,7 +62,7 @@ def reporter(
     settings: Settings, detector: AnyDetector, threshold: float
 ) -> Callable[[Scored], Anomaly]:
     """Return the step from a scored reading to the anomaly that is written."""
-    topic = settings.topic if settings.input == "kafka" else settings.input
+    topic = settings.source_name
     name = detector.name
     named = index_namer(settings.index_field)
     bounded = bounder(settings.scale)
