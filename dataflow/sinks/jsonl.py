@@ -8,11 +8,12 @@ import sys
 import threading
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bytewax.outputs import (
     DynamicSink,
     FixedPartitionedSink,
+    Sink,
     StatefulSinkPartition,
     StatelessSinkPartition,
 )
@@ -21,11 +22,45 @@ from dataflow.errors import UserError, stop_process
 from dataflow.metrics import counters
 from dataflow.records import Anomaly, Incident, Rejected, encode
 from dataflow.recovery.store import Store
-from dataflow.sinks.identity import BY_SOURCE, Identity
+from dataflow.settings import Settings
+from dataflow.sinks.base import Output
+from dataflow.sinks.identity import BY_SEQUENCE, BY_SOURCE, Identity
 
-__all__ = ["JsonLinesSink", "StreamSink", "write_all"]
+__all__ = ["JsonLinesOutput", "JsonLinesSink", "StandardOutput", "StreamSink", "write_all"]
 
 Record = Anomaly | Incident | Rejected
+
+
+class JsonLinesOutput(Output):
+    """A file of anomalies that ends in `.jsonl`, and beside it one of incidents: exactly once."""
+
+    def __init__(self, settings: Settings, store: Store | None) -> None:
+        """Take the file from the settings, one of whose outputs must be a file."""
+        super().__init__(settings, store)
+        if settings.output_file is None:
+            raise ValueError("no output is a file")
+        self._path = settings.output_file
+
+    def anomalies(self) -> Sink[Any]:
+        """Return the sink of the file itself."""
+        return JsonLinesSink(self._path, self.store)
+
+    def incidents(self) -> Sink[Any]:
+        """Return the sink of the file that ends in `.incidents.jsonl`."""
+        path = self._path.with_suffix(".incidents.jsonl")
+        return JsonLinesSink(path, self.store, identity=BY_SEQUENCE)
+
+
+class StandardOutput(Output):
+    """Standard output, a JSON object on each line: at least once."""
+
+    def anomalies(self) -> Sink[Any]:
+        """Return the sink for anomalies."""
+        return StreamSink("stdout")
+
+    def incidents(self) -> Sink[Any]:
+        """Return the sink for incidents."""
+        return StreamSink("stdout")
 
 
 class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):

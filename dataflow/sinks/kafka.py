@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from bytewax.outputs import FixedPartitionedSink, Sink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflow import kafka
@@ -15,11 +15,28 @@ from dataflow.metrics import counters
 from dataflow.records import Anomaly, Incident, Rejected, encode
 from dataflow.recovery.store import Store
 from dataflow.settings import Settings
-from dataflow.sinks.identity import BY_SOURCE, Identity
+from dataflow.sinks.base import Output
+from dataflow.sinks.identity import BY_SEQUENCE, BY_SOURCE, Identity
 
-__all__ = ["KafkaSink"]
+__all__ = ["KafkaOutput", "KafkaSink"]
 
 Record = Anomaly | Incident | Rejected
+
+
+class KafkaOutput(Output):
+    """The topics of anomalies and incidents: exactly once."""
+
+    def anomalies(self) -> Sink[Any]:
+        """Return the sink for the topic that ANOMALY_ANOMALIES_TOPIC names."""
+        topic = self.settings.anomalies_topic
+        return KafkaSink(self.settings, topic, "ANOMALY_ANOMALIES_TOPIC", self.store)
+
+    def incidents(self) -> Sink[Any]:
+        """Return the sink for the topic that ANOMALY_INCIDENTS_TOPIC names."""
+        topic = self.settings.incidents_topic
+        return KafkaSink(
+            self.settings, topic, "ANOMALY_INCIDENTS_TOPIC", self.store, identity=BY_SEQUENCE
+        )
 
 
 class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
