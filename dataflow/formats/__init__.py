@@ -1,1 +1,1 @@
-"""What a raw record may look like. Pure."""
+"""The formats of raw records. No network and no Kafka."""

@@ -1,4 +1,4 @@
-"""Kafka: the clients, the topics of a cluster, and what topics hold."""
+"""Kafka: creates clients, manages topics, and reads their records."""
 
 from dataflow.kafka.client import (
     TIMEOUT,

@@ -1,4 +1,7 @@
-"""The arguments of `python -m bytewax.run`, which Bytewax does not pass on to the flow."""
+"""The arguments of `python -m bytewax.run`, which Bytewax does not pass on to the flow.
+
+Checked with Bytewax `CHECKED_WITH`.
+"""
 
 from __future__ import annotations
 

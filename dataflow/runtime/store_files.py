@@ -1,4 +1,4 @@
-"""Creates the files of Bytewax's recovery store."""
+"""Creates the files of Bytewax's recovery store. Checked with Bytewax `CHECKED_WITH`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dataflow.incidents.monitor import InstanceMonitor
 from dataflow.incidents.rules import Anomalous, Rules
 from dataflow.incidents.silence import Progress
 from dataflow.records import Incident
-from dataflow.recovery.decisions import Decisions, Told
+from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
 from dataflow.settings import Settings
 from dataflow.steps.report import bounder
@@ -98,7 +98,7 @@ class _Watching(Logic):
         self._found = found
         self._watch = watch
         last = None if watch is None else watch.last
-        self._decided: Told = decisions.of(last.instance) if last else {}
+        self._decided: dict[tuple[int, int], int] = decisions.of(last.instance) if last else {}
         # The time that a flow stood still is not the instance's.
         self._heard = time.time()
         self._check = min(CHECK, rules.silence / 8)
