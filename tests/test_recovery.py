@@ -83,7 +83,7 @@ def test_the_command_creates_a_store_once(
 ) -> None:
     done = run_command("recovery", "store", "--partitions", "2")
     assert done.returncode == 0
-    assert "made a recovery store of 2 files" in done.stdout
+    assert "created a recovery store of 2 files" in done.stdout
     before = contents(tmp_path / "store")
     assert sorted(before) == ["part-0.sqlite3", "part-1.sqlite3"]
     done = run_command("recovery", "store", "--partitions", "5")
@@ -121,7 +121,7 @@ def test_a_store_whose_creation_was_killed(
     done = run_flow(*with_store(store), input="metrics.csv", output="found.jsonl")
     refused(done, "no recovery store", f"python -m dataflow recovery {store}")
     assert (
-        "made a recovery store of 2 files"
+        "created a recovery store of 2 files"
         in run_command("recovery", str(store), "--partitions", "2").stdout
     )
     assert sorted(contents(store)) == ["part-0.sqlite3", "part-1.sqlite3"]
