@@ -19,10 +19,22 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from dataflow.detectors import NAMES, NEED_RANGE
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
+from dataflow.plugins import Kind, names
 
-__all__ = ["PREFIX", "Addresses", "Settings", "load"]
+__all__ = ["OUTPUTS", "PREFIX", "Addresses", "Settings", "is_output_file", "load"]
 
 PREFIX = "ANOMALY_"
+
+OUTPUTS = Kind(
+    "output",
+    f"{PREFIX}OUTPUT",
+    "dataflow.outputs",
+    {
+        "stdout": "dataflow.sinks.jsonl:StandardOutput",
+        "kafka": "dataflow.sinks.kafka:KafkaOutput",
+    },
+)
+"""The outputs that have a name; a file is named by its path."""
 
 
 Addresses: TypeAlias = Annotated[tuple[SecretStr, ...], NoDecode]
@@ -271,13 +283,16 @@ class Settings(BaseSettings):
     def _output(cls, value: str) -> str:
         places = [place.strip() for place in value.split(",")]
         for place in places:
-            if place not in ("stdout", "kafka") and Path(place).suffix != ".jsonl":
+            if is_output_file(place) or place in OUTPUTS.built_in or ":" in place:
+                continue
+            if place not in (known := names(OUTPUTS)):
                 raise ValueError(
-                    "must be `stdout`, `kafka`, a path ending in .jsonl, or several with commas"
+                    f"names the output {place!r}, which does not exist: use {', '.join(known)}, "
+                    "a path ending in .jsonl, module:Class for your own, or several with commas"
                 )
         if len(set(places)) < len(places):
             raise ValueError("names the same output twice")
-        if sum(place not in ("stdout", "kafka") for place in places) > 1:
+        if sum(map(is_output_file, places)) > 1:
             raise ValueError("names two files: name only one")
         return ",".join(places)
 
@@ -384,6 +399,24 @@ class Settings(BaseSettings):
         return tuple(self.output.split(","))
 
     @property
+    def output_file(self) -> Path | None:
+        """The output that is a file; None if none is.
+
+        >>> Settings(_env_file=None, output="stdout,found.jsonl").output_file
+        PosixPath('found.jsonl')
+        """
+        return next((Path(name) for name in self.outputs if is_output_file(name)), None)
+
+    @property
+    def source_name(self) -> str:
+        """Where readings come from, as records name it: the topic, or the path of the file.
+
+        >>> Settings(_env_file=None, topic="cpu").source_name
+        'cpu'
+        """
+        return self.topic if self.input == "kafka" else self.input
+
+    @property
     def only_instance(self) -> str | None:
         """The name of the only instance where no field names one; None where a field does.
 
@@ -420,6 +453,15 @@ def load(**overrides: Any) -> Settings:
             f"{PREFIX}KAFKA is not a JSON object: give each librdkafka setting a variable of its "
             f"own, such as {PREFIX}KAFKA__SECURITY_PROTOCOL."
         ) from None
+
+
+def is_output_file(output: str) -> bool:
+    """Return whether an output is a file of JSON lines, by its name.
+
+    >>> is_output_file("out/found.jsonl"), is_output_file("kafka")
+    (True, False)
+    """
+    return Path(output).suffix == ".jsonl"
 
 
 def _is_address(text: str) -> bool:

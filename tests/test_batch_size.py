@@ -1,4 +1,4 @@
-"""How many records are taken at a time from a backlog."""
+"""The batch size while the flow catches up with a topic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dataflow.sources.batch_size import FEW, FEW_OF_SEVERAL, MOST, SAMPLE, TOGET
 def test_instances_have_several_readings_in_a_batch(
     instances: int, take: int, seed: int, several: bool
 ) -> None:
-    """Some, where a batch can hold them; else it is small."""
+    """Where a batch can hold them; otherwise it is small."""
     keys = [str(number % instances) for number in range(SAMPLE)]
     random.Random(seed).shuffle(keys)
     few = FEW_OF_SEVERAL if several else FEW
@@ -39,7 +39,7 @@ def test_instances_have_several_readings_in_a_batch(
 
 
 @pytest.mark.parametrize(("several", "records"), [(False, FEW), (True, FEW_OF_SEVERAL)])
-def test_records_without_keys_are_taken_as_usual(several: bool, records: int) -> None:
+def test_records_without_keys_have_the_usual_batch_size(several: bool, records: int) -> None:
     size = BatchSize(several=several)
     size.look([None] * SAMPLE)
     assert size.records == records

@@ -1,4 +1,4 @@
-"""What the flow relies on in a broker, shown on the embedded one and on Apache Kafka."""
+"""What the flow relies on in a broker: on the embedded one and on Apache Kafka."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def settings(brokers: str, **librdkafka: str) -> Settings:
 
 
 def write(brokers: str, topic: str, numbers: range, **librdkafka: str) -> None:
-    """Write each number, keyed by one of five keys."""
+    """Write each number with one of five keys."""
     producer = kafka.producer(settings(brokers, **librdkafka))
     for number in numbers:
         producer.produce(topic, str(number).encode(), f"key-{number % 5}")
@@ -30,7 +30,7 @@ def write(brokers: str, topic: str, numbers: range, **librdkafka: str) -> None:
 
 
 def read(brokers: str, topic: str, **librdkafka: str) -> dict[str, list[int]]:
-    """What the topic holds: each key's numbers, in order."""
+    """Read the topic: the numbers of each key, in order."""
     found: dict[str, list[int]] = {}
     places: dict[str, set[int | None]] = {}
     for message in kafka.read_from(settings(brokers, **librdkafka), topic, {}):
@@ -46,7 +46,7 @@ def keyed(numbers: range) -> dict[str, list[int]]:
 
 
 @pytest.mark.kafka
-def test_keyed_records_come_back_in_order(brokers: str, topic: str) -> None:
+def test_records_of_a_key_stay_in_order(brokers: str, topic: str) -> None:
     assert topics.create(settings(brokers), [topic], 3) == [topic]
     assert topics.create(settings(brokers), [topic], 3) == []
     write(brokers, topic, range(1000))
@@ -55,16 +55,16 @@ def test_keyed_records_come_back_in_order(brokers: str, topic: str) -> None:
 
 
 @pytest.mark.kafka
-def test_keys_lie_where_the_java_clients_put_them(brokers: str, topic: str) -> None:
+def test_keys_have_the_partitions_of_the_java_clients(brokers: str, topic: str) -> None:
     topics.create(settings(brokers), [topic], 3)
     write(brokers, topic, range(5))
     places = {it.key(): it.partition() for it in kafka.read_from(settings(brokers), topic, {})}
-    # Utils.toPositive(Utils.murmur2(key)) % 3, as Kafka's own Java says.
+    # Utils.toPositive(Utils.murmur2(key)) % 3 in Kafka's Java client.
     assert places == {b"key-0": 1, b"key-1": 0, b"key-2": 2, b"key-3": 2, b"key-4": 0}
 
 
 @pytest.mark.kafka
-def test_a_missing_topic_is_not_made(brokers: str, topic: str) -> None:
+def test_a_missing_topic_is_not_created(brokers: str, topic: str) -> None:
     producer = kafka.producer(settings(brokers, message_timeout_ms="1000"))
     errors: list[KafkaError | None] = []
     producer.produce(topic, b"1", on_delivery=lambda error, _: errors.append(error))
@@ -75,7 +75,7 @@ def test_a_missing_topic_is_not_made(brokers: str, topic: str) -> None:
 
 
 @pytest.mark.kafka
-def test_offsets_that_are_not_there_are_an_error(brokers: str, topic: str) -> None:
+def test_an_offset_that_does_not_exist_is_an_error(brokers: str, topic: str) -> None:
     topics.create(settings(brokers), [topic], 1)
     write(brokers, topic, range(10))
     consumer = kafka.consumer(settings(brokers))
@@ -116,7 +116,7 @@ def test_the_second_producer_of_a_transactional_id_fences_the_first(
 
 
 @pytest.mark.kafka
-def test_what_was_acknowledged_outlives_the_broker(
+def test_acknowledged_records_survive_the_broker(
     own_broker: OwnBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = own_broker.address
@@ -136,7 +136,7 @@ def test_what_was_acknowledged_outlives_the_broker(
 
 
 @pytest.mark.kafka
-def test_a_broker_that_hangs_goes_on_where_it_was(own_broker: OwnBroker, topic: str) -> None:
+def test_a_broker_that_hung_takes_all_records(own_broker: OwnBroker, topic: str) -> None:
     address = own_broker.address
     topics.create(settings(address), [topic], 3)
     producer = kafka.producer(settings(address))
@@ -152,8 +152,8 @@ def test_a_broker_that_hangs_goes_on_where_it_was(own_broker: OwnBroker, topic: 
 
 
 @pytest.mark.kafka
-def test_a_partition_that_is_not_known_yet_is_asked_for_again(brokers: str, topic: str) -> None:
-    """As while a broker that hung has no leader for it: librdkafka then says so by itself."""
+def test_a_partition_that_is_not_known_yet_is_retried(brokers: str, topic: str) -> None:
+    """As while it has no leader, after a broker hung: librdkafka then answers from its cache."""
     options = settings(brokers)
     topics.create(options, [topic], 1)
     client = kafka.consumer(options)
@@ -167,8 +167,8 @@ def test_a_partition_that_is_not_known_yet_is_asked_for_again(brokers: str, topi
 
 
 @pytest.mark.kafka
-def test_what_anothers_open_transaction_holds_back_is_waited_for(brokers: str, topic: str) -> None:
-    """Or a resumed flow would take what it wrote after it for not written."""
+def test_records_behind_an_open_transaction_are_waited_for(brokers: str, topic: str) -> None:
+    """Otherwise a resumed flow would write again what it wrote after the open transaction."""
     settings = Settings(_env_file=None, brokers=brokers)
     topics.create(settings, [topic], 1)
     slow = kafka.transactional_producer(settings, f"{topic}-slow")
@@ -188,7 +188,7 @@ def test_what_anothers_open_transaction_holds_back_is_waited_for(brokers: str, t
 
 
 @pytest.mark.kafka
-def test_a_transaction_that_does_not_end_is_refused_by_its_place(
+def test_a_transaction_that_stays_open_is_an_error_with_its_offset(
     brokers: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(_env_file=None, brokers=brokers)
@@ -198,18 +198,16 @@ def test_a_transaction_that_does_not_end_is_refused_by_its_place(
     slow.begin_transaction()
     slow.produce(topic, b"left open")
     slow.flush()
-    monkeypatch.setattr(reading, "HELD_BACK", 10.0)
+    monkeypatch.setattr(reading, "TRANSACTION_WAIT", 10.0)
     try:
-        with pytest.raises(
-            UserError, match=f"partition 0 of the topic '{topic}' at the offset 3 of"
-        ):
+        with pytest.raises(UserError, match=f"partition 0 of the topic '{topic}' at offset 3 of"):
             list(kafka.read_from(settings, topic, {}))
     finally:
         slow.abort_transaction()
 
 
-def test_more_is_read_than_librdkafka_takes_at_once(brokers: str, topic: str) -> None:
-    """The embedded broker answers with all that it has: here 117 MB, and the default is 100."""
+def test_answers_above_librdkafkas_default_limit_are_read(brokers: str, topic: str) -> None:
+    """The embedded broker answers with all that it holds: here 117 MB; the default is 100."""
     options = settings(brokers)
     topics.create(options, [topic], 3)
     producer = kafka.producer(options)
@@ -221,7 +219,7 @@ def test_more_is_read_than_librdkafka_takes_at_once(brokers: str, topic: str) ->
 
 
 @pytest.mark.kafka
-def test_a_broker_that_says_nothing_more_is_refused_as_that(
+def test_a_broker_that_stops_answering_is_an_error(
     own_broker: OwnBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = settings(own_broker.address)
@@ -235,6 +233,6 @@ def test_a_broker_that_says_nothing_more_is_refused_as_that(
         return found
 
     monkeypatch.setattr(reading, "end_offsets", ends_and_no_more)
-    monkeypatch.setattr(reading, "HELD_BACK", 1.0)
-    with pytest.raises(UserError, match=f"hands out nothing of partition 0 of the topic '{topic}'"):
+    monkeypatch.setattr(reading, "TRANSACTION_WAIT", 1.0)
+    with pytest.raises(UserError, match="returns no records of partition 0 of the topic"):
         list(kafka.read_from(options, topic, {}))

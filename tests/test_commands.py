@@ -133,7 +133,7 @@ def test_produce_sine_is_decided_by_its_seed(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["produce", "missing.csv"], "missing.csv cannot be read"),
+        (["produce", "missing.csv"], "cannot read missing.csv"),
         (["produce", "metrics.parquet"], "neither .csv nor .jsonl"),
         (["produce", "empty.csv"], "no column"),
         (["produce", "metrics.csv", "--count", "5"], "--count and --seed are for `produce sine`"),

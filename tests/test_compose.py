@@ -354,7 +354,7 @@ def test_the_commands_work_one_after_the_other(own_broker: str, folder: Path) ->
     ) as flow:
         try:
             assert flow.stdout is not None
-            assert flow.stdout.readline().startswith("made a recovery store of 3 files")
+            assert flow.stdout.readline().startswith("created a recovery store of 3 files")
             anomaly = json.loads(flow.stdout.readline())
             flow.send_signal(signal.SIGINT)
             flow.communicate(timeout=seconds(SERVICES["flow"]["stop_grace_period"]))

@@ -389,5 +389,5 @@ def test_readings_of_several_partitions_are_put_into_order(order: list[int]) -> 
 
 
 def test_it_refuses_a_file_that_is_not_there() -> None:
-    with pytest.raises(UserError, match=r"missing\.csv cannot be read"):
+    with pytest.raises(UserError, match=r"cannot read missing\.csv"):
         FileFeed(Settings(_env_file=None, input="missing.csv"), 10)

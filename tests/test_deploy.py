@@ -316,7 +316,7 @@ def test_the_pods_find_what_one_process_finds(
         assert ask(ports[0], "/healthz") == 200
     finally:
         first.terminate()
-    assert "made a recovery store of" in end(first)  # and it ended with status 0
+    assert "created a recovery store of" in end(first)  # and it ended with status 0
     pods = [pod(ordinal, ANOMALY_FOLLOW="false") for ordinal in range(FLOW["replicas"])]
     for process in pods:
         end(process)

@@ -61,7 +61,7 @@ def test_a_wrong_librdkafka_setting(run_flow: Flow, brokers: str) -> None:
 
 
 def test_a_missing_input_file(run_flow: Flow) -> None:
-    refused(run_flow(input="missing.csv"), "missing.csv cannot be read", "ANOMALY_INPUT")
+    refused(run_flow(input="missing.csv"), "cannot read missing.csv", "ANOMALY_INPUT")
 
 
 def test_a_column_that_is_missing(run_flow: Flow, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_from_a_topic_and_with_three_workers_it_is_the_same_set(
         output="found.jsonl",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == f"created the topic {topic}.rejected for refused records\n"
+    assert done.stderr == f"created the topic {topic}.rejected for rejected records\n"
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected
     assert read_topic(brokers, f"{topic}.rejected") == []
 

@@ -276,7 +276,7 @@ def test_a_record_that_is_never_taken_is_left_out_and_said(
         ({"notify_link": "SECRET"}, "ANOMALY_NOTIFY_LINK must be an address"),
         (
             {"notify_webhook": "http://h/SECRET", "incidents_topic": "none-such"},
-            "the topic 'none-such' is not on",
+            "the topic 'none-such' does not exist on",
         ),
         (
             {"notify_webhook": "http://h/SECRET", "brokers": "127.0.0.1:1"},

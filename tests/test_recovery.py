@@ -1,4 +1,4 @@
-"""The recovery store: what is refused before anything is touched, each in one line."""
+"""The recovery store: which stores a flow does not start on, each with one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def with_store(store: Path) -> list[str]:
 
 @pytest.fixture
 def used(tmp_path: Path, run_flow: Flow) -> tuple[Path, dict[str, object]]:
-    """A store that has seen a finished run, and the settings of that run."""
+    """A store after a finished run, and the settings of that run."""
     write_csv(tmp_path / "metrics.csv", made_rows(2, 200))
     store = tmp_path / "store"
     initialise(store, 2)
@@ -47,7 +47,7 @@ def contents(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in store.iterdir()}
 
 
-def refused_untouched(run_flow: Flow, store: Path, settings: dict[str, object], *said: str) -> None:
+def fails_untouched(run_flow: Flow, store: Path, settings: dict[str, object], *said: str) -> None:
     before = contents(store)
     refused(run_flow(*with_store(store), **settings), str(store), *said)
     assert contents(store) == before
@@ -78,12 +78,12 @@ def test_a_store_has_large_pages_and_a_log(run_flow: Flow, tmp_path: Path) -> No
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_command_makes_a_store_once(
+def test_the_command_creates_a_store_once(
     run_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     done = run_command("recovery", "store", "--partitions", "2")
     assert done.returncode == 0
-    assert "made a recovery store of 2 files" in done.stdout
+    assert "created a recovery store of 2 files" in done.stdout
     before = contents(tmp_path / "store")
     assert sorted(before) == ["part-0.sqlite3", "part-1.sqlite3"]
     done = run_command("recovery", "store", "--partitions", "5")
@@ -97,20 +97,20 @@ def test_the_command_makes_a_store_once(
     assert "not empty" in done.stderr
 
 
-@pytest.mark.parametrize("step", ["init_db_dir", "_enlarge_pages"])
-def test_a_store_whose_making_was_killed(
+@pytest.mark.parametrize("step", ["create_files", "_enlarge_pages"])
+def test_a_store_whose_creation_was_killed(
     run_flow: Flow,
     run_command: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
 ) -> None:
-    """No flow starts on what is left, and the command makes it anew."""
+    """No flow starts on it, and the command creates it again."""
     write_csv(tmp_path / "metrics.csv", made_rows(2, 20))
     store = tmp_path / "store"
 
     def die(*_: object) -> None:
-        (store / "part-0.sqlite3").write_bytes(b"")  # as one is left that was just opened
+        (store / "part-0.sqlite3").write_bytes(b"")  # as if it had just been opened
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -121,7 +121,7 @@ def test_a_store_whose_making_was_killed(
     done = run_flow(*with_store(store), input="metrics.csv", output="found.jsonl")
     refused(done, "no recovery store", f"python -m dataflow recovery {store}")
     assert (
-        "made a recovery store of 2 files"
+        "created a recovery store of 2 files"
         in run_command("recovery", str(store), "--partitions", "2").stdout
     )
     assert sorted(contents(store)) == ["part-0.sqlite3", "part-1.sqlite3"]
@@ -149,10 +149,10 @@ def test_changed_settings(
 ) -> None:
     store, settings = used
     write_csv(tmp_path / "other.csv", made_rows(1, 20))
-    refused_untouched(run_flow, store, {**settings, setting: value}, said)
+    fails_untouched(run_flow, store, {**settings, setting: value}, said)
 
 
-def test_what_does_not_decide_the_state_may_change(
+def test_other_settings_may_change(
     run_flow: Flow, used: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
     store, settings = used
@@ -164,22 +164,22 @@ def test_what_does_not_decide_the_state_may_change(
 def test_another_programs_store(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
     store, settings = used
     (store / "dataflow.json").unlink()
-    refused_untouched(run_flow, store, settings, "another program's")
+    fails_untouched(run_flow, store, settings, "belongs to another program")
 
 
 def test_a_store_of_another_format(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
     store, settings = used
     owner = json.loads((store / "dataflow.json").read_text())
     (store / "dataflow.json").write_text(json.dumps({**owner, "version": 99}))
-    refused_untouched(run_flow, store, settings, "format 99")
+    fails_untouched(run_flow, store, settings, "format 99")
 
 
 def test_states_of_another_version(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
-    """As if a newer detector, or River drawing other trees, had written them."""
+    """As if a newer detector, or a River that draws other trees, had written them."""
     store, settings = used
     owner = json.loads((store / "dataflow.json").read_text())
     (store / "dataflow.json").write_text(json.dumps({**owner, "states": "0011223344556677"}))
-    refused_untouched(run_flow, store, settings, "another version of the detector tutorial")
+    fails_untouched(run_flow, store, settings, "another version of the detector tutorial")
 
 
 def test_a_state_that_no_detector_stored(
@@ -193,13 +193,12 @@ def test_a_state_that_no_detector_stored(
                 (pickle.dumps(b"something else"),),
             )
     before = (store.parent / "found.jsonl").read_bytes()
-    refused(
-        run_flow(*with_store(store), **settings), "the recovery store holds what cannot be read"
-    )
+    done = run_flow(*with_store(store), **settings)
+    refused(done, "the recovery store holds a state that cannot be read")
     assert (store.parent / "found.jsonl").read_bytes() == before
 
 
-def test_a_start_that_was_refused_binds_a_store_to_nothing(run_flow: Flow, tmp_path: Path) -> None:
+def test_a_start_that_failed_does_not_own_the_store(run_flow: Flow, tmp_path: Path) -> None:
     write_csv(tmp_path / "metrics.csv", made_rows(1, 20))
     (tmp_path / "found.jsonl").write_text("precious\n")
     store = tmp_path / "store"
@@ -217,18 +216,18 @@ def test_a_damaged_store(run_flow: Flow, used: tuple[Path, dict[str, object]], n
     data = bytearray(path.read_bytes())
     data[: len(data) // 2] = b"\xa5" * (len(data) // 2)
     path.write_bytes(data)
-    refused_untouched(run_flow, store, settings, "damaged", name)
+    fails_untouched(run_flow, store, settings, "damaged", name)
 
 
 def test_an_incomplete_store(run_flow: Flow, used: tuple[Path, dict[str, object]]) -> None:
     store, settings = used
     (store / "part-0.sqlite3").unlink()
-    refused_untouched(run_flow, store, settings, "incomplete", "1 of 2")
+    fails_untouched(run_flow, store, settings, "incomplete", "1 of 2")
 
 
 @pytest.mark.kafka
 def test_files_of_different_times(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> None:
-    """Part of the store is put back from an old copy."""
+    """One file of the store is restored from an old copy."""
     rows = made_rows(2, 50)
     fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
     store, copy = tmp_path / "store", tmp_path / "copy"
@@ -249,7 +248,7 @@ def test_files_of_different_times(run_flow: Flow, brokers: str, topic: str, tmp_
         newer = (store / part).read_bytes()
         shutil.copy(copy / part, store / part)
         done = run_flow(*with_store(store), **settings)
-        refused(done, "not of one time")
+        refused(done, "mixes files of different times")
         (store / part).write_bytes(newer)
 
 
@@ -267,7 +266,7 @@ def test_a_second_flow_on_the_store(
         while not (store / "lock-0").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1)
-        refused(run_flow(*with_store(store), **settings), "held by another process")
+        refused(run_flow(*with_store(store), **settings), "in use by another process")
         assert first.poll() is None
     finally:
         await_handlers(first)
@@ -277,7 +276,7 @@ def test_a_second_flow_on_the_store(
 
 
 @pytest.mark.kafka
-def test_a_topic_that_was_made_anew(
+def test_a_topic_that_was_created_again(
     run_flow: Flow, brokers: str, topic: str, tmp_path: Path
 ) -> None:
     rows = made_rows(4, 200)
@@ -297,12 +296,12 @@ def test_a_topic_that_was_made_anew(
     topics.delete(Settings(_env_file=None, brokers=brokers), [topic])
     fill_topic(brokers, topic, records[:8])
     found = (tmp_path / "found.jsonl").read_bytes()
-    refused(run_flow(*with_store(store), **settings), topic, "made anew")
+    refused(run_flow(*with_store(store), **settings), topic, "created again")
     assert (tmp_path / "found.jsonl").read_bytes() == found
 
 
 def test_a_crash_before_the_first_snapshot(run_flow: Flow, tmp_path: Path) -> None:
-    """What was written before there was anything to resume from is not written again."""
+    """Records written before the first snapshot are not written again."""
     rows = made_rows(8, 1500)
     write_csv(tmp_path / "metrics.csv", rows)
     store = tmp_path / "store"
@@ -328,7 +327,7 @@ def check_once(found: list[dict[str, object]], rows: list[Row]) -> None:
     assert {(it["instance"], it["index"]): it["score"] for it in found} == expected
 
 
-def test_a_line_cut_off_by_a_crash_is_mended(
+def test_a_line_cut_off_by_a_crash_is_completed(
     run_flow: Flow, used: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
     store, settings = used
@@ -342,10 +341,10 @@ def test_a_line_cut_off_by_a_crash_is_mended(
     assert found.read_bytes() == whole
 
 
-def test_an_output_that_lost_something(
+def test_an_output_that_lost_records(
     run_flow: Flow, used: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
     store, settings = used
     found = tmp_path / "found.jsonl"
     found.write_bytes(found.read_bytes()[:-10])
-    refused(run_flow(*with_store(store), **settings), "shorter than when the flow stopped")
+    refused(run_flow(*with_store(store), **settings), "shorter than at the last snapshot")

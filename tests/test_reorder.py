@@ -84,7 +84,7 @@ def test_unkeyed_input_scores_as_keyed_input_does(
     scatter(brokers, topic, rows)
     done = run_flow("-w", workers, **settings)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == f"created the topic {topic}.rejected for refused records\n"
+    assert done.stderr == f"created the topic {topic}.rejected for rejected records\n"
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected_scores(rows)
 
 

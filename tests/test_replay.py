@@ -1,4 +1,4 @@
-"""Refused records that are sent again: the choice, the fate of each, and all of it on a broker."""
+"""Rejected records that are sent again: the choice, the outcomes, and both on a broker."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dataflow.records import Source
 from dataflow.recovery.files import initialise
 from dataflow.replay import transfer
 from dataflow.replay.plan import (
-    FATES,
-    Found,
+    OUTCOMES,
+    Candidate,
+    Correctable,
     Item,
-    Mended,
     Place,
     choose,
     marker,
@@ -46,22 +46,22 @@ def refused(
     reason: str = "out-of-range",
     place: Place | None = None,
     topic: str = "cpu",
-) -> Found:
+) -> Candidate:
     text = None if raw is None else base64.b64encode(raw).decode()
-    return Found(Mended(reason, "it is too large", Source(topic, 0, offset), text), place)
+    return Candidate(Correctable(reason, "it is too large", Source(topic, 0, offset), text), place)
 
 
-def decide(founds: list[Found], marks: Any = None, **options: Any) -> list[Item]:
+def decide(candidates: list[Candidate], marks: Any = None, **options: Any) -> list[Item]:
     return list(
-        plan(founds, marks or {}, decoder(SETTINGS), key_reader(SETTINGS), "cpu", **options)
+        plan(candidates, marks or {}, decoder(SETTINGS), key_reader(SETTINGS), "cpu", **options)
     )
 
 
-def fates(items: list[Item]) -> list[str]:
-    return [item.fate for item in items]
+def outcomes(items: list[Item]) -> list[str]:
+    return [item.outcome for item in items]
 
 
-def test_each_record_has_its_fate() -> None:
+def test_each_record_has_an_outcome() -> None:
     items = decide(
         [
             refused(GOOD, 0),
@@ -72,31 +72,31 @@ def test_each_record_has_its_fate() -> None:
             refused(GOOD, 3, topic="data/cpu.csv"),
         ]
     )
-    assert fates(items) == [
-        *("to send", "refused again", "not replayable"),
-        *("of another topic", "to send"),
+    assert outcomes(items) == [
+        *("to send", "rejected again", "not replayable"),
+        *("from another topic", "to send"),
     ]
     assert (items[0].key, items[0].value) == ("host-0", GOOD)
     assert "outside 0 to 100" in items[1].why
 
 
-def test_what_is_refused_again_is_sent_if_one_insists() -> None:
-    items = decide([refused(BAD), refused(b"{", 1), refused(None, 2)], even_if_refused=True)
-    assert fates(items) == ["to send", "to send", "not replayable"]
+def test_records_that_would_be_rejected_again_are_sent_with_the_option() -> None:
+    items = decide([refused(BAD), refused(b"{", 1), refused(None, 2)], even_if_rejected=True)
+    assert outcomes(items) == ["to send", "to send", "not replayable"]
     assert [(item.key, item.value) for item in items[:2]] == [("host-0", BAD), (None, b"{")]
 
 
-def test_raw_bytes_that_are_no_base64_are_not_sent() -> None:
-    found = refused(GOOD)
+def test_raw_bytes_that_are_not_base64_are_not_sent() -> None:
+    candidate = refused(GOOD)
     for raw in ("eyJ", "eyJ...", "é"):
-        record = Mended("not-json", "", found.rejected.source, raw)
-        (item,) = decide([Found(record, None)], even_if_refused=True)
-        assert item.fate == "not replayable"
+        record = Correctable("not-json", "", candidate.rejected.source, raw)
+        (item,) = decide([Candidate(record, None)], even_if_rejected=True)
+        assert item.outcome == "not replayable"
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_come_back_as_they_were(raw: bytes) -> None:
-    (item,) = decide([refused(raw)], even_if_refused=True)
+def test_bytes_are_sent_unchanged(raw: bytes) -> None:
+    (item,) = decide([refused(raw)], even_if_rejected=True)
     assert item.value == raw
 
 
@@ -110,22 +110,22 @@ def test_any_bytes_come_back_as_they_were(raw: bytes) -> None:
         (None, Place(1, 7, 9.0), True),
     ],
 )
-def test_a_mark_counts_for_what_was_refused_before_it(
+def test_a_mark_counts_for_records_rejected_before_it(
     place: Place | None, mark: Place, done: bool
 ) -> None:
     marks = {Source("cpu", 0, 0): [mark]}
     items = decide([refused(GOOD, 0, place=place), refused(GOOD, 1, place=place)], marks)
-    assert fates(items) == ["replayed before" if done else "to send", "to send"]
+    assert outcomes(items) == ["already replayed" if done else "to send", "to send"]
 
 
 def test_the_choice_is_by_reason_and_time() -> None:
-    founds = [
+    candidates = [
         refused(GOOD, at, reason, Place(0, at, float(at)))
         for at, reason in enumerate(("not-json", "out-of-range", "not-json", "no-value"))
     ]
 
     def chosen(*choice: Any) -> list[int]:
-        return [found.rejected.source.offset for found in choose(founds, *choice)]
+        return [candidate.rejected.source.offset for candidate in choose(candidates, *choice)]
 
     assert chosen() == [0, 1, 2, 3]
     assert chosen(frozenset({"not-json"})) == [0, 2]
@@ -144,27 +144,27 @@ LINE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b"{", "mended.jsonl line 7 is no rejected record"),
+        (b"{", "mended.jsonl line 7 is not a rejected record"),
         (
             json.dumps({**LINE, "source": "cpu"}).encode(),
-            "mended.jsonl line 7 is no rejected record",
+            "mended.jsonl line 7 is not a rejected record",
         ),
         (json.dumps(LINE).encode(), "line 7 has no field 'mended'"),
-        (json.dumps({**LINE, "mended": [1]}).encode(), "'mended' must be an object"),
-        (json.dumps({**LINE, "mended": "{}"}).encode(), "'mended' must be an object"),
+        (json.dumps({**LINE, "mended": [1]}).encode(), "mended.jsonl line 7 is not an object"),
+        (json.dumps({**LINE, "mended": "{}"}).encode(), "mended.jsonl line 7 is not an object"),
     ],
 )
 def test_a_wrong_line_is_named(line: bytes, said: str) -> None:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         read_line(line, "mended.jsonl line 7", mended=True)
-    assert said in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_what_is_mended_is_sent_as_it_was_written() -> None:
+def test_a_mended_object_is_sent_as_written() -> None:
     line = json.dumps(LINE)[:-1].encode() + b', "mended": ' + GOOD + b"}"
-    (item,) = decide([Found(read_line(line, "", mended=True), None)])
-    assert (item.fate, item.key, item.value) == ("to send", "host-0", GOOD)
+    (item,) = decide([Candidate(read_line(line, "", mended=True), None)])
+    assert (item.outcome, item.key, item.value) == ("to send", "host-0", GOOD)
 
 
 def test_the_mark_is_a_rejected_record() -> None:
@@ -178,12 +178,12 @@ def test_the_mark_is_a_rejected_record() -> None:
 Run = Callable[..., Any]
 
 QUICK = {"kafka__fetch_wait_max_ms": "10"}
-"""The end of a partition is told after this."""
+"""Milliseconds after which the broker reports the end of a partition."""
 
 
 @pytest.fixture
 def flow_once(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> Callable[[], None]:
-    """Run the flow over what is new in the topic, and end."""
+    """Run the flow over the new records of the topic, to its end."""
     initialise(tmp_path / "store", 1)
 
     def run() -> None:
@@ -202,7 +202,7 @@ def flow_once(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> Calla
 
 @pytest.fixture
 def held(brokers: str, topic: str) -> Callable[[], tuple[list[Any], list[Any]]]:
-    """What the input topic and the rejected topic hold: keys and raw values; records."""
+    """Read the input topic (keys and raw values) and the rejected topic (records)."""
 
     def look() -> tuple[list[Any], list[Any]]:
         settings = Settings(_env_file=None, brokers=brokers, kafka={"fetch_wait_max_ms": "10"})
@@ -220,10 +220,10 @@ def numbers(said: str) -> dict[tuple[str, str], int]:
     """The table that the command prints."""
     kinds = {}
     for line in said.splitlines()[1:]:
-        for fate in FATES:
-            if f" {fate} " in line:
-                reason, rest = line.split(fate, 1)
-                kinds[reason.strip(), fate] = int(rest.split()[0])
+        for outcome in OUTCOMES:
+            if f" {outcome} " in line:
+                reason, rest = line.split(outcome, 1)
+                kinds[reason.strip(), outcome] = int(rest.split()[0])
     return kinds
 
 
@@ -249,10 +249,10 @@ def test_mended_records_are_scored_once_and_a_dry_run_changes_nothing(
     done = run_command("replay", **options)
     assert done.returncode == 0, done.stderr
     assert numbers(done.stdout) == {
-        ("not-a-number", "refused again"): 160,
+        ("not-a-number", "rejected again"): 160,
         ("no-value", "not replayable"): 1,
     }
-    assert done.stdout.endswith("nothing was written, and there is nothing to write\n")
+    assert done.stdout.endswith("nothing was written: there is nothing to write\n")
     assert held() == before
 
     _, rejected = before
@@ -280,7 +280,7 @@ def test_mended_records_are_scored_once_and_a_dry_run_changes_nothing(
     for arguments in (["--from-file", "mended.jsonl"], ["--even-if-refused"]):
         done = run_command("replay", "--yes", *arguments, **options)
         assert done.returncode == 0, done.stderr
-        assert numbers(done.stdout)["not-a-number", "replayed before"] == 160
+        assert numbers(done.stdout)["not-a-number", "already replayed"] == 160
         assert done.stdout.endswith(f"wrote 0 records to {topic} on {brokers}\n")
     assert held()[0] == sent
 
@@ -311,8 +311,8 @@ def test_raw_records_are_sent_again_by_reason_once_settings_allow_them(
     assert done.returncode == 0, done.stderr
     assert numbers(done.stdout) == {
         ("out-of-range", "to send"): 1,
-        ("out-of-range", "refused again"): 1,
-        ("not-json", "refused again"): 1,
+        ("out-of-range", "rejected again"): 1,
+        ("not-json", "rejected again"): 1,
     }
     sent, rejected = held()
     assert sorted(sent) == sorted([*before, ("host-0", BAD)])
@@ -322,18 +322,18 @@ def test_raw_records_are_sent_again_by_reason_once_settings_allow_them(
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"wrote 2 records to {topic} on {brokers}\n")
     flow_once()
-    # All three were refused again, at other places: these are new records.
+    # All three were rejected again, at other offsets: these are new records.
     assert numbers(run_command("replay", **options).stdout) == {
         ("out-of-range", "to send"): 1,
-        ("out-of-range", "replayed before"): 2,
-        ("out-of-range", "refused again"): 1,
-        ("not-json", "replayed before"): 1,
-        ("not-json", "refused again"): 1,
-        ("not-an-object", "refused again"): 1,
+        ("out-of-range", "already replayed"): 2,
+        ("out-of-range", "rejected again"): 1,
+        ("not-json", "already replayed"): 1,
+        ("not-json", "rejected again"): 1,
+        ("not-an-object", "rejected again"): 1,
     }
 
 
-def test_a_replay_that_dies_or_is_overtaken_leaves_nothing(
+def test_a_replay_that_dies_or_is_fenced_writes_nothing(
     held: Callable[[], Any], brokers: str, topic: str
 ) -> None:
     fill_topic(brokers, topic, [])
@@ -346,12 +346,12 @@ def test_a_replay_that_dies_or_is_overtaken_leaves_nothing(
     assert transfer.read_marks(settings) == {}
     second.send(item)
     second.commit()
-    with pytest.raises(UserError, match="did not take a record"):
+    with pytest.raises(UserError, match="cannot write to the topic"):
         first.commit()
     sent, marks = held()
     assert sent == [("host-0", GOOD)]
     assert [mark["reason"] for mark in marks] == ["replayed"]
-    assert list(transfer.read_marks(settings)) == [item.found.rejected.source]
+    assert list(transfer.read_marks(settings)) == [item.candidate.rejected.source]
 
 
 def test_a_file_of_rejected_records_and_the_times(
@@ -371,11 +371,11 @@ def test_a_file_of_rejected_records_and_the_times(
         assert held()[0] == [("host-0", GOOD)]
 
     for arguments, said in (
-        ((str(path), "--since", "2024-03-01"), "does not say when its records were refused"),
+        ((str(path), "--since", "2024-03-01"), "does not say when its records were rejected"),
         ((str(path), "--from-file", str(path)), "not both"),
-        (("--since", "soon"), "--since 'soon' is no time"),
+        (("--since", "soon"), "--since 'soon' is not a time"),
         (("--from-file", str(path)), "line 1 has no field 'mended'"),
-        (("missing.jsonl",), "missing.jsonl cannot be read"),
+        (("missing.jsonl",), "cannot read missing.jsonl"),
     ):
         done = run_command("replay", "--yes", *arguments, **options)
         assert done.returncode == 1
@@ -397,11 +397,11 @@ def test_since_and_until_are_the_time_of_rejection(
     rejected = f"{topic}.rejected"
     fill_topic(brokers, rejected, [])
     producer = kafka.producer(Settings(_env_file=None, brokers=brokers))
-    base = int(time.time()) - 3600  # what is older than a week the broker would drop
+    base = int(time.time()) - 3600  # the broker deletes records older than a week
     for number in range(5):
-        found = refused(GOOD, number, topic=topic).rejected
+        candidate = refused(GOOD, number, topic=topic).rejected
         record = json.dumps({**LINE, "source": {"topic": topic, "partition": 0, "offset": number}})
-        record = record.replace("e30=", found.raw or "")
+        record = record.replace("e30=", candidate.raw or "")
         producer.produce(rejected, record, timestamp=(base + number * 60) * 1000)
     producer.flush()
     options = {"brokers": brokers, "topic": topic, **QUICK}

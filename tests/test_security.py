@@ -52,9 +52,9 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(topics, "TIMEOUT", 2.0)
 
     def ask(brokers: str, client: dict[str, str], said: str) -> None:
-        with pytest.raises(UserError) as refusal:
+        with pytest.raises(UserError) as error:
             kafka.metadata(settings(brokers, **client))
-        sentence = str(refusal.value)
+        sentence = str(error.value)
         assert "\n" not in sentence
         assert f"no answer from the broker {brokers} " in sentence
         assert said in sentence

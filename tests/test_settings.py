@@ -90,7 +90,7 @@ def test_librdkafka_settings_get_their_dots_back(monkeypatch: pytest.MonkeyPatch
         ("THRESHOLD", "1.5", "ANOMALY_THRESHOLD must be less than or equal to 1"),
         ("THRESHOLD", "nan", "ANOMALY_THRESHOLD must be"),
         ("DETECTOR", "magic", "ANOMALY_DETECTOR must be one of"),
-        ("OUTPUT", "out.txt", "ANOMALY_OUTPUT must be `stdout`"),
+        ("OUTPUT", "out.txt", "ANOMALY_OUTPUT names the output 'out.txt', which does not exist"),
         ("OUTPUT", "stdout,stdout", "ANOMALY_OUTPUT names the same output twice"),
         ("OUTPUT", "a.jsonl,b.jsonl", "ANOMALY_OUTPUT names two files"),
         ("INPUT", "metrics.parquet", "ANOMALY_INPUT must be `kafka`, or a path"),

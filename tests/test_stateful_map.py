@@ -1,4 +1,4 @@
-"""The stateful step, against Bytewax's own."""
+"""Our `stateful_map` against Bytewax's own."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def bytewaxs(found: list[Any]) -> Dataflow:
     return built
 
 
-def test_it_finds_the_same_and_goes_on_from_what_it_stored(tmp_path: Path) -> None:
+def test_it_returns_the_same_and_resumes_from_stored_states(tmp_path: Path) -> None:
     whole: list[Any] = []
     run_main(bytewaxs(whole))
     init_db_dir(tmp_path, 1)
     config = RecoveryConfig(str(tmp_path))
-    found: list[Any] = []
+    results: list[Any] = []
     parts: list[Any] = [*ITEMS[:30], TestingSource.EOF(), *ITEMS[30:]]
-    run_main(flow(found, parts), recovery_config=config)
-    assert len(found) == 30
-    run_main(flow(found, parts), recovery_config=config)
-    assert sorted(found) == sorted(whole)
+    run_main(flow(results, parts), recovery_config=config)
+    assert len(results) == 30
+    run_main(flow(results, parts), recovery_config=config)
+    assert sorted(results) == sorted(whole)
 
 
-def test_a_state_that_cannot_be_read_ends_the_process_with_a_line(
+def test_a_state_that_cannot_be_read_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     init_db_dir(tmp_path, 1)
@@ -85,5 +85,5 @@ def test_a_state_that_cannot_be_read_ends_the_process_with_a_line(
     with pytest.raises(BaseException):  # noqa: B017, PT011  as Bytewax makes of it
         run_main(flow([], parts, refuse), recovery_config=config)
     assert said[0] == (
-        "the recovery store holds what cannot be read. These bytes are of another version."
+        "the recovery store holds a state that cannot be read. These bytes are of another version."
     )

@@ -1,4 +1,4 @@
-"""What Python keeps of the threads that Bytewax's workers run in."""
+"""Python keeps the state of the threads in which Bytewax runs workers."""
 
 from __future__ import annotations
 
@@ -76,26 +76,26 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from dataflow.runtime import threads
 
 class Part(StatelessSourcePartition):
-    told = False
+    sent = False
 
     def next_batch(self):
-        if self.told:
+        if self.sent:
             raise StopIteration
-        self.told = True
-        # With its own end of line: workers may write between a line and the end that follows it.
+        self.sent = True
+        # With its own line end: other workers may write between a line and a line end after it.
         return [f"{threads.alone()}\\n"]
 
 class Source(DynamicSource):
     def build(self, step_id, worker_index, worker_count):
         return Part()
 
-flow = Dataflow("told")
+flow = Dataflow("alone")
 op.output("out", op.input("in", flow, Source()), StdOutSink())
 """
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "alone"),
     [
         ([], ["True"]),
         (["-w", "2"], ["False", "False"]),
@@ -103,13 +103,13 @@ op.output("out", op.input("in", flow, Source()), StdOutSink())
     ],
 )
 def test_a_worker_knows_whether_it_is_alone(
-    options: list[str], told: list[str], tmp_path: Path
+    options: list[str], alone: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "told.py").write_text(FLOW)
+    (tmp_path / "alone.py").write_text(FLOW)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "bytewax.run", "told"]
+    command = [sys.executable, "-m", "bytewax.run", "alone"]
     run = subprocess.run(
         [*command, *(option.format(port=port) for option in options)],
         cwd=tmp_path,
@@ -119,4 +119,4 @@ def test_a_worker_knows_whether_it_is_alone(
         timeout=60,
         check=True,
     )
-    assert run.stdout.split() == told
+    assert run.stdout.split() == alone

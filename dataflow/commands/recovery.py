@@ -19,12 +19,12 @@ def recovery(
         typer.Option(
             min=1,
             max=1024,
-            help="Files of the store: one a worker, and one for each 10,000 instances.",
+            help="Number of files: one per worker, and one per 10,000 instances.",
         ),
     ] = 3,
 ) -> None:
-    """Make a recovery store for `python -m bytewax.run dataflow.flow -r FOLDER -s 10 -b 0`."""
+    """Create a recovery store for `python -m bytewax.run dataflow.flow -r FOLDER -s 10 -b 0`."""
     if initialise(folder, partitions):
-        typer.echo(f"made a recovery store of {partitions} files in {folder}")
+        typer.echo(f"created a recovery store of {partitions} files in {folder}")
     else:
-        typer.echo(f"there is a recovery store in {folder} already: nothing changed")
+        typer.echo(f"{folder} already holds a recovery store: nothing changed")

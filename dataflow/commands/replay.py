@@ -23,45 +23,46 @@ __all__ = ["replay"]
 def replay(
     file: Annotated[
         Path | None,
-        typer.Argument(help="A .rejected.jsonl file; the rejected topic if not given."),
+        typer.Argument(help="A .rejected.jsonl file. Default: the rejected topic."),
     ] = None,
     from_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file of rejected records, one a line, to each of which you have added the "
-            "field 'mended': the object to send in place of 'raw'."
+            help="A file of rejected records, one per line, each with a field 'mended' that you "
+            "added: the object to send in place of 'raw'."
         ),
     ] = None,
     reason: Annotated[
-        list[str] | None, typer.Option(help="Only records refused for it; may be repeated.")
+        list[str] | None, typer.Option(help="Only records with this reason; may be repeated.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Only records refused at this time (UTC) or later.")
+        str | None, typer.Option(help="Only records rejected at this time (UTC) or later.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(help="Only records refused before this time (UTC).")
+        str | None, typer.Option(help="Only records rejected before this time (UTC).")
     ] = None,
     even_if_refused: Annotated[
-        bool, typer.Option("--even-if-refused", help="Also send what would be refused again.")
+        bool,
+        typer.Option("--even-if-refused", help="Also send records that would be rejected again."),
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Really write; without it, only tell what would be.")
+        bool, typer.Option("--yes", help="Write. Without it, only show what would be written.")
     ] = False,
 ) -> None:
-    """Write refused records back to the input topic, keyed by instance, each once.
+    """Write rejected records back to the input topic, keyed by instance, each once.
 
-    Decodes them with the present settings first. A record that was sent is marked in the rejected
-    topic and is not sent again; one that is refused again is a new record there. To mend records,
-    save them from the topic to a file, one a line, and give it with --from-file.
+    Decodes them with the present settings first. A record that was sent gets a mark in the rejected
+    topic and is not sent again; if it is rejected again, that is a new record. To correct records,
+    save them from the rejected topic to a file, one per line, and give it with --from-file.
     """
     options = settings.load()
     moments = [_moment(text, name) for text, name in ((since, "--since"), (until, "--until"))]
     if file is not None and from_file is not None:
-        raise UserError("give either a file of rejected records or --from-file, not both.")
+        raise UserError("a file of rejected records and --from-file are given: give one, not both.")
     path = file or from_file
     if path is not None and moments != [None, None]:
         raise UserError(
-            f"{path} does not say when its records were refused: leave out --since/--until."
+            f"{path} does not say when its records were rejected: omit --since and --until."
         )
     transfer.check_topics(options, from_topic=path is None, write=yes)
     sender = transfer.Sender(options) if yes else None
@@ -71,12 +72,12 @@ def replay(
         decode.decoder(options),
         decode.key_reader(options),
         options.topic,
-        even_if_refused=even_if_refused,
+        even_if_rejected=even_if_refused,
     )
     summary = plan.Summary()
     for item in items:
         summary.add(item)
-        if sender is not None and item.fate == plan.SEND:
+        if sender is not None and item.outcome == plan.SEND:
             sender.send(item)
     if sender is not None:
         sender.commit()
@@ -87,12 +88,12 @@ def replay(
     elif total:
         typer.echo(f"nothing was written: --yes writes {total:,} records to {options.topic}")
     else:
-        typer.echo("nothing was written, and there is nothing to write")
+        typer.echo("nothing was written: there is nothing to write")
 
 
 def _found(
     options: settings.Settings, file: Path | None, from_file: Path | None
-) -> Iterator[plan.Found]:
+) -> Iterator[plan.Candidate]:
     if from_file is not None:
         return transfer.read_file(from_file, mended=True)
     if file is not None:
@@ -107,7 +108,7 @@ def _moment(text: str | None, option: str) -> float | None:
         return seconds(text)
     except (ValueError, OverflowError):
         raise UserError(
-            f"{option} {text!r} is no time: give one such as 2024-03-01T12:00."
+            f"{option} {text!r} is not a time: give one such as 2024-03-01T12:00."
         ) from None
 
 
@@ -117,11 +118,11 @@ def _print(summary: plan.Summary) -> None:
         console = Console(width=160)
     table = Table(box=None, pad_edge=False)
     table.add_column("reason", no_wrap=True)
-    table.add_column("fate", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
     table.add_column("records", justify="right", no_wrap=True)
-    table.add_column("for example", overflow="fold")
-    for reason, fate, count, example in summary.rows():
-        # Not as markup: it may hold what a stranger wrote.
-        table.add_row(Text(reason), fate, f"{count:,}", Text(example))
+    table.add_column("example", overflow="fold")
+    for reason, outcome, count, example in summary.rows():
+        # Not as markup: the text comes from the topic.
+        table.add_row(Text(reason), outcome, f"{count:,}", Text(example))
     if table.row_count:
         console.print(table)

@@ -14,15 +14,15 @@ __all__ = ["topics"]
 
 def topics(
     partitions: Annotated[
-        int, typer.Option(min=1, help="Partitions of the input and of the anomalies topic.")
+        int, typer.Option(min=1, help="Partitions of each topic that is created.")
     ] = 3,
 ) -> None:
-    """Create the topics of the flow that are not there: input, anomalies, rejected, incidents."""
+    """Create the missing topics of the flow: input, anomalies, rejected, incidents."""
     options = settings.load()
     names = [options.topic, options.anomalies_topic, options.rejected_topic]
     names += [options.incidents_topic] if options.incidents else []
-    made = create(options, names, partitions)
-    for topic in made:
+    created = create(options, names, partitions)
+    for topic in created:
         typer.echo(f"created {topic} with {partitions} partitions on {options.brokers}")
-    if not made:
-        typer.echo(f"all topics are on {options.brokers} already")
+    if not created:
+        typer.echo(f"all topics exist on {options.brokers} already: nothing changed")

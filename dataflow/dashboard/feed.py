@@ -36,7 +36,7 @@ class Feed:
         self.keep = keep
         self.lock = threading.Lock()
         self.condition = Condition(IDLE, "Starting", "Looking for the readings.")
-        self.source = settings.topic if settings.input == "kafka" else settings.input
+        self.source = settings.source_name
         self.since: float | None = None
         self._stop = threading.Event()
         self._pace: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])

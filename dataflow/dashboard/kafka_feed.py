@@ -10,6 +10,7 @@ from dataflow import kafka
 from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.status import GOOD, IDLE, TROUBLE, Condition, clock_text, waiting
 from dataflow.errors import UserError
+from dataflow.kafka import topics
 from dataflow.records import Raw
 from dataflow.settings import Settings
 
@@ -84,8 +85,7 @@ class KafkaFeed(Feed):
     def _open(self) -> bool:
         """Find the topic and begin to read it; whether it is there."""
         settings = self.settings
-        cluster = kafka.metadata(settings)
-        partitions = kafka.partition_ids(cluster, settings.topic)
+        partitions = topics.partitions(settings, settings.topic)
         if settings.partitions is not None:
             partitions = [it for it in partitions if it in settings.partitions]
         if not partitions:
@@ -195,12 +195,7 @@ class KafkaFeed(Feed):
                     KafkaError._UNKNOWN_TOPIC,
                 ):
                     raise _AnewError
-                elif not error.retriable() and error.code() not in (
-                    KafkaError._TRANSPORT,
-                    KafkaError._ALL_BROKERS_DOWN,
-                    KafkaError._TIMED_OUT,
-                    KafkaError._RESOLVE,
-                ):
+                elif not error.retriable() and error.code() not in kafka.TRANSIENT_ERRORS:
                     raise UserError(f"the topic {topic!r} cannot be read: {error.str()}.")
             for reading in self.intake.overdue():
                 self.fleet.add(reading)

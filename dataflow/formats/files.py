@@ -1,4 +1,4 @@
-"""The records of a `.csv` or `.jsonl` file, as bytes."""
+"""Reads the records of a `.csv` or `.jsonl` file, as bytes of JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["read_records"]
 def read_records(path: Path) -> Iterator[bytes]:
     """Yield the records of a `.csv` or `.jsonl` file as JSON.
 
-    A row of a CSV file becomes an object of texts, as the tutorial's producer sends it. What
-    cannot be read so is yielded as it stands: the decoder refuses it and says why.
+    A row of a CSV file becomes an object whose values are strings, as the tutorial's producer sends
+    it. A row that cannot be parsed is yielded unchanged, and the decoder rejects it with a reason.
+    Raises `OSError` if the file cannot be read.
     """
     if path.suffix == ".jsonl":
         with path.open("rb") as lines:
@@ -35,8 +36,8 @@ def _rows(file: IO[str]) -> Iterator[bytes]:
             row: list[Any] = next(rows)
         except StopIteration:
             return
-        except csv.Error as wrong:
-            yield f"{wrong} near line {rows.line_num}".encode()
+        except csv.Error as error:
+            yield f"{error} near line {rows.line_num}".encode()
             continue
         if not row:
             continue

@@ -1,8 +1,8 @@
-"""Kafka: the clients, the topics of a cluster, and what topics hold."""
+"""Kafka: creates clients, manages topics, and reads their records."""
 
 from dataflow.kafka.client import (
-    PASSING,
     TIMEOUT,
+    TRANSIENT_ERRORS,
     admin,
     consumer,
     describe,
@@ -13,8 +13,8 @@ from dataflow.kafka.reading import end_offsets, offset_range, read_from
 from dataflow.kafka.topics import metadata, partition_ids
 
 __all__ = [
-    "PASSING",
     "TIMEOUT",
+    "TRANSIENT_ERRORS",
     "admin",
     "consumer",
     "describe",

@@ -1,4 +1,4 @@
-"""The one place that makes Kafka clients, and what is asked of a topic's offsets."""
+"""Creates every Kafka client of this package, from the settings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dataflow.errors import UserError
 from dataflow.settings import Settings
 
 __all__ = [
-    "PASSING",
     "TIMEOUT",
+    "TRANSIENT_ERRORS",
     "admin",
     "consumer",
     "describe",
@@ -27,97 +27,104 @@ __all__ = [
 ]
 
 TIMEOUT = 10.0
-"""Seconds to wait for a broker's answer."""
+"""Seconds to wait for an answer of a broker."""
 
 _SILENT = logging.Logger("librdkafka", level=logging.CRITICAL + 1)
 
 
-PASSING = {
+TRANSIENT_ERRORS = {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
     KafkaError._RESOLVE,
 }
-"""Errors of a broker that is away: librdkafka goes on trying, and so do its readers."""
+"""Errors of a broker that cannot be reached: librdkafka keeps trying, and so do its readers."""
 
 
 class Client:
-    """The settings of a client, and the last thing that librdkafka complained of."""
+    """The configuration of a client, and the last error that librdkafka reported."""
 
     def __init__(self, settings: Settings, **config: Any) -> None:
         self.brokers = settings.brokers
-        self.complaint: str | None = None
+        self.last_error: str | None = None
         self.config = {
             "bootstrap.servers": settings.brokers,
             "client.id": "ec2-anomaly-dataflow",
-            # A typing error in a topic's name must not make a topic.
+            # A misspelled topic must not be created.
             "allow.auto.create.topics": False,
-            # librdkafka repeats every failed connection on standard error; we say it once.
+            # librdkafka logs each failed connection to standard error; we print one error.
             "logger": _SILENT,
-            "error_cb": self._complain,
-            # A broker that comes back is found within two seconds; the default may wait for ten.
+            "error_cb": self._keep_error,
+            # Reconnect within 2 s after a broker returns; the default is up to 10 s.
             "reconnect.backoff.max.ms": 2000,
             **config,
             **settings.kafka,
         }
 
-    def _complain(self, error: KafkaError) -> None:
-        # "0/2 brokers are down" says less than the reason why, which may precede it.
+    def _keep_error(self, error: KafkaError) -> None:
+        # "0/2 brokers are down" may follow the error that says why: keep the earlier one.
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self.complaint = error.str()
+            self.last_error = error.str()
 
-    def refusal(self, error: KafkaException) -> UserError:
-        reason = self.complaint or _sentence(error)
-        if self.complaint is None and error.args[0].code() == KafkaError._TRANSPORT:
-            # librdkafka keeps this to its log, though a wrong protocol is the usual cause.
+    def no_answer(self, error: KafkaException) -> UserError:
+        """Return the error to raise if no broker answers."""
+        reason = self.last_error or _text(error)
+        if self.last_error is None and error.args[0].code() == KafkaError._TRANSPORT:
+            # librdkafka only logs the usual cause: the broker expects another protocol.
             reason = (
-                "it closes the connection: if it wants TLS or a password, say so in "
+                "it closes the connection; if it needs TLS or a password, set "
                 "ANOMALY_KAFKA__SECURITY_PROTOCOL"
             )
-        # "127.0.0.1:1/bootstrap: Connect to ... failed: refused (after 0ms in state CONNECT)"
+        # Keep the middle of "HOST:1/bootstrap: Connect to ... failed (after 0ms in state CONNECT)".
         reason = reason.split("/bootstrap: ")[-1].split(" (after ")[0]
         return UserError(
             f"no answer from the broker {self.brokers} ({reason}): "
-            "check that it runs, and ANOMALY_BROKERS and ANOMALY_KAFKA__*."
+            "check that it runs, and check ANOMALY_BROKERS and ANOMALY_KAFKA__*."
         )
 
 
-def _sentence(error: Exception) -> str:
+def _text(error: Exception) -> str:
     if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
         return error.args[0].str()
     return str(error)
 
 
 def admin_client(settings: Settings) -> tuple[AdminClient, Client]:
+    """Create an admin client, and return it with its `Client`, which keeps the last error."""
     client = Client(settings)
     try:
         return AdminClient(client.config), client
-    except KafkaException as wrong:
-        raise UserError(f"ANOMALY_KAFKA__*: {_sentence(wrong)}.") from None
+    except KafkaException as error:
+        raise UserError(
+            f"librdkafka rejects the settings ANOMALY_KAFKA__* ({_text(error)}): correct them."
+        ) from None
 
 
 def admin(settings: Settings) -> AdminClient:
-    """Make a client that makes and deletes topics; a UserError if its settings are wrong."""
+    """Create a client that creates and deletes topics.
+
+    Raises `UserError` if librdkafka rejects its settings.
+    """
     return admin_client(settings)[0]
 
 
 def consumer(settings: Settings, **config: Any) -> Consumer:
-    """Make a consumer that is told where to read, keeps no group, and never skips in silence."""
+    """Create a consumer that is assigned its offsets, commits none, and never skips silently."""
     return Consumer(
         Client(
             settings,
             **{
-                # We keep the offsets ourselves; librdkafka insists on a name.
+                # Required by librdkafka, though the flow keeps its offsets itself.
                 "group.id": "ec2-anomaly-dataflow",
                 "enable.auto.commit": False,
-                # Offsets that are gone are an error, and not a jump to the end.
+                # An offset that no longer exists is an error, not a jump to the end.
                 "auto.offset.reset": "error",
-                # The default of a second halves the speed of a backfill.
+                # The default, 1 s, halves the throughput when catching up.
                 "fetch.queue.backoff.ms": 10,
-                # A tenth of the default, for each partition: less memory, and nothing waits.
+                # A tenth of the default, per partition: takes less memory, and is no slower.
                 "queued.min.messages": 10_000,
-                # The embedded broker answers with all that it has, and of more than the default of
-                # 100 MB librdkafka takes nothing, again and again, without a word.
+                # The embedded broker answers with all that it holds. Above the default, 100 MB,
+                # librdkafka drops the answer and asks again, forever and without an error.
                 "receive.message.max.bytes": 2_000_000_000,
                 **config,
             },
@@ -126,30 +133,33 @@ def consumer(settings: Settings, **config: Any) -> Consumer:
 
 
 def transactional_producer(settings: Settings, name: str) -> Producer:
-    """Make a producer that shuts out every other of its name; a UserError if it cannot."""
-    # A transaction that a crash leaves open holds back its readers no longer than this.
+    """Create a producer that fences every earlier producer of the same name.
+
+    Raises `UserError` if the broker does not allow it.
+    """
+    # A transaction that a crash leaves open blocks its readers no longer than this.
     client = producer(settings, **{"transactional.id": name, "transaction.timeout.ms": 15_000})
     try:
         client.init_transactions(TIMEOUT)
     except KafkaException as error:
         raise UserError(
-            f"{settings.brokers} does not give leave to write in transactions as {name} "
-            f"({_sentence(error)}): check the rights of the user in ANOMALY_KAFKA__*."
+            f"the broker {settings.brokers} does not allow transactions with the id {name} "
+            f"({_text(error)}): check the permissions of the user in ANOMALY_KAFKA__*."
         ) from None
     return client
 
 
 def producer(settings: Settings, **config: Any) -> Producer:
-    """Make a producer whose retries neither repeat nor reorder."""
+    """Create a producer whose retries neither repeat nor reorder records."""
     return Producer(
         Client(
             settings,
             **{
                 "enable.idempotence": True,
-                # As the Java clients do, so that one instance has one partition whoever writes.
+                # As in the Java clients: an instance has one partition, whichever client writes.
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
-                # Fail, and let a resume repeat, while a supervisor still waits.
+                # Fail before a supervisor gives up: a restart then writes the records again.
                 "message.timeout.ms": 10_000,
                 **config,
             },
@@ -158,5 +168,5 @@ def producer(settings: Settings, **config: Any) -> Producer:
 
 
 def describe(error: KafkaError | KafkaException) -> str:
-    """Return a Kafka error as words."""
-    return _sentence(error) if isinstance(error, KafkaException) else error.str()
+    """Return the text of a Kafka error."""
+    return _text(error) if isinstance(error, KafkaException) else error.str()

@@ -1,4 +1,4 @@
-"""Reads topics: their offsets, and all that they hold up to now."""
+"""Reads topics: their offsets, and the records that they hold now."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from confluent_kafka import (
 
 from dataflow.errors import UserError
 from dataflow.kafka.client import TIMEOUT, consumer, describe
-from dataflow.kafka.topics import metadata, partition_ids
+from dataflow.kafka.topics import partitions
 from dataflow.settings import Settings
 
-__all__ = ["HELD_BACK", "end_offsets", "offset_range", "read_from"]
+__all__ = ["TRANSACTION_WAIT", "end_offsets", "offset_range", "read_from"]
 
 
 _NO_LEADER_YET = {
@@ -30,32 +30,36 @@ _NO_LEADER_YET = {
 }
 
 
-HELD_BACK = 90.0
-"""Seconds to wait for others' open transactions: brokers end them after a minute as a rule."""
+TRANSACTION_WAIT = 90.0
+"""Seconds to wait for open transactions of other producers: by default, brokers abort a
+transaction after 60 s."""
 
 
 def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     """Return, for each partition of a topic, the offset of the next record to be written.
 
-    What is in an open transaction counts: a reader of committed records would be told less.
+    Records in open transactions count, although readers of committed records do not see them yet.
+    Raises `UserError` if the topic cannot be read.
     """
     client = consumer(settings, **{"isolation.level": "read_uncommitted"})
     try:
         return {
             partition: offset_range(client, topic, partition)[1]
-            for partition in partition_ids(metadata(settings), topic)
+            for partition in partitions(settings, topic)
         }
     except KafkaException as error:
-        raise UserError(f"the topic {topic!r} cannot be read: {describe(error)}.") from None
+        raise UserError(
+            f"cannot read the topic {topic!r} ({describe(error)}): check the broker's log."
+        ) from None
     finally:
         client.close()
 
 
 def offset_range(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """Return the first offset that a partition holds, and the one after its last.
+    """Return the first offset that a partition holds, and the offset after its last record.
 
-    A partition that was made a moment ago, or whose broker has just come back, has no leader yet:
-    it is asked for again, for 10 s.
+    Retries for 10 s while the partition has no leader, as after it was created or after its broker
+    restarted. Raises `KafkaException`.
     """
     deadline = time.monotonic() + TIMEOUT
     while True:
@@ -66,13 +70,17 @@ def offset_range(client: Consumer, topic: str, partition: int) -> tuple[int, int
                 raise
             time.sleep(0.1)
             if error.args[0].code() == KafkaError._UNKNOWN_PARTITION:
-                # What librdkafka heard last, and it does not ask the broker again by itself.
+                # librdkafka answered from its cache, and does not refresh it by itself.
                 client.list_topics(topic, TIMEOUT)
 
 
 def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterator[Message]:
-    """Yield what a topic holds from the given offsets up to now; all of a partition not given."""
-    # The broker waits so long before it says that there is no more.
+    """Yield the records that a topic holds now, from the given offsets by partition.
+
+    A partition without an offset is read from its first record. Raises `UserError` if the topic
+    cannot be read to its present end.
+    """
+    # The broker waits this long before it reports the end of a partition.
     client = consumer(settings, **{"enable.partition.eof": True, "fetch.wait.max.ms": 10})
     ends = end_offsets(settings, topic)
     client.assign(
@@ -83,34 +91,37 @@ def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterat
         ]
     )
     left = {part.partition for part in client.assignment()}
-    deadline = time.monotonic() + HELD_BACK
+    deadline = time.monotonic() + TRANSACTION_WAIT
     try:
         while left:
             for message in client.consume(1000, 0.1):
                 error = message.error()
                 if error is None:
                     yield message
-                    deadline = time.monotonic() + HELD_BACK
+                    deadline = time.monotonic() + TRANSACTION_WAIT
                 elif error.code() != KafkaError._PARTITION_EOF:
-                    raise UserError(f"the topic {topic!r} cannot be read: {error.str()}.")
+                    raise UserError(
+                        f"cannot read the topic {topic!r} ({error.str()}): check the broker's log."
+                    )
                 elif (message.offset() or 0) >= ends[message.partition() or 0]:
                     left.discard(message.partition() or 0)
-                # Else a transaction that is still open holds back what was written after it.
+                # Else an open transaction blocks the records after it: wait.
             if left and time.monotonic() > deadline:
-                raise _held_back(client, TopicPartition(topic, min(left)), ends[min(left)])
+                raise _blocked(client, TopicPartition(topic, min(left)), ends[min(left)])
     finally:
         client.close()
 
 
-def _held_back(client: Consumer, place: TopicPartition, end: int) -> UserError:
-    """Say why a partition that has more to read gives nothing."""
+def _blocked(client: Consumer, place: TopicPartition, end: int) -> UserError:
+    """Return the error that says why a partition does not return its last records."""
     which = f"partition {place.partition} of the topic {place.topic!r}"
     if client.get_watermark_offsets(place, cached=True)[1] < 0:
         return UserError(
-            f"the broker hands out nothing of {which}, which ends at {end}: look at its log."
+            f"the broker returns no records of {which}, which ends at offset {end}: check the "
+            "broker's log."
         )
     (at,) = client.position([place])
     return UserError(
-        f"a transaction that does not end holds back {which} at the offset {at.offset} of {end}: "
-        "find the producer that left it open."
+        f"an open transaction blocks {which} at offset {at.offset} of {end}: find it with Kafka's "
+        "kafka-transactions.sh find-hanging, and abort it."
     )

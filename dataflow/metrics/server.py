@@ -15,7 +15,7 @@ from prometheus_client import make_wsgi_app
 
 from dataflow.errors import UserError
 from dataflow.metrics import counters
-from dataflow.runtime import arguments
+from dataflow.runtime.arguments import arguments
 from dataflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def start(settings: Settings) -> None:
 
     Raises `UserError` if the port is taken or the address is not of this machine.
     """
-    counters.describe(settings, arguments.directory())
+    counters.describe(settings, arguments().recovery_directory)
     host, port = settings.metrics_host, settings.metrics_port
     if port is None:
         return

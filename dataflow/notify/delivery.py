@@ -96,7 +96,7 @@ class Delivery:
 
     def _begin(self, consumer: Consumer) -> bool:
         """Find where to go on, and what is open; False if asked to stop meanwhile."""
-        partitions = kafka.partition_ids(kafka.metadata(self._settings), self._topic)
+        partitions = topics.partitions(self._settings, self._topic)
         kept = consumer.committed(
             [TopicPartition(self._topic, partition) for partition in partitions], kafka.TIMEOUT
         )
@@ -145,7 +145,7 @@ class Delivery:
                 self._ended.discard(partition)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._ended.add(partition)
-            elif error.code() not in kafka.PASSING:
+            elif error.code() not in kafka.TRANSIENT_ERRORS:
                 raise KafkaException(error)
 
     def _incident(self, place: Place, value: bytes | None) -> Incident | None:
@@ -275,9 +275,7 @@ def run(settings: Settings) -> None:
             "there is nobody to tell: give an address in ANOMALY_NOTIFY_WEBHOOK, "
             "ANOMALY_NOTIFY_SLACK or ANOMALY_NOTIFY_ALERTMANAGER."
         )
-    topics.check(
-        settings, kafka.metadata(settings), settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC"
-    )
+    topics.existing_partitions(settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())

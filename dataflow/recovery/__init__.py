@@ -1,1 +1,1 @@
-"""The recovery store: whose it is, its files, and the decisions of timers."""
+"""The recovery store: which flow owns it, its files, and the log of timer decisions."""

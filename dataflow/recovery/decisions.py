@@ -1,9 +1,9 @@
-"""What the clock decided, kept in the recovery store before anybody is told of it.
+"""Write-ahead log of timer decisions, so that a restart repeats them.
 
-A flow that was killed reads again what it had read since the last snapshot, and finds the same; but
-what it told because an instance had sent nothing for a while it might not tell again: by now the
-instance's next reading is there. So that an incident which was opened is also resolved, each such
-decision is written here first, and taken again at the same reading.
+A flow that was killed reads again the records since its last snapshot, and computes the same. A
+decision by the clock, that an instance is silent, might come out differently: the instance's next
+reading may be there by now. An incident that was opened would then never be resolved. So each such
+decision is first written here, and a resumed flow repeats it at the same reading.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from dataflow.errors import UserError, stop_process
 from dataflow.records import Reading
 from dataflow.recovery.store import Store
 
-__all__ = ["Decisions", "Told"]
+__all__ = ["Decisions"]
 
-Told: TypeAlias = dict[tuple[int, int], int]
-"""Partition and offset of an instance's reading: how much was told because no other came."""
+SilenceStates: TypeAlias = dict[tuple[int, int], int]
+"""By partition and offset of an instance's reading: the silence that was decided after it, as
+`dataflow.incidents.silence` numbers it."""
 
 KEPT = 7 * 86_400.0
-"""Seconds; only those since the last snapshot are ever needed."""
+"""Seconds to keep a decision; only those since the last snapshot are needed."""
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open a file of decisions; a new one, or one whose maker was killed at once, has no table."""
+    """Open a log file, and create the table if the file is new or its creator was killed."""
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     database.execute(
         "CREATE TABLE IF NOT EXISTS decisions"
@@ -39,14 +40,14 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 class Decisions:
-    """The decisions of all processes on a store; each writes to a file of its own.
+    """The decisions of all processes on a store; each process writes its own file.
 
-    Without a store they are forgotten with the process, as everything is.
+    Without a store, nothing is kept.
     """
 
     def __init__(self, store: Store | None) -> None:
-        """Read what was decided; a UserError if it cannot be read."""
-        self._told: dict[str, Told] = {}
+        """Read the logs of all processes. Raises `UserError` if one cannot be read."""
+        self._decided: dict[str, SilenceStates] = {}
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         if store is None:
@@ -57,27 +58,27 @@ class Decisions:
             own = store.folder / f"decisions-{store.process}.sqlite3"
             self._database = _open(own)
             self._database.execute("DELETE FROM decisions WHERE at < ?", (time.time() - KEPT,))
-        except sqlite3.Error as wrong:
+        except sqlite3.Error as error:
             raise UserError(
-                f"the recovery store {store.folder} is damaged (decisions: {wrong}): put back a "
-                "copy of the whole store, or start anew with another."
+                f"the recovery store {store.folder} is damaged (decisions: {error}): restore a "
+                "copy of the whole store, or start with a new store."
             ) from None
 
     def _read(self, path: Path) -> None:
         with closing(_open(path)) as database:
-            for instance, partition, offset, told in database.execute(
+            for instance, partition, offset, state in database.execute(
                 "SELECT instance, partition, offset, max(told) FROM decisions GROUP BY 1, 2, 3"
             ):
-                self._told.setdefault(instance, {})[partition, offset] = told
+                self._decided.setdefault(instance, {})[partition, offset] = state
 
-    def of(self, instance: str) -> Told:
-        """Return what was decided of an instance before this process began."""
-        return self._told.get(instance, {})
+    def of(self, instance: str) -> SilenceStates:
+        """Return the decisions about an instance from before this process started."""
+        return self._decided.get(instance, {})
 
-    def add(self, last: Reading, told: int) -> None:
-        """Keep a decision: `told` so much because no other came after this reading of an instance.
+    def add(self, last: Reading, state: int) -> None:
+        """Write a decision: the silence has this state because no reading came after `last`.
 
-        It is on the disk when this returns; a disk that does not take it ends the process.
+        The decision is on disk when this returns. If it cannot be written, the process ends.
         """
         if self._database is None:
             return
@@ -85,7 +86,10 @@ class Decisions:
             with self._lock:  # several workers
                 self._database.execute(
                     "INSERT INTO decisions VALUES (?, ?, ?, ?, ?)",
-                    (last.instance, last.partition, last.offset, told, time.time()),
+                    (last.instance, last.partition, last.offset, state, time.time()),
                 )
-        except sqlite3.Error as wrong:
-            stop_process(f"the recovery store cannot be written (decisions: {wrong}).")
+        except sqlite3.Error as error:
+            stop_process(
+                f"cannot write to the recovery store (decisions: {error}): check its disk, and "
+                "start the flow again."
+            )

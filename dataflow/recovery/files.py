@@ -1,4 +1,4 @@
-"""The SQLite files of a recovery store: how they are made, and whether they can be gone on with."""
+"""The SQLite files of a recovery store: creates them, and checks that a flow can resume."""
 
 from __future__ import annotations
 
@@ -7,35 +7,47 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bytewax.recovery import init_db_dir
-
 from dataflow.errors import UserError
+from dataflow.runtime.store_files import create_files
 
 __all__ = ["check", "executions", "initialise", "is_made"]
 
 PAGE = 16_384
-"""Bytes of a page of the store's files: fewer and larger ones take an eighth less CPU to write."""
+"""Page size of the store's files in bytes: writing larger pages takes an eighth less CPU."""
+
+PARTS = "part-*.sqlite3"
+"""Pattern of the names that Bytewax gives the store's files.
+
+Like the queries below, checked with the Bytewax version `dataflow.runtime.CHECKED_WITH`.
+"""
+
+EXECUTIONS = "SELECT count(*) FROM exs"
+RUNS = "SELECT ex_num, worker_count, resume_epoch FROM exs"
+FRONTIERS = "SELECT ex_num, worker_index, worker_frontier FROM fronts"
+PART_COUNTS = "SELECT part_count FROM parts"
+LAST_COMMIT = "SELECT coalesce(max(commit_epoch), 0) FROM commits"
 
 UNFINISHED = "unfinished"
-"""Name of a file that is in the folder while its store is made: no flow starts on such a one."""
+"""Name of a file that marks a store as incomplete while it is created: no flow starts on it."""
 
 CHECKED_WHOLE = 64 * 2**20
-"""Bytes up to which a file of the store is read through before the start."""
+"""Files up to this size, in bytes, are checked completely before the start."""
 
-NEIGHBOURS = 5
-"""Epochs by which the files of a store may differ after a crash: one or two, in truth."""
+EPOCHS_APART = 5
+"""Epochs by which the files of a store may differ after a crash; in practice one or two."""
 
 
 def is_made(folder: Path) -> bool:
-    """Tell whether a folder holds a store, whole or damaged, that was once finished."""
-    return any(folder.glob("part-*.sqlite3")) and not (folder / UNFINISHED).exists()
+    """Return whether a folder holds a store whose creation was completed, damaged or not."""
+    return any(folder.glob(PARTS)) and not (folder / UNFINISHED).exists()
 
 
 def initialise(folder: Path, partitions: int) -> bool:
-    """Make an empty store of so many files; False if there is one already.
+    """Create an empty store of `partitions` files; return False if there is one already.
 
-    As many workers as files can write at a time. What a command that was killed in the midst of it
-    left is made anew. A UserError if the folder holds anything else.
+    As many workers as there are files can write at the same time. A store whose creation was
+    interrupted is created again. Raises `UserError` if the folder holds anything else, or cannot be
+    written.
     """
     unfinished = folder / UNFINISHED
     if is_made(folder):
@@ -45,25 +57,30 @@ def initialise(folder: Path, partitions: int) -> bool:
         if unfinished.exists():
             for path in folder.glob("part-*.sqlite3*"):
                 path.unlink()
-        # A volume's own folder may be there.
+        # The file system of a volume may have created lost+found.
         if any(entry.name not in ("lost+found", UNFINISHED) for entry in folder.iterdir()):
-            raise UserError(f"the folder {folder} is not empty and holds no recovery store.")
+            raise UserError(
+                f"the folder {folder} is not empty and holds no recovery store: give an empty "
+                "or a new folder."
+            )
         unfinished.touch()
-        init_db_dir(folder, partitions)  # type: ignore[no-untyped-call]
-        for path in folder.glob("part-*.sqlite3"):
+        create_files(folder, partitions)
+        for path in folder.glob(PARTS):
             _enlarge_pages(path)
         unfinished.unlink()
-    except OSError as wrong:
-        raise UserError(f"the folder {folder} cannot be used: {wrong.strerror}.") from None
-    except sqlite3.Error as wrong:
-        raise UserError(f"the folder {folder} cannot hold a recovery store: {wrong}.") from None
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"cannot create a recovery store in {folder} ({reason}): check that the folder can be "
+            "written."
+        ) from None
     return True
 
 
 def _enlarge_pages(path: Path) -> None:
-    """Let a file that is empty have pages of another size than SQLite's 4 kB."""
+    """Set the page size of an empty file to `PAGE`; SQLite's default is 4 kB."""
     with closing(sqlite3.connect(path, isolation_level=None)) as part:
-        # They cannot be changed while there is a log beside the file.
+        # The page size cannot change in WAL mode.
         part.execute("PRAGMA journal_mode = DELETE")
         part.execute(f"PRAGMA page_size = {PAGE}")
         part.execute("VACUUM")
@@ -71,33 +88,31 @@ def _enlarge_pages(path: Path) -> None:
 
 
 def executions(folder: Path) -> int:
-    """Return how often a flow has run on the store."""
+    """Return how many times a flow has run on the store."""
     try:
-        return sum(
-            _query(path, "SELECT count(*) FROM exs")[0][0] for path in folder.glob("part-*.sqlite3")
-        )
+        return sum(_query(path, EXECUTIONS)[0][0] for path in folder.glob(PARTS))
     except sqlite3.Error:
-        return 0  # `check` says what is wrong
+        return 0  # `check` reports the damage
 
 
 def check(folder: Path, *, alone: bool) -> None:
-    """Find what Bytewax would end with a panic; `alone`: all of the store must lie here."""
-    paths = sorted(folder.glob("part-*.sqlite3"))
+    """Check that the files are complete, undamaged and of the same time.
+
+    Bytewax would end with a panic otherwise. `alone` says that all files must be in this folder,
+    not on other machines. Raises `UserError`.
+    """
+    paths = sorted(folder.glob(PARTS))
     counts: set[int] = set()
     frontiers: dict[int, dict[int, int]] = {}
     workers: dict[int, tuple[int, int]] = {}
     commits: list[int] = []
     for path in paths:
         try:
-            counts |= {count for (count,) in _query(path, "SELECT part_count FROM parts")}
-            commits += _query(path, "SELECT coalesce(max(commit_epoch), 0) FROM commits")[0]
-            for run, count, epoch in _query(
-                path, "SELECT ex_num, worker_count, resume_epoch FROM exs"
-            ):
+            counts |= {count for (count,) in _query(path, PART_COUNTS)}
+            commits += _query(path, LAST_COMMIT)[0]
+            for run, count, epoch in _query(path, RUNS):
                 workers[run] = (count, epoch)
-            for run, worker, epoch in _query(
-                path, "SELECT ex_num, worker_index, worker_frontier FROM fronts"
-            ):
+            for run, worker, epoch in _query(path, FRONTIERS):
                 run_frontiers = frontiers.setdefault(run, {})
                 run_frontiers[worker] = max(epoch, run_frontiers.get(worker, 0))
             whole = path.stat().st_size > CHECKED_WHOLE or _query(path, "PRAGMA quick_check(1)")
@@ -105,24 +120,24 @@ def check(folder: Path, *, alone: bool) -> None:
             whole = [("damaged",)]
         if whole not in (True, [("ok",)]):
             raise UserError(
-                f"the recovery store {folder} is damaged ({path.name}): put back a copy of the "
-                "whole store, or start anew with another."
+                f"the recovery store {folder} is damaged ({path.name}): restore a copy of the "
+                "whole store, or start with a new store."
             )
     if alone and counts != {len(paths)}:
         raise UserError(
             f"the recovery store {folder} is incomplete: {len(paths)} of {max(counts, default=0)} "
-            "files are there; put back a copy of the whole store, or start anew with another."
+            "files exist; restore a copy of the whole store, or start with a new store."
         )
     if workers and alone:
-        # As Bytewax reckons it: where the slowest worker of the last run stood.
+        # As Bytewax computes the epoch to resume from: the slowest worker of the last run.
         last = max(workers)
         count, resumed = workers[last]
         epoch = min(frontiers.get(last, {}).get(worker, resumed) for worker in range(count))
-        # Bytewax finds the first only, and resumes from states of different times in the second.
-        if max(commits) > epoch or max(commits) - min(commits) > NEIGHBOURS:
+        # Bytewax detects only the first case; in the second it mixes states of different times.
+        if max(commits) > epoch or max(commits) - min(commits) > EPOCHS_APART:
             raise UserError(
-                f"the recovery store {folder} is not of one time: some of its files are older "
-                "than others; put back a copy of the whole store, or start anew with another."
+                f"the recovery store {folder} mixes files of different times: restore a copy of "
+                "the whole store, or start with a new store."
             )
 
 

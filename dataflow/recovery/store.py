@@ -1,7 +1,8 @@
-"""The recovery store, guarded: one flow on it at a time, and only the flow whose it is.
+"""Guards the recovery store: one flow at a time uses it, and only the flow that owns it.
 
-Bytewax keeps offsets and states in a folder of SQLite files. Beside them stand our own:
-`dataflow.json`, which says whose the store is and where the outputs began, and a lock a process.
+Bytewax keeps offsets and states in a folder of SQLite files. Beside them are our own files:
+`dataflow.json`, which holds the owner's settings and where each output began, and one lock file per
+process.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ import msgspec
 
 from dataflow.errors import UserError
 from dataflow.recovery import files
-from dataflow.runtime.arguments import arguments, directory
+from dataflow.runtime.arguments import arguments
 from dataflow.settings import PREFIX, Settings
 
 __all__ = ["Store", "guard"]
 
 VERSION = 2
-"""Of the store's format: the states of every detector, sources and sinks."""
+"""Version of the store's format: the states of sources, detectors and sinks."""
 
 DECIDE_STATE = (
     *("topic", "partitions", "key_field", "value_field", "time_field", "index_field"),
     *("scale", "detector", "seed", "interval", "reorder"),
 )
-"""Settings that the states in a store depend on."""
+"""Settings that the states in a store depend on: they cannot change later."""
 
 DECIDE_INCIDENTS = (
     *("threshold", "incident_anomalies", "incident_readings", "incident_duration"),
     *("incident_quiet", "incident_cooldown", "incident_updates"),
     *("silence", "silence_gone"),
 )
-"""The same of incidents: what was told before a crash must be told again."""
+"""Settings that incidents depend on: after a crash, the same records must be written again."""
 
 
 class _Owner(msgspec.Struct):
@@ -49,44 +50,47 @@ class _Owner(msgspec.Struct):
 
 
 class Store:
-    """A recovery store that this process holds, until it ends."""
+    """A recovery store that this process has locked, until the process ends."""
 
     def __init__(self, folder: Path, settings: Settings, states: str, process: int) -> None:
-        """Lock the store and look whose it is; a UserError if it is held, or another flow's."""
+        """Lock the store and check its owner.
+
+        Raises `UserError` if another process holds it, or if another flow owns it.
+        """
         self._folder = folder
         self.process = process
         self._lock = _lock(folder / f"lock-{process}")
         decided = _fingerprint(settings)
         with self._owner() as owner:
             if not files.executions(folder):
-                # Nothing has run on it: a start that was refused binds it to nothing.
+                # No flow has run on it: a start that failed does not make it the owner.
                 owner.settings, owner.states = decided, states
             if settings.incidents:
-                # A store of before there were any begins to have them.
+                # A store from before these settings existed takes them now.
                 for name in DECIDE_INCIDENTS:
                     owner.settings.setdefault(name, decided[name])
             self._compare(owner.settings, decided)
             if owner.states != states:
                 raise UserError(
                     f"the recovery store {folder} holds states of another version of the detector "
-                    f"{settings.detector}: run the version that wrote it, or start anew with "
-                    "another store."
+                    f"{settings.detector}: run the version that wrote it, or start with a new "
+                    "store."
                 )
             self.id = owner.id
 
     @contextmanager
     def _owner(self) -> Iterator[_Owner]:
-        """Read `dataflow.json`, making it for a new store, and write it back if it changed."""
+        """Read `dataflow.json`, or create it for a new store; write it back if it changed."""
         path = self._folder / "dataflow.json"
-        with (self._folder / "lock").open("a") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)  # processes of one cluster come at the same time
+        with (self._folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # processes of a cluster start at the same time
             text = path.read_bytes() if path.exists() else b""
             if text:
                 owner = self._read_owner(text)
             elif files.executions(self._folder):
                 raise UserError(
-                    f"the recovery store {self._folder} is another program's: give this flow a "
-                    "store of its own."
+                    f"the recovery store {self._folder} belongs to another program: give this flow "
+                    "a store of its own."
                 )
             else:
                 owner = _Owner(VERSION, uuid.uuid4().hex, {}, "")
@@ -102,13 +106,14 @@ class Store:
             owner = msgspec.json.decode(text, type=_Owner)
         except msgspec.DecodeError:
             raise UserError(
-                f"the recovery store {self._folder} is damaged (dataflow.json): put back a copy "
-                "of the store, or start anew with another."
+                f"the recovery store {self._folder} is damaged (dataflow.json): restore a copy of "
+                "the whole store, or start with a new store."
             ) from None
         if owner.version != VERSION:
             raise UserError(
-                f"the recovery store {self._folder} has the format {owner.version}, this program "
-                f"reads {VERSION}: run the version that wrote it, or start anew with another."
+                f"the recovery store {self._folder} has the format {owner.version}, and this "
+                f"program reads {VERSION}: run the version that wrote it, or start with a new "
+                "store."
             )
         return owner
 
@@ -118,18 +123,19 @@ class Store:
                 raise UserError(
                     f"the recovery store {self._folder} was made with {PREFIX}{name.upper()}="
                     f"{_shown(stored.get(name))}, and now it is {_shown(value)}: set it back, or "
-                    "start anew with another store."
+                    "start with a new store."
                 )
 
     @property
     def folder(self) -> Path:
-        """Where the store lies."""
+        """The folder of the store."""
         return self._folder
 
     def began(self, output: str, position: Callable[[], Any]) -> Any:
-        """Return where an output stood when this store first wrote to it.
+        """Return the position of an output when the owner first wrote to it.
 
-        A flow that is killed before its first snapshot finds no other trace of what it wrote.
+        A flow that is killed before its first snapshot knows only from this what it has written.
+        `position` returns the present position, as JSON can hold it.
         """
         with self._owner() as owner:
             if output not in owner.began:
@@ -138,21 +144,21 @@ class Store:
 
 
 def guard(settings: Settings, states: str) -> Store | None:
-    """Take the store that the command line names; None if it names none.
+    """Lock and check the store that the command line names; return None if it names none.
 
-    `states` tells the form of the detector's states from that of other versions. A UserError in one
-    line if the store is missing, empty, damaged, incomplete, too old, held by another process, or
-    made by a flow with other settings.
+    `states` identifies the format of the detector's states. Raises `UserError` if the store is
+    missing, empty, damaged, incomplete, of another format, locked by another process, or owned by a
+    flow with other settings.
     """
-    folder = directory()
+    given = arguments()
+    folder = given.recovery_directory
     if folder is None:
         return None
     if not files.is_made(folder):
         raise UserError(
-            f"there is no recovery store in {folder}: make one with "
+            f"there is no recovery store in {folder}: create one with "
             f"`python -m dataflow recovery {folder}`, or give the right folder."
         )
-    given = arguments()
     store = Store(folder, settings, states, given.process_id or 0)
     files.check(folder, alone=not given.addresses)
     return store
@@ -177,11 +183,12 @@ def _lock(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"the recovery store {path.parent} is held by another process: stop it, or give this "
+            f"the recovery store {path.parent} is in use by another process: stop it, or give this "
             "flow a store of its own."
         ) from None
-    except OSError as wrong:
+    except OSError as error:
         raise UserError(
-            f"the recovery store {path.parent} cannot be written: {wrong.strerror}."
+            f"cannot write to the recovery store {path.parent} ({error.strerror}): check its "
+            "permissions and its disk."
         ) from None
     return lock

@@ -1,1 +1,1 @@
-"""Refused records, sent again."""
+"""Sends rejected records to the input topic again: the plan, and its transfer."""

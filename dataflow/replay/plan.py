@@ -1,8 +1,8 @@
-"""Refused records, sent again: which of them, and as what. Pure; `resending` reads and writes.
+"""Decides which rejected records to send again. No I/O; `dataflow.replay.transfer` does it.
 
-A record that was sent again is marked in the rejected topic by a record of the same `source` whose
-reason is `replayed`. It is written in one transaction with the record itself, so that there is
-never one without the other.
+A record that was sent again has a mark in the rejected topic: a record of the same `source` with
+the reason `replayed`. Record and mark are written in one transaction, so that neither exists
+without the other.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataflow.errors import UserError
 from dataflow.records import Raw, Reading, Rejected, Source
 
 __all__ = [
-    "FATES",
+    "OUTCOMES",
     "REPLAYED",
     "SEND",
-    "Found",
+    "Candidate",
+    "Correctable",
     "Item",
-    "Mended",
     "Place",
     "Summary",
     "choose",
@@ -37,150 +37,160 @@ REPLAYED = "replayed"
 """The reason of a mark."""
 
 SEND = "to send"
-AGAIN = "refused again"
-DONE = "replayed before"
-FOREIGN = "of another topic"
+AGAIN = "rejected again"
+DONE = "already replayed"
+FOREIGN = "from another topic"
 LOST = "not replayable"
-FATES = (SEND, AGAIN, DONE, FOREIGN, LOST)
+OUTCOMES = (SEND, AGAIN, DONE, FOREIGN, LOST)
 
 
-class Mended(Rejected, frozen=True):
-    """A rejected record to which a person has added the object to send in place of `raw`."""
+class Correctable(Rejected, frozen=True):
+    """A rejected record, to which a field `mended` may be added: the object to send instead."""
 
     mended: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Place(NamedTuple):
-    """Where the rejected topic holds a record, and since when (seconds since 1970)."""
+    """Where a record is in the rejected topic, and when it was written, in seconds since 1970."""
 
     partition: int
     offset: int
     time: float
 
     def before(self, other: Place) -> bool:
-        """Tell whether the other was written later; over partitions, only the times tell."""
+        """Return whether `other` was written later. Different partitions are compared by time."""
         if self.partition == other.partition:
             return self.offset < other.offset
         return self.time <= other.time
 
 
-class Found(NamedTuple):
-    """A refused record, and its place in the rejected topic, None if it stood in a file."""
+class Candidate(NamedTuple):
+    """A rejected record, and its place in the rejected topic; None if it is from a file."""
 
-    rejected: Mended
+    rejected: Correctable
     place: Place | None
 
 
 class Item(NamedTuple):
-    """What becomes of a refused record: its fate, why, and what to send with which key."""
+    """The outcome of a candidate, the reason for it, and the key and value to send."""
 
-    found: Found
-    fate: str
+    candidate: Candidate
+    outcome: str
     why: str
     key: str | None = None
     value: bytes | None = None
 
 
-_parse = msgspec.json.Decoder(Mended).decode
+_parse = msgspec.json.Decoder(Correctable).decode
 
 
-def read_message(value: bytes | None) -> Mended | None:
-    """Read what the rejected topic holds, None if it is no rejected record."""
+def read_message(value: bytes | None) -> Correctable | None:
+    """Parse a record of the rejected topic; None if it is not a rejected record."""
     try:
         return _parse(value or b"")
     except ValueError:
         return None
 
 
-def read_line(line: bytes, place: str, *, mended: bool) -> Mended:
-    """Read a line of a file; a UserError that names the place if it is no such record."""
+def read_line(line: bytes, place: str, *, mended: bool) -> Correctable:
+    """Parse a line of a file. Raises `UserError`, with the place, if it is not a rejected record.
+
+    `mended` says that the line must have the field `mended`.
+    """
     try:
         record = _parse(line)
-    except ValueError as wrong:
-        raise UserError(f"{place} is no rejected record: {wrong}.") from None
+    except ValueError as error:
+        raise UserError(
+            f"{place} is not a rejected record ({error}): give a file of rejected records, one "
+            "JSON object on each line."
+        ) from None
     if not mended:
         return record
     if isinstance(record.mended, msgspec.UnsetType):
         raise UserError(f"{place} has no field 'mended': add the object to send in place of 'raw'.")
     if not isinstance(msgspec.json.decode(record.mended), dict):
         raise UserError(
-            f"{place}: the field 'mended' must be an object, as a record of readings is."
+            f"the field 'mended' in {place} is not an object: make it a JSON object, as records of "
+            "the input topic are."
         )
     return record
 
 
 def choose(
-    founds: Iterable[Found],
+    candidates: Iterable[Candidate],
     reasons: frozenset[str] = frozenset(),
     since: float | None = None,
     until: float | None = None,
-) -> Iterator[Found]:
-    """Keep those of these reasons (none: of any) that were refused from `since` until `until`."""
-    for found in founds:
-        if reasons and found.rejected.reason not in reasons:
+) -> Iterator[Candidate]:
+    """Yield the candidates with these reasons that were rejected from `since` to before `until`.
+
+    No reasons: all of them. Times are in seconds since 1970; a candidate from a file has none.
+    """
+    for candidate in candidates:
+        if reasons and candidate.rejected.reason not in reasons:
             continue
-        if since is not None and (found.place is None or found.place.time < since):
+        if since is not None and (candidate.place is None or candidate.place.time < since):
             continue
-        if until is not None and (found.place is None or found.place.time >= until):
+        if until is not None and (candidate.place is None or candidate.place.time >= until):
             continue
-        yield found
+        yield candidate
 
 
 def plan(
-    founds: Iterable[Found],
+    candidates: Iterable[Candidate],
     marks: dict[Source, list[Place]],
     decode: Callable[[Raw], Reading | Rejected],
     key_of: Callable[[bytes], str | None],
     topic: str,
     *,
-    even_if_refused: bool = False,
+    even_if_rejected: bool = False,
 ) -> Iterator[Item]:
-    """Decide of each record, and once of each source.
+    """Decide the outcome of each candidate, once for each source.
 
-    `marks` are the places of marks in the rejected topic: a record was replayed if one was written
-    after it, and one that stood in a file if there is any. What was refused from a topic goes back
-    to that topic only; `topic` is the one that is written to.
+    `marks` holds the places of marks in the rejected topic. A record was replayed if a mark was
+    written after it; a record from a file, if there is any mark. A record that was read from a
+    topic is only sent to the same topic; `topic` is the topic to write to.
     """
     seen: set[Source] = set()
-    for found in founds:
-        rejected = found.rejected
+    for candidate in candidates:
+        rejected = candidate.rejected
         source = rejected.source
         if source in seen:
             continue
         seen.add(source)
         if source.topic != topic and not source.topic.endswith((".csv", ".jsonl")):
-            yield Item(found, FOREIGN, f"it was read from {source.topic}")
+            yield Item(candidate, FOREIGN, f"it was read from {source.topic}")
             continue
-        place = found.place
+        place = candidate.place
         if any(place is None or place.before(mark) for mark in marks.get(source, ())):
-            yield Item(found, DONE, "there is a mark of it")
+            yield Item(candidate, DONE, "it has a mark")
             continue
         value, why = _bytes_of(rejected)
         if value is None:
-            yield Item(found, LOST, why)
+            yield Item(candidate, LOST, why)
             continue
         record = decode(Raw(source.partition, source.offset, value))
         if isinstance(record, Reading):
-            yield Item(found, SEND, "", record.instance, value)
+            yield Item(candidate, SEND, "", record.instance, value)
         else:
             yield Item(
-                found,
-                SEND if even_if_refused else AGAIN,
+                candidate,
+                SEND if even_if_rejected else AGAIN,
                 record.error,
                 key_of(value),
                 value,
             )
 
 
-def _bytes_of(rejected: Mended) -> tuple[bytes | None, str]:
+def _bytes_of(rejected: Correctable) -> tuple[bytes | None, str]:
     if not isinstance(rejected.mended, msgspec.UnsetType):
         return bytes(rejected.mended), ""
     if rejected.raw is None:
-        return None, rejected.error  # it had no value, or too many bytes to be kept
+        return None, rejected.error  # no value, or too many bytes to keep
     try:
         return base64.b64decode(rejected.raw, validate=True), ""
     except ValueError:
-        return None, "its raw bytes are no base64"
+        return None, "its raw bytes are not base64"
 
 
 def marker(source: Source, topic: str) -> Rejected:
@@ -189,33 +199,31 @@ def marker(source: Source, topic: str) -> Rejected:
 
 
 class Summary:
-    """How many records of each reason have each fate, and the first example of each."""
+    """Counts records by reason and outcome, with the first example of each."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.examples: dict[tuple[str, str], Item] = {}
 
     def add(self, item: Item) -> None:
-        """Count one."""
-        kind = (item.found.rejected.reason, item.fate)
+        """Count an item."""
+        kind = (item.candidate.rejected.reason, item.outcome)
         self.counts[kind] += 1
         self.examples.setdefault(kind, item)
 
-    def total(self, fate: str) -> int:
-        """Return how many have a fate."""
-        return sum(count for (_, other), count in self.counts.items() if other == fate)
+    def total(self, outcome: str) -> int:
+        """Return the number of records with an outcome."""
+        return sum(count for (_, other), count in self.counts.items() if other == outcome)
 
     def rows(self) -> list[tuple[str, str, int, str]]:
-        """Return reason, fate, number and an example of each kind, in order."""
+        """Return reason, outcome, number and example of each kind, sorted."""
         return [
-            (reason, fate, self.counts[reason, fate], _example(self.examples[reason, fate]))
-            for reason, fate in sorted(
-                self.counts, key=lambda kind: (kind[0], FATES.index(kind[1]))
-            )
+            (*kind, self.counts[kind], _example(self.examples[kind]))
+            for kind in sorted(self.counts, key=lambda kind: (kind[0], OUTCOMES.index(kind[1])))
         ]
 
 
 def _example(item: Item) -> str:
-    source = item.found.rejected.source
-    why = item.why or item.found.rejected.error
+    source = item.candidate.rejected.source
+    why = item.why or item.candidate.rejected.error
     return f"{source.topic} {source.partition}/{source.offset}: {why}"

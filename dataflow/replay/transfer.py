@@ -1,4 +1,4 @@
-"""Reading refused records, and sending them again: the outer side of `replaying`."""
+"""Reads rejected records and marks, and sends records again, each with its mark."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.records import Source, encode
-from dataflow.replay.plan import REPLAYED, Found, Item, Place, marker, read_line, read_message
+from dataflow.replay.plan import REPLAYED, Candidate, Item, Place, marker, read_line, read_message
 from dataflow.settings import Settings
 
 __all__ = ["Sender", "check_topics", "read_file", "read_marks", "read_topic"]
 
-TOGETHER = 500
-"""Records sent in one transaction, at most: readers wait for its end."""
+PER_TRANSACTION = 500
+"""Largest number of records in a transaction: readers wait for its end."""
 
 
 def check_topics(settings: Settings, *, from_topic: bool, write: bool) -> None:
-    """Refuse if a topic is missing that is needed; marks need the rejected topic, too."""
-    cluster = kafka.metadata(settings)
-    topics.check(settings, cluster, settings.topic, "ANOMALY_TOPIC")
+    """Check that the topics exist; create the rejected topic if only marks need it.
+
+    Raises `UserError` if a topic is missing.
+    """
+    topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC")
     if from_topic:
-        topics.check(settings, cluster, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
+        topics.existing_partitions(settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
     elif write:
         for topic in topics.create(settings, [settings.rejected_topic], 1):
-            print(f"created the topic {topic} for the marks of what was sent", file=sys.stderr)
+            print(f"created the topic {topic} for the marks of replayed records", file=sys.stderr)
 
 
 def read_marks(settings: Settings) -> dict[Source, list[Place]]:
-    """Return the places of all marks in the rejected topic; none if it is not there."""
+    """Return the places of all marks by source; empty if the rejected topic does not exist."""
     marks: dict[Source, list[Place]] = {}
-    if kafka.partition_ids(kafka.metadata(settings), settings.rejected_topic):
+    if topics.partitions(settings, settings.rejected_topic):
         for message in kafka.read_from(settings, settings.rejected_topic, {}):
             record = read_message(message.value())
             if record is not None and record.reason == REPLAYED:
@@ -43,36 +45,41 @@ def read_marks(settings: Settings) -> dict[Source, list[Place]]:
     return marks
 
 
-def read_topic(settings: Settings) -> Iterator[Found]:
-    """Yield the refused records of the rejected topic that it holds now, without the marks."""
+def read_topic(settings: Settings) -> Iterator[Candidate]:
+    """Yield the rejected records that the rejected topic holds now, without the marks."""
     ends = kafka.end_offsets(settings, settings.rejected_topic)
     for message in kafka.read_from(settings, settings.rejected_topic, {}):
         place = _place(message)
-        # What a running flow refuses once more while we send would be sent once more, for ever.
+        # Otherwise records that a running flow rejects again are sent again, forever.
         if place.offset >= ends.get(place.partition, 0):
             continue
         record = read_message(message.value())
         if record is not None and record.reason != REPLAYED:
-            yield Found(record, place)
+            yield Candidate(record, place)
 
 
-def read_file(path: Path, *, mended: bool) -> Iterator[Found]:
-    """Return the refused records of a file of JSON lines; a UserError that names a wrong line."""
+def read_file(path: Path, *, mended: bool) -> Iterator[Candidate]:
+    """Return the rejected records of a file of JSON lines.
+
+    Raises `UserError`, with the line, if one is wrong: before any record is returned.
+    """
     for _ in _lines(path, mended):
-        pass  # nothing of a file is sent before all of it has been read
+        pass  # check the whole file before anything is sent
     return _lines(path, mended)
 
 
-def _lines(path: Path, mended: bool) -> Iterator[Found]:
+def _lines(path: Path, mended: bool) -> Iterator[Candidate]:
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     record = read_line(line, f"{path} line {number}", mended=mended)
                     if record.reason != REPLAYED:
-                        yield Found(record, None)
-    except OSError as wrong:
-        raise UserError(f"{path} cannot be read: {wrong.strerror}.") from None
+                        yield Candidate(record, None)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): give an existing file of rejected records."
+        ) from None
 
 
 def _place(message: Message) -> Place:
@@ -82,12 +89,12 @@ def _place(message: Message) -> Place:
 class Sender:
     """Sends records to the input topic, each with its mark, in transactions.
 
-    Made before the marks are read, it shuts out a replay that still runs elsewhere: that one can
-    no longer commit what this one does not see.
+    Create it before reading the marks: it fences a replay that still runs elsewhere, which then
+    cannot commit records whose marks this one has not read.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Take the place of any other sender; a UserError if the broker does not allow it."""
+        """Fence every other sender. Raises `UserError` if the broker does not allow that."""
         self._settings = settings
         self._producer = kafka.transactional_producer(
             settings, f"ec2-anomaly-dataflow.replay.{settings.topic}"
@@ -96,38 +103,38 @@ class Sender:
         self.sent = 0
 
     def send(self, item: Item) -> None:
-        """Send one; a UserError if the broker does not take it."""
-        rejected, place = item.found
+        """Send a record and its mark. Raises `UserError` if the broker rejects them."""
+        rejected, place = item.candidate
         mark = encode(marker(rejected.source, self._settings.topic))
         try:
             if not self._open:
                 self._producer.begin_transaction()
             self._producer.produce(self._settings.topic, item.value, item.key)
-            # Beside the record: there the offsets tell which came first.
+            # In the partition of the record: there, offsets say which came first.
             self._producer.produce(
                 self._settings.rejected_topic,
                 mark,
                 partition=0 if place is None else place.partition,
             )
         except KafkaException as error:
-            self._refuse(error)
+            self._fail(error)
         self._open += 1
-        if self._open == TOGETHER:
+        if self._open == PER_TRANSACTION:
             self.commit()
 
     def commit(self) -> None:
-        """Make what was sent visible, all of it with its marks or nothing."""
+        """Commit the records sent so far and their marks, all or none. Raises `UserError`."""
         if not self._open:
             return
         try:
             self._producer.commit_transaction(kafka.TIMEOUT)
         except KafkaException as error:
-            self._refuse(error)
+            self._fail(error)
         self.sent += self._open
         self._open = 0
 
-    def _refuse(self, error: KafkaException) -> None:
+    def _fail(self, error: KafkaException) -> None:
         raise UserError(
-            f"the topic {self._settings.topic!r} did not take a record ({kafka.describe(error)}); "
-            f"{self.sent} were sent before and will not be sent again: replay once more."
+            f"cannot write to the topic {self._settings.topic!r} ({kafka.describe(error)}) after "
+            f"{self.sent} records: run the same command again; it skips records already sent."
         ) from None

@@ -1,4 +1,4 @@
-"""Which worker of a flow has the state of a key: what Bytewax decides, told beforehand."""
+"""Predicts to which worker Bytewax routes a key. Checked with Bytewax `CHECKED_WITH`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MASK = (1 << 64) - 1
 
 
 class Routes(dict[str, int]):
-    """The worker of each key that was ever asked for.
+    """The worker of each key, kept once it is computed.
 
     >>> routes = Routes(4)
     >>> routes["i-1"], routes["i-2"]
@@ -16,7 +16,7 @@ class Routes(dict[str, int]):
     """
 
     def __init__(self, workers: int) -> None:
-        """Begin, for a flow of so many workers."""
+        """Start empty, for a flow of `workers` workers."""
         super().__init__()
         self._workers = workers
 
@@ -26,10 +26,11 @@ class Routes(dict[str, int]):
 
 
 def worker_of(key: str, workers: int) -> int:
-    """Return the number, from 0, of the worker of a flow that Bytewax 0.21 gives a key to.
+    """Return the number, from 0, of the worker to which Bytewax routes a key.
 
-    It hashes a key as Rust's standard library hashes a string by default: its UTF-8 and a byte 255,
-    by SipHash-1-3 (Aumasson and Bernstein, https://eprint.iacr.org/2012/351) with the key 0.
+    Bytewax hashes a key as Rust's standard library hashes a string by default: its UTF-8 bytes and
+    a byte 255, by SipHash-1-3 (Aumasson and Bernstein, https://eprint.iacr.org/2012/351) with the
+    key 0.
 
     >>> [worker_of("i-1", workers) for workers in (1, 2, 3, 4)]
     [0, 0, 2, 0]

@@ -1,4 +1,4 @@
-"""A clean end: SIGTERM and SIGINT end the sources, and the flow with a last snapshot."""
+"""Clean shutdown: SIGTERM and SIGINT end the sources, and the flow ends with a last snapshot."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _reading = False
 
 
 def asked() -> bool:
-    """Whether the flow is to end before its input does."""
+    """Return whether the flow must end before its input ends."""
     return _asked
 
 
 def ask(reason: str | None = None) -> None:
-    """Ask the flow to end; the reason is said on standard error, the first time."""
+    """Make the flow end. The first call prints its reason, if any, on standard error."""
     global _asked
     if not _asked and reason is not None:
         print(reason, file=sys.stderr, flush=True)
@@ -27,20 +27,20 @@ def ask(reason: str | None = None) -> None:
 
 
 def reading() -> None:
-    """Say that a source has begun: from here on, an end takes a snapshot."""
+    """Note that a source has started to read: from now on, a shutdown takes a snapshot."""
     global _reading
     _reading = True
 
 
 def on_signals() -> None:
-    """End cleanly on the first SIGTERM or SIGINT, and at once on the second.
+    """End cleanly on the first SIGTERM or SIGINT, and immediately on the second.
 
-    At once, too, before anything is read. To be called in the main thread. A thread waits for the
-    signals, because a Python handler runs in the main thread only, which may be deep in Bytewax,
-    waiting for the other processes of its cluster.
+    Before anything is read, the first one already ends the process immediately, with status 0. Call
+    this in the main thread. A thread waits for the signals, because Python runs handlers only in
+    the main thread, which may be blocked in Bytewax, waiting for other processes of the cluster.
     """
     inlet, outlet = os.pipe()
-    os.set_blocking(outlet, False)  # Python asks for it
+    os.set_blocking(outlet, False)  # required by set_wakeup_fd
     signal.set_wakeup_fd(outlet)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)

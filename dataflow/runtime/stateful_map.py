@@ -1,7 +1,7 @@
-"""Bytewax's `stateful_map`, with each state stored as the bytes that its detector makes of it.
+"""Bytewax's `stateful_map`, which stores each state as bytes that the detector writes.
 
-Bytewax's copies all of a state at the end of an epoch and pickles the copy. Bytes need neither,
-take less memory while they wait to be stored, and name their version.
+Bytewax's own copies the whole state at the end of an epoch and pickles the copy. Bytes need
+neither, take less memory until they are stored, and carry a format version.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class _Logic(StatefulBatchLogic[V, W, bytes]):
         self._state: Any = state
 
     def on_batch(self, values: list[V]) -> tuple[list[W], bool]:
-        found = []
+        results = []
         for value in values:
             self._state, result = self._mapper(self._state, value)
-            found.append(result)
-        return found, False
+            results.append(result)
+        return results, False
 
     def snapshot(self) -> bytes:
         return self._dump(self._state)
@@ -52,11 +52,12 @@ def stateful_map(
     dump: Callable[[S], bytes],
     load: Callable[[bytes], S],
 ) -> KeyedStream[W]:
-    """Map values one to one, with a state for each key.
+    """Map each value to one result, with a state per key.
 
-    `mapper` takes a key's state, None at first, and the key's next value; it returns the state
-    after it and the result. It may change the state that it was given. `dump` makes bytes of a
-    state, and `load` a state of those; a ValueError of `load` ends the process with its sentence.
+    `mapper` takes the state of a key, None at first, and the next value of the key. It returns the
+    new state and the result, and may change the given state in place. `dump` turns a state into
+    bytes, and `load` turns them back; if `load` raises `ValueError`, the process ends and prints
+    its message.
     """
 
     def build(saved: bytes | None) -> _Logic[V, W]:
@@ -64,7 +65,7 @@ def stateful_map(
             return _Logic(mapper, dump, None)
         try:
             return _Logic(mapper, dump, load(saved))
-        except ValueError as wrong:
-            stop_process(f"the recovery store holds what cannot be read. {wrong}")
+        except ValueError as error:
+            stop_process(f"the recovery store holds a state that cannot be read. {error}")
 
     return op.stateful_batch(step_id, up, build)

@@ -1,4 +1,4 @@
-"""The threads that Bytewax's workers run in."""
+"""The threads in which Bytewax runs workers. Checked with Bytewax `CHECKED_WITH`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["alone", "keep"]
 
 
 def alone() -> bool:
-    """Tell, in a worker's thread, whether it is the flow's only one, here and elsewhere.
+    """Return, in a worker's thread, whether it is the only worker of the flow.
 
-    Bytewax then runs it in the main thread. A cluster, of even one process, counts as several.
+    Bytewax then runs it in the main thread. In a cluster, even of one process, no worker is alone.
     """
     return threading.get_ident() == threading.main_thread().ident
 
 
 def keep() -> None:
-    """Let Python remember the calling thread until the process ends.
+    """Keep Python's state of the calling thread until the process ends.
 
-    The threads of several workers, or of a cluster's, are Rust's. Python makes a state for such a
-    thread whenever it comes for the interpreter, and throws it away when it lets go, which is
-    several times for each batch and for each item that goes to another process.
+    With several workers, or in a cluster, Rust creates the threads. Python creates a thread state
+    whenever such a thread takes the interpreter lock, and deletes it when the thread releases the
+    lock: several times per batch, and once per item that goes to another process.
     """
-    # One more than is ever released: the state stays in use.
+    # Never released, so the state stays in use.
     ctypes.pythonapi.PyGILState_Ensure()

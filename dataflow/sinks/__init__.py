@@ -1,77 +1,101 @@
-"""Where anomalies, incidents and rejected records go: a topic, a file, standard output.
+"""Where anomalies, incidents and rejected records go: topics, files, standard output, plugins.
 
-With a recovery store, topic and file keep each record once: what a resumed flow computes again is
-looked up in what was written since the last snapshot, by the place where it was read, or by an
-incident's id and sequence. Standard output cannot be read back: after a crash it may repeat.
+With a recovery store, topics and files hold each record exactly once: a resumed flow looks up what
+was written since the last snapshot, and skips it. Standard output cannot be read back: after a
+crash it may repeat records.
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from pathlib import Path
 from typing import Any
 
 from bytewax.outputs import Sink
 
+from dataflow import plugins
+from dataflow.errors import UserError
 from dataflow.kafka import topics
-from dataflow.records import Anomaly, Incident, Rejected
 from dataflow.recovery.store import Store
-from dataflow.settings import Settings
-from dataflow.sinks.identity import BY_SEQUENCE
-from dataflow.sinks.jsonl import JsonLinesSink, StreamSink
+from dataflow.settings import OUTPUTS, Settings, is_output_file
+from dataflow.sinks.base import BatchOutput, Output
+from dataflow.sinks.jsonl import JsonLinesOutput, JsonLinesSink, StreamSink
 from dataflow.sinks.kafka import KafkaSink
 
-__all__ = ["incident_outputs", "outputs", "rejected_output"]
-
-Record = Anomaly | Incident | Rejected
+__all__ = ["BatchOutput", "Output", "incident_outputs", "outputs", "rejected_output"]
 
 
 def outputs(settings: Settings, store: Store | None) -> dict[str, Sink[Any]]:
-    """Return the sinks for anomalies by the step that they are; a UserError if one is unusable.
+    """Return the sinks for anomalies by their step ids.
 
-    `store` is the recovery store, None if a crash will not be resumed.
+    `store` is the recovery store, None if the flow has none. Raises `UserError` if an output cannot
+    be used.
     """
-    sinks: dict[str, Sink[Any]] = {}
-    for output in settings.outputs:
-        if output == "stdout":
-            sinks["write_stdout"] = StreamSink("stdout")
-        elif output == "kafka":
-            sinks["write_kafka"] = KafkaSink(
-                settings, settings.anomalies_topic, "ANOMALY_ANOMALIES_TOPIC", store
-            )
-        else:
-            sinks["write_jsonl"] = JsonLinesSink(Path(output), store)
-    return sinks
+    return {
+        f"write_{name}": output(settings, store).anomalies()
+        for name, output in _classes(settings).items()
+    }
 
 
 def incident_outputs(settings: Settings, store: Store | None) -> dict[str, Sink[Any]]:
-    """Return the sinks for incidents, one beside each of the anomalies'."""
-    sinks: dict[str, Sink[Any]] = {}
+    """Return the sinks for incidents by their step ids: of each output that takes incidents.
+
+    Raises `UserError` if an output cannot be used.
+    """
+    sinks = {
+        f"write_incidents_{name}": output(settings, store).incidents()
+        for name, output in _classes(settings).items()
+    }
+    return {step_id: sink for step_id, sink in sinks.items() if sink is not None}
+
+
+def _classes(settings: Settings) -> dict[str, type[Output]]:
+    """Return the classes of the outputs by the part of the step id that names them."""
+    classes: dict[str, type[Output]] = {}
     for output in settings.outputs:
-        if output == "stdout":
-            sinks["write_incidents_stdout"] = StreamSink("stdout")
-        elif output == "kafka":
-            sinks["write_incidents_kafka"] = KafkaSink(
-                settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC", store, BY_SEQUENCE
+        found = JsonLinesOutput if is_output_file(output) else plugins.load(OUTPUTS, output)
+        if not (isinstance(found, type) and issubclass(found, Output)):
+            raise UserError(
+                f"ANOMALY_OUTPUT names {output!r}, which is not an output: make it a subclass of "
+                "dataflow.sinks.BatchOutput or dataflow.sinks.Output."
             )
-        else:
-            path = Path(output).with_suffix(".incidents.jsonl")
-            sinks["write_incidents_jsonl"] = JsonLinesSink(path, store, identity=BY_SEQUENCE)
-    return sinks
+        name = _step_name(output)
+        if name in classes:
+            raise UserError(
+                f"ANOMALY_OUTPUT names {output!r} and another output whose step id is also "
+                f"write_{name}: give one of them another name."
+            )
+        classes[name] = found
+    return classes
+
+
+def _step_name(output: str) -> str:
+    if is_output_file(output):
+        return "jsonl"
+    name = re.sub(r"\W+", "_", output, flags=re.ASCII)
+    # The ids of these steps are taken.
+    reserved = name in ("jsonl", "rejected") or name.startswith("incidents")
+    if reserved:
+        raise UserError(
+            f"ANOMALY_OUTPUT names {output!r}, whose step id write_{name} is taken: give the "
+            "output another name."
+        )
+    return name
 
 
 def rejected_output(settings: Settings, store: Store | None) -> Sink[Any]:
     """Return the sink for rejected records.
 
-    Its topic is made if it carries the name that the input's topic gives it, so that reading a
-    topic of one's own takes no preparation; one that was named otherwise must be there.
+    With input from Kafka, the rejected topic is created if its name is the default,
+    `TOPIC.rejected`; a topic that ANOMALY_REJECTED_TOPIC names must exist. Raises `UserError` if
+    the sink cannot be used.
     """
     if settings.input == "kafka":
         if settings.rejected_topic == f"{settings.topic}.rejected":
             for topic in topics.create(settings, [settings.rejected_topic], 1):
-                print(f"created the topic {topic} for refused records", file=sys.stderr)
+                print(f"created the topic {topic} for rejected records", file=sys.stderr)
         return KafkaSink(settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC", store)
-    for output in settings.outputs:
-        if output not in ("stdout", "kafka"):
-            return JsonLinesSink(Path(output).with_suffix(".rejected.jsonl"), store, lazy=True)
+    if settings.output_file is not None:
+        path = settings.output_file.with_suffix(".rejected.jsonl")
+        return JsonLinesSink(path, store, lazy=True)
     return StreamSink("stderr")

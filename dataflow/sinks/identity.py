@@ -1,4 +1,4 @@
-"""What makes a written record the same as one that a resumed flow computes again."""
+"""Recognizes a written record when a resumed flow computes it again."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ class _Written(msgspec.Struct):
     source: Source
 
 
-class _Told(msgspec.Struct):
+class _WrittenIncident(msgspec.Struct):
     id: str
     sequence: int
 
 
 class Identity(NamedTuple):
-    """What makes a written record the same as one that a resumed flow computes again.
+    """The part of a record that stays the same when a resumed flow computes it again.
 
-    `of` tells it of a record, `read` of what was written, and raises ValueError if that is none.
+    `of` returns it for a record, and `read` for a written record; `read` raises `ValueError` if the
+    bytes are not such a record.
     """
 
     of: Callable[[Any], Hashable]
     read: Callable[[bytes], Hashable]
 
     def of_line(self, line: bytes) -> Hashable | None:
-        """Tell it of a written line; None if the line is not whole."""
+        """Return the identity of a written line; None if the line is incomplete."""
         if not line.endswith(b"\n"):
             return None
         try:
@@ -43,17 +44,17 @@ class Identity(NamedTuple):
 _read_written = msgspec.json.Decoder(_Written).decode
 
 
-_read_told = msgspec.json.Decoder(_Told).decode
+_read_incident = msgspec.json.Decoder(_WrittenIncident).decode
 
 
 def _read_sequence(line: bytes) -> Hashable:
-    told = _read_told(line)
-    return told.id, told.sequence
+    incident = _read_incident(line)
+    return incident.id, incident.sequence
 
 
 BY_SOURCE = Identity(lambda record: record.source, lambda line: _read_written(line).source)
-"""Anomalies and refused records: one reading makes one at the most."""
+"""For anomalies and rejected records: a reading yields at most one."""
 
 
 BY_SEQUENCE = Identity(lambda incident: (incident.id, incident.sequence), _read_sequence)
-"""Incidents: one reading may make several, and the clock makes some."""
+"""For incidents: a reading may yield several, and timers yield some."""

@@ -1,11 +1,11 @@
-"""Anomalies, incidents and rejected records to a topic."""
+"""Writes anomalies, incidents and rejected records to a topic."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from bytewax.outputs import FixedPartitionedSink, Sink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflow import kafka
@@ -15,22 +15,39 @@ from dataflow.metrics import counters
 from dataflow.records import Anomaly, Incident, Rejected, encode
 from dataflow.recovery.store import Store
 from dataflow.settings import Settings
-from dataflow.sinks.identity import BY_SOURCE, Identity
+from dataflow.sinks.base import Output
+from dataflow.sinks.identity import BY_SEQUENCE, BY_SOURCE, Identity
 
-__all__ = ["KafkaSink"]
+__all__ = ["KafkaOutput", "KafkaSink"]
 
 Record = Anomaly | Incident | Rejected
 
 
+class KafkaOutput(Output):
+    """The topics of anomalies and incidents: exactly once."""
+
+    def anomalies(self) -> Sink[Any]:
+        """Return the sink for the topic that ANOMALY_ANOMALIES_TOPIC names."""
+        topic = self.settings.anomalies_topic
+        return KafkaSink(self.settings, topic, "ANOMALY_ANOMALIES_TOPIC", self.store)
+
+    def incidents(self) -> Sink[Any]:
+        """Return the sink for the topic that ANOMALY_INCIDENTS_TOPIC names."""
+        topic = self.settings.incidents_topic
+        return KafkaSink(
+            self.settings, topic, "ANOMALY_INCIDENTS_TOPIC", self.store, identity=BY_SEQUENCE
+        )
+
+
 class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
-    """Writes a topic, each record once, keyed by instance.
+    """Writes records to a topic, keyed by instance; with a recovery store, each exactly once.
 
-    Every delivery is confirmed before a snapshot; one that fails ends the process, and the resume
-    writes it. The state is the topic and, for each of its partitions, the offset after the last
-    record. One worker writes for all: anomalies are few.
+    The broker confirms every delivery before a snapshot. A failed delivery ends the process, and
+    the resumed flow writes the record again. The state is the topic and, for each of its
+    partitions, the offset after the last record. One worker writes for all: anomalies are few.
 
-    With a recovery store the records are written in transactions under the store's own name, so
-    that a process which was thought dead can no longer write once its successor has started.
+    With a recovery store, records are written in transactions whose id belongs to the store. So a
+    process that was presumed dead can no longer write once its successor has started.
     """
 
     def __init__(
@@ -41,32 +58,32 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
         store: Store | None,
         identity: Identity = BY_SOURCE,
     ) -> None:
-        """Look for the topic, which `setting` names; a UserError if it is not there.
+        """Check that the topic exists.
 
-        `identity` tells which records are the same.
+        `setting` is the setting that names the topic, and `identity` says which records are the
+        same. Raises `UserError` if the topic does not exist.
         """
-        cluster = kafka.metadata(settings)
-        topics.check(settings, cluster, topic, setting)
+        topics.existing_partitions(settings, topic, setting)
         self._settings = settings
         self._topic = topic
         self._store = store
         self._identity = identity
 
     def list_parts(self) -> list[str]:
-        """Return the one writer."""
+        """Return the only part."""
         return ["writer"]
 
     def build_part(
         self, step_id: str, for_part: str, resume_state: tuple[str, dict[int, int]] | None
     ) -> _KafkaPart:
-        """Make the producer, having read what was written since the last snapshot."""
+        """Create the producer, and read what was written since the last snapshot."""
         settings, topic = self._settings, self._topic
         counted = counters.output("kafka", step_id)
         try:
             if self._store is None:
                 producer = kafka.producer(settings)
                 return _KafkaPart(topic, producer, {}, set(), self._identity, False, counted)
-            # This first: it fences the process before us and ends what it left half written.
+            # First: this fences the previous process and aborts its open transaction.
             producer = kafka.transactional_producer(settings, f"{self._store.id}-{step_id}")
             if resume_state is not None and resume_state[0] == topic:
                 offsets = dict(resume_state[1])
@@ -81,8 +98,8 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
                 same = self._identity.of_line((message.value() or b"") + b"\n")
                 if same is not None:
                     written.add(same)
-        except UserError as refusal:
-            stop_process(str(refusal))
+        except UserError as error:
+            stop_process(str(error))
         return _KafkaPart(topic, producer, offsets, written, self._identity, True, counted)
 
 
@@ -130,7 +147,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
                 self._producer.produce(
                     self._topic, encode(record), key, on_delivery=self._delivered
                 )
-            except BufferError:  # its queue is full: wait for some deliveries
+            except BufferError:  # the queue is full: wait for deliveries
                 self._producer.poll(1)
             else:
                 return
@@ -145,14 +162,14 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
 
     def _stop(self, reason: str) -> NoReturn:
         stop_process(
-            f"the topic {self._topic!r} did not take a record ({reason}); "
-            "started again with its recovery store, the flow writes what is missing."
+            f"cannot write to the topic {self._topic!r} ({reason}): correct this and start the "
+            "flow again with its recovery store; it writes what is missing."
         )
 
     def snapshot(self) -> tuple[str, dict[int, int]]:
         left = self._producer.flush(kafka.TIMEOUT)
         if left:
-            self._stop(f"{left} not confirmed")
+            self._stop(f"the broker did not confirm {left} records within 10 s")
         return self._topic, dict(self._offsets)
 
     def close(self) -> None:

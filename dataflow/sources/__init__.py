@@ -15,7 +15,10 @@ __all__ = ["source"]
 
 
 def source(settings: Settings) -> FixedPartitionedSource[Raw, int]:
-    """Return the source that the settings name; a UserError if it cannot be read."""
+    """Return the source that ANOMALY_INPUT names.
+
+    Raises `UserError` if it cannot be read.
+    """
     if settings.input == "kafka":
         return KafkaSource(settings)
     return FileSource(Path(settings.input), settings)

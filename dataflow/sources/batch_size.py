@@ -1,4 +1,4 @@
-"""How many records to take at a time from a backlog."""
+"""Chooses the number of records in a batch while the flow catches up with a topic."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Iterable
 __all__ = ["BatchSize"]
 
 FEW = 300
-"""Records at a time, usually: more leave the processor's cache before the next step."""
+"""Usual batch size in records: larger batches leave the CPU cache before the next step."""
 
 FEW_OF_SEVERAL = 1_000
-"""The same where the flow has several workers, which hand over to each other with each batch."""
+"""Usual batch size where the flow has several workers, which exchange items once per batch."""
 
 MOST = 10_000
-"""Records at a time, however many instances there are."""
+"""Largest batch size in records."""
 
 TOGETHER = 4
 """Readings that an instance should have in a batch.
 
-They go on together, and an instance costs more than a reading.
+They pass the steps together, and an instance costs more than a reading.
 """
 
 SAMPLE = 10_000
-"""Records, the first of a partition, whose instances are counted."""
+"""Number of records at the start of a partition whose instances are counted."""
 
 
 class BatchSize:
-    """Records to take at a time: so many that an instance has some, if that can be had.
+    """The batch size of a partition: enough records for `TOGETHER` readings of each instance.
+
+    Where that is more than `MOST`, a batch is small. Only speed depends on it.
 
     >>> size = BatchSize(several=False)
     >>> size.look([b"i-%d" % (number % 500) for number in range(10_000)])
@@ -34,28 +36,28 @@ class BatchSize:
     (2000, False)
     """
 
-    __slots__ = ("_few", "_instances", "_looked", "records", "sampling")
+    __slots__ = ("_few", "_instances", "_sampled", "records", "sampling")
 
     def __init__(self, *, several: bool) -> None:
-        """Begin to count; `several` says whether the flow has several workers."""
+        """Start to count; `several` says whether the flow has several workers."""
         self.records = FEW
         self.sampling = True
-        """Whether more keys are to be looked at."""
+        """Whether `look` needs the keys of more records."""
         self._few = FEW_OF_SEVERAL if several else FEW
-        self._looked = 0
+        self._sampled = 0
         self._instances: set[bytes | str | None] = set()
 
     def look(self, keys: Iterable[bytes | str | None]) -> None:
-        """Note the keys of records, for their instances: nothing but speed depends on them."""
-        noted = list(keys)
-        self._looked += len(noted)
-        self._instances.update(noted)
-        if self._looked >= SAMPLE:
+        """Count the instances in the keys of records."""
+        batch = list(keys)
+        self._sampled += len(batch)
+        self._instances.update(batch)
+        if self._sampled >= SAMPLE:
             self.records = self._wanted(len(self._instances))
             self.sampling = False
             self._instances.clear()
 
     def _wanted(self, instances: int) -> int:
         if TOGETHER * instances > MOST:
-            return FEW  # of so many instances, the readings are each alone in any batch
+            return FEW  # with so many instances, no batch holds several readings of one
         return max(self._few, TOGETHER * instances)

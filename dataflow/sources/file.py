@@ -19,21 +19,24 @@ from dataflow.settings import Settings
 __all__ = ["FileSource"]
 
 BATCH = 300
-"""Records handed on at a time: more leave the processor's cache before the next step."""
+"""Records in a batch: larger batches leave the CPU cache before the next step."""
 
 
 class FileSource(FixedPartitionedSource[Raw, int]):
-    """Reads a `.csv` or `.jsonl` file once, to its end. Its state is the record to read next."""
+    """Reads a `.csv` or `.jsonl` file once, to its end. Its state: the next record's number."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        """Look at the file; a UserError if it cannot be read or its header lacks a field."""
+        """Check the file.
+
+        Raises `UserError` if it cannot be read, or if a CSV header lacks a field of the settings.
+        """
         try:
             with path.open("rb") as file:
                 header = file.readline(1_000_000).decode("utf-8-sig", "replace")
-        except OSError as wrong:
+        except OSError as error:
             raise UserError(
-                f"{path} cannot be read ({wrong.strerror}): give the path of a file in "
-                "ANOMALY_INPUT, or `kafka`."
+                f"cannot read {path} ({error.strerror}): set ANOMALY_INPUT to an existing .csv or "
+                ".jsonl file, or to kafka."
             ) from None
         if path.suffix == ".csv":
             columns = next(csv.reader([header]), [])
@@ -41,17 +44,17 @@ class FileSource(FixedPartitionedSource[Raw, int]):
                 if getattr(settings, name) not in (None, *columns):
                     raise UserError(
                         f"{path} has no column {getattr(settings, name)!r} in its first line: "
-                        f"name the column in ANOMALY_{name.upper()}."
+                        f"set ANOMALY_{name.upper()} to a column that it has."
                     )
         self._path = path
 
     def list_parts(self) -> list[str]:
-        """Return the one part that a file is. Bytewax asks in each worker's thread."""
+        """Return the only part. Bytewax calls this in the thread of each worker."""
         threads.keep()
         return ["file"]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _FilePart:
-        """Open the file at the record where the last snapshot left it."""
+        """Open the file at the next record after the last snapshot."""
         shutdown.reading()
         return _FilePart(self._path, resume_state or 0)
 

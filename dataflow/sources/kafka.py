@@ -1,4 +1,4 @@
-"""The partitions of a topic as input: each where the last snapshot left it."""
+"""The partitions of a topic as input, each read from its offset in the last snapshot."""
 
 from __future__ import annotations
 
@@ -28,51 +28,52 @@ from dataflow.sources.batch_size import BatchSize
 
 __all__ = ["KafkaSource"]
 
-ABREAST = 100
-"""Records handed on at a time where partitions are read abreast: so far may one be ahead."""
+ALIGNED_BATCH = 100
+"""Records in a batch where partitions are aligned: one may be this far ahead of the others."""
 
 LAG_SECONDS = 1.0
-"""Between two looks at how far behind a partition is."""
+"""Seconds between two measurements of a partition's lag."""
 
 IDLE = timedelta(milliseconds=10)
-"""How long to leave a partition alone that had nothing to read."""
+"""Time before an idle partition is read again."""
 
 
 class KafkaSource(FixedPartitionedSource[Raw, int]):
-    """Reads every partition of a topic, or those that the settings name, from its first record.
+    """Reads all partitions of a topic, or those in ANOMALY_PARTITIONS, from their first record.
 
-    The state of a partition is the offset to read next. A broker that is away is waited for; an
-    offset that is gone, or any other error of the topic, ends the process. Partitions that are
-    added later end the flow cleanly: Bytewax looks for them only at the start.
+    The state of a partition is the next offset. The source waits while the broker is down. An
+    offset that no longer exists, or any other error of the topic, ends the process. When partitions
+    are added, the flow ends cleanly, because Bytewax lists partitions only at the start.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Look for the topic and its partitions; a UserError if one is not there."""
-        cluster = kafka.metadata(settings)
-        topics.check(settings, cluster, settings.topic, "ANOMALY_TOPIC")
-        present = kafka.partition_ids(cluster, settings.topic)
+        """Find the partitions of the topic.
+
+        Raises `UserError` if the topic or a partition of ANOMALY_PARTITIONS does not exist.
+        """
+        present = topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC")
         wanted = present if settings.partitions is None else settings.partitions
         missing = sorted(set(wanted) - set(present))
         if missing:
             raise UserError(
-                f"ANOMALY_PARTITIONS names {missing[0]}, but the topic {settings.topic!r} "
-                f"has the partitions 0 to {present[-1]}."
+                f"ANOMALY_PARTITIONS names partition {missing[0]}, but the topic "
+                f"{settings.topic!r} has the partitions 0 to {present[-1]}: name only these."
             )
         self._settings = settings
         self._partitions = wanted
-        self._pace = PartitionAlignment(settings.reorder_seconds) if settings.reorder else None
+        self._alignment = PartitionAlignment(settings.reorder_seconds) if settings.reorder else None
         if settings.partitions is None and settings.follow:
             topics.watch_partitions(settings, len(present), shutdown.ask)
 
     def list_parts(self) -> list[str]:
-        """Return the partitions, as text. Bytewax asks in each worker's thread."""
+        """Return the partitions as text. Bytewax calls this in the thread of each worker."""
         threads.keep()
         return [str(partition) for partition in self._partitions]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
-        """Open a partition where the last snapshot left it."""
+        """Open a partition at its offset in the last snapshot."""
         shutdown.reading()
-        return _KafkaPartition(self._settings, int(for_part), resume_state, self._pace)
+        return _KafkaPartition(self._settings, int(for_part), resume_state, self._alignment)
 
 
 class _KafkaPartition(StatefulSourcePartition[Raw, int]):
@@ -81,7 +82,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         settings: Settings,
         partition: int,
         offset: int | None,
-        pace: PartitionAlignment | None,
+        alignment: PartitionAlignment | None,
     ) -> None:
         self._topic = settings.topic
         self._partition = partition
@@ -89,22 +90,21 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._ended = False
         self._idle = False
         self._follow = settings.follow
-        self._pace = pace
+        self._alignment = alignment
         self._size = BatchSize(several=not threads.alone())
-        needs_end = pace is not None or not settings.follow
+        needs_end = alignment is not None or not settings.follow
         self._consumer = kafka.consumer(settings, **{"enable.partition.eof": needs_end})
-        place = TopicPartition(self._topic, partition, self._offset)
         if self._offset >= 0:  # OFFSET_BEGINNING is below
             self._check_offset()
-        self._consumer.assign([place])
-        self._place = place
+        self._place = TopicPartition(self._topic, partition, self._offset)
+        self._consumer.assign([self._place])
         self._tally = counters.partition(self._topic, partition)
         self._lag_due = 0.0
-        if pace is not None:
-            pace.join(partition, time.monotonic())
+        if alignment is not None:
+            alignment.join(partition, time.monotonic())
 
     def _check_offset(self) -> None:
-        """Refuse to resume from an offset that the broker has dropped or never had."""
+        """End the process if the broker does not have the offset to resume from."""
         try:
             first, end = kafka.offset_range(self._consumer, self._topic, self._partition)
         except KafkaException as error:
@@ -112,18 +112,19 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         if not first <= self._offset <= end:
             stop_process(
                 f"partition {self._partition} of the topic {self._topic!r} holds the offsets "
-                f"{first} to {end}, and the recovery store goes on at {self._offset}: the topic "
-                "was made anew, or records were dropped unread; start anew with another store."
+                f"{first} to {end}, but the recovery store resumes at {self._offset}: the topic "
+                "was created again, or retention deleted unread records; start with a new store."
             )
 
     def next_batch(self) -> list[Raw]:
         if self._ended or shutdown.asked():
             raise StopIteration
-        if self._pace is not None and not self._pace.may_read(self._partition, time.monotonic()):
+        alignment = self._alignment
+        if alignment is not None and not alignment.may_read(self._partition, time.monotonic()):
             self._idle = True
             return []
         try:
-            records = self._size.records if self._pace is None else ABREAST
+            records = self._size.records if alignment is None else ALIGNED_BATCH
             messages = self._consumer.consume(records, 0.001)
         except KafkaException as error:
             self._stop(kafka.describe(error))
@@ -133,21 +134,21 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
             for message in messages
             if message.error() is None
         ]
-        at_end = len(batch) < len(messages) and self._look_at_errors(messages)
+        at_end = len(batch) < len(messages) and self._check_errors(messages)
         if batch:
             self._offset = batch[-1].offset + 1
             self._tally.took(len(batch), _broker_time(messages))
             if self._size.sampling:
                 self._size.look(message.key() for message in messages)
-        if self._pace is not None:
-            self._keep_pace(self._pace, batch, messages, at_end)
+        if alignment is not None:
+            self._align(alignment, batch, messages, at_end)
         self._ended = at_end and not self._follow
         self._idle = not batch
-        self._tell_lag()
+        self._measure_lag()
         return batch
 
-    def _look_at_errors(self, messages: list[Message]) -> bool:
-        """Tell whether the partition is at its end; an error that does not pass ends all."""
+    def _check_errors(self, messages: list[Message]) -> bool:
+        """Return whether the partition is at its end; end the process on a lasting error."""
         at_end = False
         for message in messages:
             failure = message.error()
@@ -155,26 +156,26 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
                 continue
             if failure.code() == KafkaError._PARTITION_EOF:
                 at_end = True
-            elif failure.code() not in kafka.PASSING:
+            elif failure.code() not in kafka.TRANSIENT_ERRORS:
                 self._stop(failure.str())
         return at_end
 
-    def _tell_lag(self) -> None:
+    def _measure_lag(self) -> None:
         now = time.monotonic()
         if now >= self._lag_due and self._offset >= 0:
-            # What the last fetch said: nobody is asked.
+            # Known from the last fetch, without a request.
             end = self._consumer.get_watermark_offsets(self._place, cached=True)[1]
             self._tally.lag.set(max(0, end - self._offset))
             self._lag_due = now + LAG_SECONDS
 
-    def _keep_pace(
-        self, pace: PartitionAlignment, batch: list[Raw], messages: list[Message], at_end: bool
+    def _align(
+        self, alignment: PartitionAlignment, batch: list[Raw], messages: list[Message], at_end: bool
     ) -> None:
         if batch:
             written_at = _last(messages).timestamp()[1]
-            pace.advance(self._partition, written_at, len(batch), time.monotonic())
+            alignment.advance(self._partition, written_at, len(batch), time.monotonic())
         if at_end:
-            pace.end(self._partition)
+            alignment.end(self._partition)
 
     def next_awake(self) -> datetime | None:
         return datetime.now(UTC) + IDLE if self._idle else None
@@ -188,13 +189,13 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
 
     def _stop(self, reason: str) -> NoReturn:
         stop_process(
-            f"partition {self._partition} of the topic {self._topic!r} cannot be read "
-            f"from offset {self._offset}: {reason}."
+            f"cannot read partition {self._partition} of the topic {self._topic!r} from offset "
+            f"{self._offset} ({reason}): check that the topic exists, and the broker's log."
         )
 
 
 def _last(messages: list[Message]) -> Message:
-    """Return the last record among messages, some of which may be errors, but not all."""
+    """Return the last message that is a record, not an error; there must be one."""
     return next(message for message in reversed(messages) if message.error() is None)
 
 

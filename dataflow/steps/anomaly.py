@@ -64,7 +64,7 @@ def from_scored(
     settings: Settings, detector: AnyDetector, threshold: float
 ) -> Callable[[Scored], Anomaly]:
     """Return the step from a scored reading to the anomaly record."""
-    topic = settings.topic if settings.input == "kafka" else settings.input
+    topic = settings.source_name
     name = detector.name
     with_index = index_namer(settings.index_field)
     bounded = bounder(settings.scale)

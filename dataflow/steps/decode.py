@@ -62,11 +62,7 @@ def reject(settings: Settings, raw: Raw, reason: str, error: str) -> Rejected:
     return Rejected(
         reason=reason,
         error=error,
-        source=Source(
-            settings.topic if settings.input == "kafka" else settings.input,
-            raw.partition,
-            raw.offset,
-        ),
+        source=Source(settings.source_name, raw.partition, raw.offset),
         raw=None if kept is None else base64.b64encode(kept).decode(),
     )
 

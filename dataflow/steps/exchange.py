@@ -20,6 +20,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from dataflow.records import Reading
+from dataflow.runtime import PICKLE_CODE
 from dataflow.runtime.routing import Routes, worker_of
 
 __all__ = ["Keyed", "Parcel", "hand_over", "keyed", "unpack"]
@@ -29,9 +30,6 @@ Keyed = tuple[str, list[Reading]]
 
 _pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Keyed]).decode
-
-UNPACK = 240
-"""What stands for `unpack` in a pickle: the first of the numbers that are left to applications."""
 
 
 def keyed(readings: list[Reading]) -> list[Keyed]:
@@ -79,7 +77,7 @@ def unpack(packed: bytes) -> list[Keyed]:
 
 
 # By a number: else each pickle names the module, which is looked up again for each that is read.
-copyreg.add_extension(__name__, "unpack", UNPACK)
+copyreg.add_extension(__name__, "unpack", PICKLE_CODE)
 
 
 def hand_over(flow: Dataflow, keyed: KeyedStream[list[Reading]]) -> KeyedStream[list[Reading]]:

@@ -44,7 +44,7 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
     """
     late = isinstance(detector, WindowedDetector)
     return Rules(
-        topic=settings.topic if settings.input == "kafka" else settings.input,
+        topic=settings.source_name,
         interval=settings.interval,
         anomalies=settings.incident_anomalies,
         readings=settings.incident_readings,
