@@ -28,6 +28,9 @@ PREFIX = "ANOMALY_"
 Addresses: TypeAlias = Annotated[tuple[SecretStr, ...], NoDecode]
 """Web addresses, which may hold a secret."""
 
+Targets: TypeAlias = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode]
+"""Names of notification targets, each with its address, which may hold a secret."""
+
 
 class IncidentSettings(BaseSettings):
     """The part of `dataflow.settings.Settings` that is about incidents.
@@ -90,6 +93,12 @@ class IncidentSettings(BaseSettings):
     notify_alertmanager: Addresses = Field(
         (), repr=False, description="addresses of Alertmanagers, for `notify`"
     )
+    notify_targets: Targets = Field(
+        (),
+        repr=False,
+        description="further notification targets, `NAME=ADDRESS`, several with commas; NAME is a "
+        "built-in, an entry point or `module:Class`",
+    )
     notify_link: str = Field(
         "", description="address of a page about incidents, which `notify` adds to what it tells"
     )
@@ -105,6 +114,19 @@ class IncidentSettings(BaseSettings):
         if len(set(addresses)) < len(addresses):
             raise ValueError("names the same address twice")
         return tuple(map(SecretStr, addresses))
+
+    @field_validator("notify_targets", mode="before")
+    @classmethod
+    def _targets(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+        targets = [(name.strip(), address.strip()) for name, _, address in pairs]
+        if not all(name and _is_address(address) for name, address in targets):
+            raise ValueError("must be NAME=https://HOST/PATH, several with commas")
+        if len(set(targets)) < len(targets):
+            raise ValueError("names the same target twice")
+        return tuple((name, SecretStr(address)) for name, address in targets)
 
     @field_validator("notify_link")
     @classmethod

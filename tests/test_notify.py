@@ -25,8 +25,12 @@ from faults import wait_for
 from dataflow.commands.notify import notify as command
 from dataflow.errors import UserError
 from dataflow.notify import http
+from dataflow.notify.alertmanager import Alertmanager
+from dataflow.notify.base import Target
+from dataflow.notify.slack import Slack
 from dataflow.notify.summary import summary
-from dataflow.notify.targets import Target, message, targets
+from dataflow.notify.targets import targets
+from dataflow.notify.webhook import Webhook
 from dataflow.records import Incident, Source, encode
 from dataflow.settings import Settings
 
@@ -177,7 +181,7 @@ def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
         assert process.stdout is not None
         for _ in range(3):  # it has begun
             assert process.stdout.readline().startswith("tells ")
-        wait_for_group(brokers, topic, Target("webhook", receiver.address))
+        wait_for_group(brokers, topic, Webhook(receiver.address))
         write(brokers, topic, incident())
         wait_for(lambda: len(receiver.accepted) == 2)
         write(brokers, topic, incident("resolved", 1))
@@ -231,7 +235,7 @@ def test_killed_while_a_receiver_hangs(
     settings = {"brokers": brokers, "incidents_topic": topic, "notify_webhook": receiver.address}
     write(brokers, topic)
     with notifying(tmp_path, **settings):
-        wait_for_group(brokers, topic, Target("webhook", receiver.address))
+        wait_for_group(brokers, topic, Webhook(receiver.address))
         receiver.delay = 3.0
         receiver.always = (503, {})
         write(brokers, topic, incident(), incident("updated", 1), incident("updated", 2))
@@ -267,6 +271,77 @@ def test_a_record_that_is_never_taken_is_left_out_and_said(
     assert "status 400" in err
 
 
+PAGER = """
+from dataflow.notify.base import Target
+
+class Pager(Target):
+    name = "pager"
+
+    @property
+    def url(self):
+        return self.address + "/v2/enqueue"
+
+    def body(self, incident, link, now):
+        return {"text": f"{incident.instance}: {incident.state}", "link": link}
+
+class Nameless(Target):
+    def body(self, incident, link, now):
+        return {}
+
+class Empty(Target):
+    name = "empty"
+"""
+
+
+def test_a_target_of_ones_own_beside_a_built_in(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    (tmp_path / "oncall.py").write_text(PAGER)
+    write(brokers, topic, incident())
+    err = tell_all(
+        tmp_path,
+        brokers=brokers,
+        incidents_topic=topic,
+        notify_targets=f"oncall:Pager={receiver.address}, webhook={receiver.address}",
+        notify_link="http://wiki.example/incidents",
+    )
+    assert err == ""
+    posted = dict(zip(receiver.paths, receiver.accepted, strict=True))
+    assert posted["/services/SECRET/v2/enqueue"] == {
+        "text": "host-1: opened",
+        "link": "http://wiki.example/incidents",
+    }
+    assert posted["/services/SECRET"]["incident"]["instance"] == "host-1"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            "pagerr=http://h/SECRET",
+            "'pagerr', which does not exist: use one of webhook, slack, alertmanager, or module:",
+        ),
+        ("oncall:Missing=http://h/SECRET", "has no attribute 'Missing'"),
+        ("oncall:PAGER=http://h/SECRET", "'oncall:PAGER', which is not a notification target"),
+        ("oncall:Nameless=http://h/SECRET", "an incomplete notification target: its class must"),
+        ("oncall:Empty=http://h/SECRET", "an incomplete notification target: its class must"),
+        ("slack=http://h/SECRET", "slack at h is set twice: remove it from"),
+    ],
+)
+def test_a_wrong_target_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, says: str
+) -> None:
+    (tmp_path / "oncall.py").write_text(f"{PAGER}\nPAGER = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "oncall", raising=False)
+    settings = Settings(_env_file=None, notify_slack="http://h/SECRET", notify_targets=given)
+    with pytest.raises(UserError) as error:
+        targets(settings)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "SECRET" not in str(error.value) + repr(settings)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -274,6 +349,12 @@ def test_a_record_that_is_never_taken_is_left_out_and_said(
         ({"notify_slack": "hooks.slack.com/services/SECRET"}, "ANOMALY_NOTIFY_SLACK must be addr"),
         ({"notify_webhook": "http://h:x/SECRET"}, "ANOMALY_NOTIFY_WEBHOOK must be addresses"),
         ({"notify_link": "SECRET"}, "ANOMALY_NOTIFY_LINK must be an address"),
+        ({"notify_targets": "http://h/SECRET"}, "ANOMALY_NOTIFY_TARGETS must be NAME=https://"),
+        ({"notify_targets": "slack=h/SECRET"}, "ANOMALY_NOTIFY_TARGETS must be NAME=https://"),
+        (
+            {"notify_targets": "slack=http://h/SECRET,slack=http://h/SECRET"},
+            "ANOMALY_NOTIFY_TARGETS names the same target twice",
+        ),
         (
             {"notify_webhook": "http://h/SECRET", "incidents_topic": "none-such"},
             "the topic 'none-such' is not on",
@@ -425,6 +506,14 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
 # The parts
 
 
+def test_consumer_groups_keep_their_names() -> None:
+    """Another name would lose the offsets that the broker keeps."""
+    groups = [it("http://ops.example/hook").group("t") for it in (Webhook, Slack, Alertmanager)]
+    assert groups == [
+        f"ec2-anomaly-notify.t.{name}.70f0785f" for name in ("webhook", "slack", "alertmanager")
+    ]
+
+
 def test_what_is_posted_and_what_comes_back(receiver: Receiver) -> None:
     receiver.answers = [
         (204, {}),
@@ -462,8 +551,8 @@ def test_errors_do_not_show_the_address(monkeypatch: pytest.MonkeyPatch) -> None
             assert answer.status is None
             assert answer.reason
             assert "CRET" not in repr(answer), address
-    assert "SECRET" not in repr(Target("slack", "https://hooks.slack.com/SECRET"))
-    assert str(Target("slack", "https://u:SECRET@h/SECRET")) == "slack at h"
+    assert "SECRET" not in repr(Slack("https://hooks.slack.com/SECRET"))
+    assert str(Slack("https://u:SECRET@h/SECRET")) == "slack at h"
 
 
 def test_passwords_in_an_address_become_a_header(
@@ -483,7 +572,7 @@ def test_passwords_in_an_address_become_a_header(
 
 
 def test_slack_takes_no_orders_from_the_name_of_an_instance() -> None:
-    text = message(Target("slack", "http://h"), incident(instance="<!channel> & co"), "", NOW)
+    text = Slack("http://h").body(incident(instance="<!channel> & co"), "", NOW)
     assert "&lt;!channel&gt; &amp; co" in str(text)
 
 
@@ -503,8 +592,8 @@ def test_slack_takes_no_orders_from_the_name_of_an_instance() -> None:
 def test_what_is_said(changed: dict[str, Any], said: str) -> None:
     told = incident(**{"state": "opened", **changed})
     assert said in summary(told)
-    for kind in ("webhook", "slack", "alertmanager"):
-        assert encode(message(Target(kind, "http://h"), told, "", NOW))  # type: ignore[arg-type]
+    for target in (Webhook, Slack, Alertmanager):
+        assert encode(target("http://h").body(told, "", NOW))
 
 
 def test_an_alert_never_ends_before_it_starts_nor_in_the_future_once_resolved() -> None:
@@ -514,6 +603,6 @@ def test_an_alert_never_ends_before_it_starts_nor_in_the_future_once_resolved() 
         incident("resolved", 1, opened_at=None, resolved_at=None),
         incident("resolved", 1),
     ):
-        (alert,) = message(Target("alertmanager", "http://h"), told, "", NOW)  # type: ignore[misc]
+        (alert,) = Alertmanager("http://h").body(told, "", NOW)  # type: ignore[misc]
         starts, ends = (datetime.fromisoformat(alert[name]) for name in ("startsAt", "endsAt"))
         assert starts <= ends <= NOW

@@ -21,8 +21,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.kafka import topics
+from dataflow.notify.base import Target
 from dataflow.notify.http import Answer, post
-from dataflow.notify.targets import Target, message, targets
+from dataflow.notify.targets import targets
 from dataflow.records import Incident
 from dataflow.settings import Settings
 
@@ -210,9 +211,8 @@ class Delivery:
         return False
 
     def _post(self, incident: Incident) -> Answer:
-        target = self._target
-        body = message(target, incident, self._settings.notify_link, datetime.now(UTC))
-        return post(target.url, body, f"{incident.id}-{incident.sequence}")
+        body = self._target.body(incident, self._settings.notify_link, datetime.now(UTC))
+        return post(self._target.url, body, f"{incident.id}-{incident.sequence}")
 
     def _remember(self, incident: Incident | None) -> None:
         """Keep what is open, for a receiver that forgets what it is not told again."""
