@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import holoviews as hv
@@ -54,6 +56,36 @@ class Measure(NamedTuple):
     bounded: bool
 
 
+Columns = dict[str, NDArray[Any]]
+
+ColumnsOf = Callable[[Rows], Columns]
+
+
+@dataclass
+class _Layer:
+    """One element of a plot: the columns that it shows of the rows, and Bokeh's data source."""
+
+    columns: ColumnsOf
+    source: Any = None
+
+    def fill(self, rows: Rows) -> None:
+        """Show these rows, once HoloViews has made the data source."""
+        if self.source is not None:
+            self.source.data = self.columns(rows)
+
+
+def _written(rows: Rows) -> Rows:
+    """Return the anomalies that the flow has written."""
+    reported: Rows = rows[(rows["mark"] & REPORTED) > 0]
+    return reported
+
+
+def _not_written(rows: Rows) -> Rows:
+    """Return the anomalies that only this page has computed."""
+    computed: Rows = rows[(rows["mark"] > 0) & ((rows["mark"] & REPORTED) == 0)]
+    return computed
+
+
 class Chart:
     """Two plots with one axis of time, renewed in place.
 
@@ -71,7 +103,7 @@ class Chart:
         self._look = Look.of(dark)
         self._setting = False
         self._ranges: dict[str, Any] = {}
-        self._sources: dict[str, Any] = {}
+        self._layers: list[_Layer] = []
         self._shown: tuple[Rows, float | None] = (np.zeros(0, ROW), None)
         self.pane = pn.pane.HoloViews(
             self._plots(),
@@ -92,37 +124,32 @@ class Chart:
         if len(rows) and span is not None:
             rows = rows[rows["place"] > rows["place"][-1] - span]
         self._shown = (rows, span)
-        for name in self._sources:
-            self._fill(name)
+        for layer in self._layers:
+            layer.fill(rows)
         self._fit()
 
-    def _fill(self, name: str) -> None:
-        self._sources[name].data = self._columns(name, self._shown[0])
+    # The columns of each data source have the names that HoloViews gave them.
 
-    def _columns(self, name: str, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return what a data source holds, by the names that HoloViews gave its columns."""
-        factor = self._measure.factor
-        if name == "band":
-            # An area is a polygon: there along the upper bounds, and back along the lower.
-            known = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
-            places = self._x(known)
-            return {
-                "x": np.concatenate([places, places[::-1]]),
-                "y": np.concatenate([known["upper"], known["lower"][::-1]]) * factor,
-            }
-        reported = (rows["mark"] & REPORTED) > 0
-        if name.startswith("reported"):
-            rows = rows[reported]
-        elif name.startswith("own"):
-            rows = rows[(rows["mark"] > 0) & ~reported]
-        columns = {"time": self._x(rows)}
-        if name.endswith("score"):
-            return {**columns, "score": rows["score"]}
-        columns["value"] = rows["value"] * factor
-        if name == "dots":
-            columns["score"] = columns["color"] = rows["score"]
-            for bound in ("expected", "lower", "upper"):
-                columns[bound] = rows[bound] * factor
+    def _band(self, rows: Rows) -> Columns:
+        # An area is a polygon: from left to right along the upper bounds, and back along the lower.
+        known = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
+        places = self._x(known)
+        bounds = np.concatenate([known["upper"], known["lower"][::-1]])
+        return {
+            "x": np.concatenate([places, places[::-1]]),
+            "y": bounds * self._measure.factor,
+        }
+
+    def _values(self, rows: Rows) -> Columns:
+        return {"time": self._x(rows), "value": rows["value"] * self._measure.factor}
+
+    def _scores(self, rows: Rows) -> Columns:
+        return {"time": self._x(rows), "score": rows["score"]}
+
+    def _dots(self, rows: Rows) -> Columns:
+        columns = {**self._values(rows), "score": rows["score"], "color": rows["score"]}
+        for bound in ("expected", "lower", "upper"):
+            columns[bound] = rows[bound] * self._measure.factor
         return columns
 
     def _fit(self) -> None:
@@ -170,10 +197,10 @@ class Chart:
         x = self._x(rows)
         values, bounds = rows["value"], ["score", "expected", "lower", "upper"]
         band = hv.Area((x, values, values), "time", ["lower", "upper"]).opts(
-            color=look.series, fill_alpha=0.22, line_alpha=0, **self._options("band")
+            color=look.series, fill_alpha=0.22, line_alpha=0, **self._options(self._band)
         )
         line = hv.Curve((x, values), "time", "value").opts(
-            color=look.series, line_width=1.2, **self._options("line")
+            color=look.series, line_width=1.2, **self._options(self._values)
         )
         dots = hv.Points((x, *[values] * 5), ["time", "value"], bounds).opts(
             color="score",
@@ -181,39 +208,41 @@ class Chart:
             clim=(0, min(1.0, 2 * self._threshold)),
             size=3.5,
             tools=[self._hover()],
-            **self._options("dots"),
+            **self._options(self._dots),
         )
         score = hv.Curve((x, values), "time", "score").opts(
-            color=look.series, line_width=1.2, **self._options("score")
+            color=look.series, line_width=1.2, **self._options(self._scores)
         )
         limit = hv.HLine(self._threshold).opts(
             color=look.alarm, line_dash="dashed", line_width=1.3, **_PLAIN
         )
-        above = band * line * dots * self._diamonds("value", x, 16)
-        below = score * limit * self._diamonds("score", x, 13)
+        above = band * line * dots * self._diamonds(self._values, "value", x, 16)
+        below = score * limit * self._diamonds(self._scores, "score", x, 13)
         top = above.opts(self._frame(290, self._measure.label, first=True))
         bottom = below.opts(self._frame(150, "score", first=False))
         return (top + bottom).cols(1).opts(merge_tools=True, sizing_mode="stretch_width")
 
-    def _diamonds(self, field: str, x: NDArray[Any], size: int) -> Any:
+    def _diamonds(self, columns: ColumnsOf, field: str, x: NDArray[Any], size: int) -> Any:
         """Return the marks of anomalies: full if the flow has written them, hollow if not."""
         look = self._look
-        colors = {
-            "reported": {"color": look.alarm, "line_color": look.ground, "line_width": 1},
-            "own": {"fill_color": look.ground, "line_color": look.alarm, "line_width": 2},
-        }
-        points = [
-            hv.Points((x, np.zeros(2)), ["time", field]).opts(
-                marker="diamond", size=size, **how, **self._options(f"{name} {field}")
-            )
-            for name, how in colors.items()
-        ]
-        return points[0] * points[1]
+        full = {"color": look.alarm, "line_color": look.ground, "line_width": 1}
+        hollow = {"fill_color": look.ground, "line_color": look.alarm, "line_width": 2}
 
-    def _options(self, name: str) -> dict[str, Any]:
+        def points(chosen: Callable[[Rows], Rows], style: dict[str, Any]) -> Any:
+            options = self._options(lambda rows: columns(chosen(rows)))
+            return hv.Points((x, np.zeros(2)), ["time", field]).opts(
+                marker="diamond", size=size, **style, **options
+            )
+
+        return points(_written, full) * points(_not_written, hollow)
+
+    def _options(self, columns: ColumnsOf) -> dict[str, Any]:
+        layer = _Layer(columns)
+        self._layers.append(layer)
+
         def catch(plot: Any, _element: Any) -> None:
-            self._sources[name] = plot.handles["source"]
-            self._fill(name)
+            layer.source = plot.handles["source"]
+            layer.fill(self._shown[0])
 
         return {**_PLAIN, "hooks": [catch]}
 

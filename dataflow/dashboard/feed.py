@@ -12,7 +12,7 @@ import msgspec
 
 from dataflow.dashboard.fleet import Fleet
 from dataflow.dashboard.intake import Intake
-from dataflow.dashboard.status import GOOD, IDLE, TROUBLE, Condition, Counts
+from dataflow.dashboard.status import Condition, Counts, Tone
 from dataflow.errors import UserError
 from dataflow.formats.files import read_records
 from dataflow.records import Anomaly, Raw
@@ -35,7 +35,7 @@ class Feed:
         self.settings = settings
         self.keep = keep
         self.lock = threading.Lock()
-        self.condition = Condition(IDLE, "Starting", "Looking for the readings.")
+        self.condition = Condition(Tone.IDLE, "Starting", "Looking for the readings.")
         self.source = settings.topic if settings.input == "kafka" else settings.input
         self.since: float | None = None
         self._stop = threading.Event()
@@ -100,7 +100,7 @@ class Feed:
             self.run()
         except Exception as wrong:  # a page that stands still must say so
             self.condition = Condition(
-                TROUBLE,
+                Tone.TROUBLE,
                 "Stopped reading",
                 f"{wrong}" if isinstance(wrong, UserError) else f"{type(wrong).__name__}: {wrong}",
                 "What is shown stays as it is; start the page again.",
@@ -122,7 +122,7 @@ class FileFeed(Feed):
 
     def run(self) -> None:
         """Read both files to their ends."""
-        self.condition = Condition(IDLE, "Loading", f"Reading {self._path}.")
+        self.condition = Condition(Tone.IDLE, "Loading", f"Reading {self._path}.")
         batch: list[Raw] = []
         for number, record in enumerate(read_records(self._path)):
             batch.append(Raw(0, number, record))
@@ -141,10 +141,10 @@ class FileFeed(Feed):
                     self.take_anomaly(line)
         if self.fleet.readings:
             said = f"{self._path} is read to its end; nothing more will come."
-            self.condition = Condition(GOOD, "Complete", said)
+            self.condition = Condition(Tone.GOOD, "Complete", said)
         else:
             self.condition = Condition(
-                TROUBLE,
+                Tone.TROUBLE,
                 "No readings",
                 f"{self._path} holds no reading that can be used.",
                 "Check its columns against ANOMALY_KEY_FIELD, ANOMALY_VALUE_FIELD and "

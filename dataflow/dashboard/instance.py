@@ -14,7 +14,7 @@ from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.fleet import DAY, HOUR
 from dataflow.dashboard.history import REPORTED, Rows
 from dataflow.dashboard.page import blank, dark, html, page
-from dataflow.dashboard.status import Condition, clock_text
+from dataflow.dashboard.status import Condition, Tone, clock_text
 from dataflow.settings import Settings
 
 __all__ = ["instance", "measure_of"]
@@ -111,7 +111,7 @@ def instance(feed: Feed) -> pn.Template:
 def _unknown(feed: Feed, name: str) -> Condition:
     if len(feed.fleet):
         return Condition(
-            "idle",
+            Tone.IDLE,
             f"No reading of {name} yet" if name else "No instance is named",
             "It may not have come yet, or its name is another." if name else "",
             "The page shows it as soon as it comes; the link above leads to all instances.",

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from dataflow import kafka
 from dataflow.dashboard.feed import Feed
-from dataflow.dashboard.status import GOOD, IDLE, TROUBLE, Condition, clock_text, waiting
+from dataflow.dashboard.status import Condition, Tone, clock_text, waiting
 from dataflow.errors import UserError
 from dataflow.records import Raw
 from dataflow.settings import Settings
@@ -75,7 +75,7 @@ class KafkaFeed(Feed):
         shown = "What is shown is from before. " if self.fleet.readings else ""
         self._gone = True
         self.condition = Condition(
-            TROUBLE,
+            Tone.TROUBLE,
             "Broker gone",
             f"{shown}{why}",
             f"The page asks {self.settings.brokers} again every second and goes on by itself.",
@@ -90,7 +90,7 @@ class KafkaFeed(Feed):
             partitions = [it for it in partitions if it in settings.partitions]
         if not partitions:
             self.condition = Condition(
-                IDLE,
+                Tone.IDLE,
                 "No topic yet",
                 f"The topic {settings.topic} is not on {settings.brokers}.",
                 "The page waits for it: python -m dataflow topics creates it, or name another "
@@ -226,7 +226,7 @@ class KafkaFeed(Feed):
             done = sum(self._next[it] - self._first[it] for it in self._end)
             share = min(done / total, 0.99) if total else 0.0
             self.condition = Condition(
-                IDLE,
+                Tone.IDLE,
                 f"Catching up, {share:.0%}",
                 f"Reading {settings.topic} from its beginning: {done:,} of {total:,} records."
                 if self.since is None
@@ -234,14 +234,14 @@ class KafkaFeed(Feed):
             )
         elif self._measured_lag() > SLOW:
             self.condition = Condition(
-                IDLE,
+                Tone.IDLE,
                 f"Behind by {self._lag:,} records",
                 "Readings come faster than this process scores them: what is shown is late.",
             )
         elif not self.fleet.readings:
             self.condition = waiting(settings.topic, settings.brokers)
         else:
-            self.condition = Condition(GOOD, "Live")
+            self.condition = Condition(Tone.GOOD, "Live")
 
     def _measured_lag(self) -> int:
         """Return how many records are not read yet, as the last fetches said: nobody is asked."""

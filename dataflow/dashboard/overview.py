@@ -12,7 +12,7 @@ import panel as pn
 from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.fleet import Overview, Row
 from dataflow.dashboard.page import asset, blank, html, page
-from dataflow.dashboard.status import Condition
+from dataflow.dashboard.status import Condition, Tone
 from dataflow.settings import Settings
 
 __all__ = ["Column", "columns_of", "overview", "sentence", "table_of"]
@@ -290,6 +290,6 @@ def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> pn.widgets.Tabulat
 def _nothing(feed: Feed, wanted: str) -> Condition:
     if wanted and len(feed.fleet):
         return Condition(
-            "idle", f"No instance is called {wanted}", "", "Any part of the name will do."
+            Tone.IDLE, f"No instance is called {wanted}", "", "Any part of the name will do."
         )
     return feed.condition

@@ -12,7 +12,7 @@ from bokeh.events import ConnectionLost, DocumentReady
 from bokeh.models import CustomJS
 
 from dataflow.dashboard.feed import Feed
-from dataflow.dashboard.status import TROUBLE, Condition, clock_text, facts
+from dataflow.dashboard.status import Condition, clock_text, facts
 
 __all__ = ["BEAT", "asset", "blank", "dark", "html", "page"]
 
@@ -95,14 +95,13 @@ def _set(pane: pn.pane.HTML, text: str) -> None:
 
 def _status(feed: Feed) -> str:
     condition = feed.condition
+    tone = condition.tone
     said = escape(f"{condition.happening} {condition.to_do}".strip())
-    kind = "trouble" if condition.tone == TROUBLE else ""
-    mark = {"good": "●", "idle": "○", "trouble": "▲"}[condition.tone]
     fleet = feed.fleet
     # Without any reading it stands in their place.
-    more = f'<p class="say {kind}">{said}</p>' if said and fleet.readings else ""
+    more = f'<p class="say {tone}">{said}</p>' if said and fleet.readings else ""
     return (
-        f'<div class="status" role="status"><span class="tone {condition.tone}">{mark} '
+        f'<div class="status" role="status"><span class="tone {tone}">{tone.mark} '
         f'{escape(condition.title)}</span><span class="facts">'
         f"{escape(facts(feed.counts(), fleet.clock(), feed.settings.detector, fleet.threshold))}"
         f"</span>{more}</div>"

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["GOOD", "IDLE", "TROUBLE", "Condition", "Counts", "clock_text", "facts", "waiting"]
+__all__ = ["Condition", "Counts", "Tone", "clock_text", "facts", "waiting"]
 
-GOOD, IDLE, TROUBLE = "good", "idle", "trouble"
-"""The tone of a condition: it is as it should be, it is not yet, something must be done."""
+
+class Tone(StrEnum):
+    """How a condition is shown; each value is a class in `parts.css`."""
+
+    GOOD = "good"
+    """All is well."""
+    IDLE = "idle"
+    """Nothing is wrong, but something is not there yet."""
+    TROUBLE = "trouble"
+    """Somebody must act."""
+
+    @property
+    def mark(self) -> str:
+        """The sign in front of the title, for people who do not see the color."""
+        return {Tone.GOOD: "●", Tone.IDLE: "○", Tone.TROUBLE: "▲"}[self]
 
 
 class Condition(NamedTuple):
     """A tone, two words, a sentence that says what is happening, and one that says what to do."""
 
-    tone: str
+    tone: Tone
     title: str
     happening: str = ""
     to_do: str = ""
@@ -64,7 +78,7 @@ def _count(number: int, what: str) -> str:
 def waiting(topic: str, brokers: str) -> Condition:
     """Say that the topic is there and holds nothing yet."""
     return Condition(
-        IDLE,
+        Tone.IDLE,
         "No readings yet",
         f"The topic {topic} on {brokers} is empty.",
         "The page fills as soon as something is written to it; to try, "
