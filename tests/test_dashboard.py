@@ -370,7 +370,7 @@ def test_it_refuses_a_time_that_is_none() -> None:
 
 def test_it_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "panel", None)
-    with pytest.raises(UserError, match=r"pip install 'ec2-anomaly-dataflow\[dashboard\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[dashboard\]'"):
         feed_of(Settings(_env_file=None), 10, None)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dataflow import settings
-from dataflow.errors import UserError
+from dataflow.errors import UserError, missing_extra
 from dataflow.records import seconds
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ def feed_of(options: settings.Settings, keep: int, since: float | None) -> Feed:
     try:
         import panel  # noqa: F401
     except ModuleNotFoundError:
-        raise UserError(
-            "the page needs Panel and HoloViews: pip install 'ec2-anomaly-dataflow[dashboard]'."
-        ) from None
+        raise missing_extra("The dashboard", "dashboard") from None
     from dataflow.dashboard.feed import FileFeed
     from dataflow.dashboard.kafka_feed import KafkaFeed
 
