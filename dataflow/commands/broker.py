@@ -29,7 +29,7 @@ def broker(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     with EmbeddedBroker(data_dir, port) as embedded:
-        typer.echo(f"broker on {embedded.address}, data in {data_dir}; Ctrl-C stops it")
+        typer.echo(f"broker on {embedded.address}, data in {data_dir}; Ctrl-C to stop")
         sys.stdout.flush()
         embedded.wait()
     sys.exit(f"error: The embedded broker stopped: see {data_dir / 'broker.log'}.")

@@ -19,7 +19,7 @@ __all__ = ["Chart", "Look", "Measure"]
 
 
 _PLAIN: dict[str, Any] = {
-    # The ranges are set here, for what is followed, and by those who zoom.
+    # The ranges are set here while the chart follows, and by the user who zooms.
     "apply_ranges": False,
     "default_tools": ["xpan", "xbox_zoom", "xwheel_zoom"],
     "active_tools": ["xbox_zoom"],
@@ -27,7 +27,7 @@ _PLAIN: dict[str, Any] = {
 
 
 class Look(NamedTuple):
-    """The colours of a chart: told apart by people who are colour-blind, light and dark."""
+    """The colors of a chart, light or dark, which color-blind people can distinguish."""
 
     ground: str
     ink: str
@@ -38,7 +38,7 @@ class Look(NamedTuple):
 
     @staticmethod
     def of(dark: bool) -> Look:
-        """Return the colours of `page.css`."""
+        """Return the colors of `page.css`."""
         if dark:
             return Look(
                 "#14181c", "#a2abb5", "#2b3138", "#8fbbe6", "#f79257", ("#8fbbe6", "#dcc463")
@@ -47,7 +47,7 @@ class Look(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What is measured: its name on the axis, the factor from the flow's values, its unit."""
+    """The metric: its label, the factor from the flow's values to it, and its unit."""
 
     label: str
     factor: float
@@ -87,13 +87,13 @@ def _not_written(rows: Rows) -> Rows:
 
 
 class Chart:
-    """Two plots with one axis of time, renewed in place.
+    """Two plots with a shared time axis, updated in place.
 
-    HoloViews composes them once; after that, columns go straight into the data sources that it
-    made. Its own way, a `DynamicMap` for each of the eight elements, takes a hundred times as long
-    for each update, with all sessions waiting.
+    HoloViews composes them once; after that, updates write columns straight into Bokeh's data
+    sources. A `DynamicMap` for each of the eight elements takes a hundred times as long for an
+    update, while all sessions wait.
 
-    It follows the newest reading until somebody zooms or pans; `follow` makes it follow again.
+    The chart follows the newest reading until the user zooms or pans; `follow` resumes it.
     """
 
     def __init__(self, measure: Measure, threshold: float, dark: bool) -> None:
@@ -111,16 +111,16 @@ class Chart:
             margin=0,
             backend="bokeh",
             linked_axes=False,
-            # HoloViews merges the tools of both, and has no option for the maker's mark on them.
+            # HoloViews merges the toolbars of both plots and has no option to hide the logo.
             theme=Theme(json={"attrs": {"Toolbar": {"logo": None}}}),
         )
 
     def follow(self) -> None:
-        """Show the newest again."""
+        """Follow the newest reading again."""
         self.following = True
 
     def show(self, rows: Rows, span: float | None) -> None:
-        """Draw these rows, or those of the last `span` of the axis."""
+        """Draw the rows of the last `span` of the axis, in its unit; None draws all rows."""
         if len(rows) and span is not None:
             rows = rows[rows["place"] > rows["place"][-1] - span]
         self._shown = (rows, span)
@@ -170,9 +170,9 @@ class Chart:
             self._setting = False
 
     def _heights(self, rows: Rows) -> tuple[float, float]:
-        """Return the lowest and the highest that is shown: all values, and of the band a part.
+        """Return the range of the axis: all values, and a limited part of the band.
 
-        A band may be far wider than what moves in it.
+        A band may be far wider than the values in it.
         """
         values = rows["value"] * self._measure.factor
         low, high = float(values.min()), float(values.max())
@@ -191,7 +191,7 @@ class Chart:
 
     def _plots(self) -> Any:
         look = self._look
-        # Any two readings: what stands in their place from the first update on.
+        # Two placeholder readings, until the first update.
         rows = np.zeros(2, ROW)
         rows["place"] = (0, 1)
         x = self._x(rows)
@@ -250,7 +250,7 @@ class Chart:
         def hook(plot: Any, _element: Any) -> None:
             self._dress(plot, first)
 
-        # The time is said once, below both.
+        # Only the lower plot shows the time axis.
         return hv.opts.Overlay(
             responsive=True,
             height=height,
@@ -301,7 +301,7 @@ class Chart:
                 major_tick_line_color=look.line,
                 minor_tick_line_color=None,
             )
-        # So that both stand exactly below each other, whatever their numbers.
+        # Align both plots, however wide their labels are.
         figure.min_border_left = 62
         figure.min_border_right = 12
         if self._measure.timed:

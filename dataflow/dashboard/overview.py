@@ -1,4 +1,4 @@
-"""All instances: a sentence, and a table of which the browser holds one page."""
+"""The page of all instances: a sentence, and a table of which the browser holds one page."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _place_format(timed: bool) -> str:
 
 
 def overview(feed: Feed) -> pn.Template:
-    """Make the page of all instances."""
+    """Return the page of all instances."""
     lead = html()
     empty = html(visible=False)
     search = pn.widgets.TextInput(
@@ -222,7 +222,7 @@ def overview(feed: Feed) -> pn.Template:
 
 
 def sentence(seen: Overview) -> str:
-    """Say in one sentence, as HTML, how the fleet is."""
+    """Return one sentence on the fleet, as HTML."""
     count = len(seen.rows)
     if seen.clock is None:
         found = sum(row.last_anomaly is not None for row in seen.rows)
@@ -232,7 +232,7 @@ def sentence(seen: Overview) -> str:
     if not day:
         return (
             '<p class="lead">No anomaly in the last 24 hours</p>'
-            f'<p class="under">All {count:,} instances behave as they did before.</p>'
+            f'<p class="under">{count:,} instances, counted back from the newest readings.</p>'
         )
     return (
         f'<p class="lead">{hour:,} of {count:,} instances with anomalies in the last hour</p>'
@@ -290,6 +290,6 @@ def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> pn.widgets.Tabulat
 def _nothing(feed: Feed, wanted: str) -> Condition:
     if wanted and len(feed.fleet):
         return Condition(
-            Tone.IDLE, f"No instance is called {wanted}", "", "Any part of the name will do."
+            Tone.IDLE, f"No instance matches {wanted}", "", "Enter any part of a name."
         )
     return feed.condition

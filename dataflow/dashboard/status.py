@@ -1,4 +1,4 @@
-"""What the feed is doing, in words for the person who looks at the page. Pure."""
+"""The state of the feed, in words for the reader of the page. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tone(StrEnum):
 
 
 class Condition(NamedTuple):
-    """A tone, two words, a sentence that says what is happening, and one that says what to do."""
+    """A tone, a short title, a sentence on what happens, and one on what to do."""
 
     tone: Tone
     title: str
@@ -35,16 +35,16 @@ class Condition(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What has been read: instances, readings, records refused, readings a second."""
+    """What has been read: instances, readings, rejected records, readings a second."""
 
     instances: int = 0
     readings: int = 0
-    refused: int = 0
+    rejected: int = 0
     rate: float = 0.0
 
 
 def clock_text(time: float | None) -> str:
-    """Write a time of the readings as people read it; UTC, as everything on the page.
+    """Return a time as text, in UTC like all times on the page.
 
     >>> clock_text(1741972020.0)
     '2025-03-14 17:07 UTC'
@@ -55,7 +55,7 @@ def clock_text(time: float | None) -> str:
 
 
 def facts(counts: Counts, clock: float | None, detector: str, threshold: float) -> str:
-    """Say in one line what the page shows.
+    """Return one line on what the page shows.
 
     >>> facts(Counts(8, 32256, 1, 12.3), 1741972020.0, "calibrated", 0.5)[:49]
     '8 instances · 32,256 readings · 12 a second · 1 r'
@@ -63,8 +63,8 @@ def facts(counts: Counts, clock: float | None, detector: str, threshold: float) 
     parts = [_count(counts.instances, "instance"), _count(counts.readings, "reading")]
     if counts.rate >= 0.5:
         parts.append(f"{counts.rate:,.0f} a second")
-    if counts.refused:
-        parts.append(f"{_count(counts.refused, 'record')} refused")
+    if counts.rejected:
+        parts.append(f"{_count(counts.rejected, 'record')} rejected")
     if clock is not None:
         parts.append(f"newest {clock_text(clock)}")
     parts.append(f"{detector}, threshold {threshold:g}")
@@ -76,11 +76,11 @@ def _count(number: int, what: str) -> str:
 
 
 def waiting(topic: str, brokers: str) -> Condition:
-    """Say that the topic is there and holds nothing yet."""
+    """Return the condition of a topic that exists and is empty."""
     return Condition(
         Tone.IDLE,
         "No readings yet",
         f"The topic {topic} on {brokers} is empty.",
-        "The page fills as soon as something is written to it; to try, "
+        "The page updates with the first reading. To try it, "
         "run python -m dataflow produce data/ec2_metrics.csv.",
     )
