@@ -40,6 +40,9 @@ OUTPUTS = Kind(
 Addresses: TypeAlias = Annotated[tuple[SecretStr, ...], NoDecode]
 """Web addresses, which may hold a secret."""
 
+Targets: TypeAlias = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode]
+"""Names of notification targets, each with its address, which may hold a secret."""
+
 
 class Settings(BaseSettings):
     """The settings of one flow.
@@ -247,6 +250,12 @@ class Settings(BaseSettings):
     notify_alertmanager: Addresses = Field(
         (), repr=False, description="addresses of Alertmanagers for `notify`"
     )
+    notify_targets: Targets = Field(
+        (),
+        repr=False,
+        description="further notification targets, `NAME=ADDRESS`, several with commas; NAME is a "
+        "built-in, an entry point or `module:Class`",
+    )
     notify_link: str = Field(
         "", description="address of a page about incidents, which `notify` adds to its messages"
     )
@@ -320,6 +329,19 @@ class Settings(BaseSettings):
         if len(set(addresses)) < len(addresses):
             raise ValueError("names the same address twice")
         return tuple(map(SecretStr, addresses))
+
+    @field_validator("notify_targets", mode="before")
+    @classmethod
+    def _targets(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+        targets = [(name.strip(), address.strip()) for name, _, address in pairs]
+        if not all(name and _is_address(address) for name, address in targets):
+            raise ValueError("must be NAME=https://HOST/PATH, several separated by commas")
+        if len(set(targets)) < len(targets):
+            raise ValueError("names the same target twice")
+        return tuple((name, SecretStr(address)) for name, address in targets)
 
     @field_validator("notify_link")
     @classmethod

@@ -78,7 +78,7 @@ def test_produce_again_adds_unless_told_not_to(
         assert len(read_topic(brokers, topic)) == expected
     done = run_command("produce", str(path), "--if-empty", brokers=brokers, topic=topic)
     assert done.returncode == 0
-    assert "holds 80 records already: nothing written" in done.stdout
+    assert "holds 80 records already: nothing is written" in done.stdout
     assert len(read_topic(brokers, topic)) == 80
 
 
@@ -134,10 +134,10 @@ def test_produce_sine_is_decided_by_its_seed(
     ("arguments", "said"),
     [
         (["produce", "missing.csv"], "cannot read missing.csv"),
-        (["produce", "metrics.parquet"], "neither .csv nor .jsonl"),
+        (["produce", "metrics.parquet"], "is not a .csv or .jsonl file"),
         (["produce", "empty.csv"], "no column"),
-        (["produce", "metrics.csv", "--count", "5"], "--count and --seed are for `produce sine`"),
-        (["produce", "metrics.csv", "--seed", "5"], "--count and --seed are for `produce sine`"),
+        (["produce", "metrics.csv", "--count", "5"], "--count and --seed apply to `produce sine`"),
+        (["produce", "metrics.csv", "--seed", "5"], "--count and --seed apply to `produce sine`"),
     ],
 )
 def test_produce_refuses_in_one_line(
@@ -194,7 +194,7 @@ def test_a_port_that_is_taken(run_command: Command, brokers: str) -> None:
     done = run_command("broker", "--port", port)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: port {port} is taken on 127.0.0.1: give another with --port."
+        f"error: Port {port} on 127.0.0.1 is already in use: choose another with --port."
     ]
 
 

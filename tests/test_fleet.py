@@ -219,7 +219,7 @@ def test_memory_is_bounded_by_what_is_kept() -> None:
     for number in range(5000):
         fleet.add(reading("a", number, 0.9, 300.0 * number))
         fleet.report(anomaly(reading("unseen", number, 0.5, 300.0 * number), 0.9))
-    track = fleet._tracks["a"]
+    track = fleet._histories["a"]
     assert track._rows.nbytes == 100 * 29
     assert len(track.marked) <= 100
     for number in range(8000):

@@ -1,4 +1,4 @@
-"""Telling others: real receivers, which fail, hang, ask for time, go away and come back."""
+"""Notification targets: real servers, which fail, hang, ask for time, go away and come back."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ from faults import wait_for
 from dataflow.commands.notify import notify as command
 from dataflow.errors import UserError
 from dataflow.notify import http
+from dataflow.notify.alertmanager import Alertmanager
+from dataflow.notify.base import Target
+from dataflow.notify.slack import Slack
 from dataflow.notify.summary import summary
-from dataflow.notify.targets import Target, message, targets
+from dataflow.notify.targets import targets
+from dataflow.notify.webhook import Webhook
 from dataflow.records import Incident, Source, encode
 from dataflow.settings import Settings
 
@@ -57,7 +61,7 @@ def incident(state: str = "opened", sequence: int = 0, number: int = 1, **more: 
 
 
 class Receiver:
-    """A web server that answers as it is told, and keeps what it accepted."""
+    """A web server that answers as it is set to, and keeps what it accepted."""
 
     def __init__(self, port: int = 0) -> None:
         self.accepted: list[Any] = []
@@ -95,7 +99,7 @@ class Receiver:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/services/SECRET"
 
-    def told(self) -> list[tuple[str, str, int]]:
+    def delivered(self) -> list[tuple[str, str, int]]:
         return [
             (it["incident"]["instance"], it["incident"]["state"], it["incident"]["sequence"])
             for it in self.accepted
@@ -143,8 +147,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, err
 
 
-def tell_all(folder: Path, **settings: object) -> str:
-    """Let the command tell what the topic holds, and end; what it said on standard error."""
+def deliver_all(folder: Path, **settings: object) -> str:
+    """Run the command to the end of the topic; return its standard error."""
     with notifying(folder, **settings, follow="false") as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -176,8 +180,8 @@ def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
     with notifying(tmp_path, **settings) as process:
         assert process.stdout is not None
         for _ in range(3):  # it has begun
-            assert process.stdout.readline().startswith("tells ")
-        wait_for_group(brokers, topic, Target("webhook", receiver.address))
+            assert process.stdout.readline().startswith("delivering the topic ")
+        wait_for_group(brokers, topic, Webhook(receiver.address))
         write(brokers, topic, incident())
         wait_for(lambda: len(receiver.accepted) == 2)
         write(brokers, topic, incident("resolved", 1))
@@ -188,19 +192,19 @@ def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
     assert sorted(key or "" for key in receiver.keys) == 2 * [f"{1:024x}-0"] + 2 * [f"{1:024x}-1"]
     slack = [it["text"] for it in receiver.accepted if "text" in it]
     assert slack[0].startswith("*opened* (warning) host-1 is anomalous at ")
-    assert f"warning: webhook at {dead.split('/')[2]} does not take incidents" in err
+    assert f"warning: webhook at {dead.split('/')[2]} does not accept incidents" in err
     assert "status 500" in err
-    assert "takes incidents again" in err
-    assert out.count("told ") == 4
+    assert "accepts incidents again" in err
+    assert out.count("delivered to ") == 4
     # Started again, it goes on where it was; the third receiver is there at last.
     late = Receiver(int(dead.split("/")[2].split(":")[1]))
     try:
         with notifying(tmp_path, **settings) as process:
-            wait_for(lambda: len(late.told()) == 2)
+            wait_for(lambda: len(late.delivered()) == 2)
             write(brokers, topic, incident(number=2))
-            wait_for(lambda: len(receiver.accepted) == 6 and len(late.told()) == 3)
+            wait_for(lambda: len(receiver.accepted) == 6 and len(late.delivered()) == 3)
             ended(process)
-        assert late.told() == [
+        assert late.delivered() == [
             ("host-1", "opened", 0),
             ("host-1", "resolved", 1),
             ("host-2", "opened", 0),
@@ -231,27 +235,29 @@ def test_killed_while_a_receiver_hangs(
     settings = {"brokers": brokers, "incidents_topic": topic, "notify_webhook": receiver.address}
     write(brokers, topic)
     with notifying(tmp_path, **settings):
-        wait_for_group(brokers, topic, Target("webhook", receiver.address))
+        wait_for_group(brokers, topic, Webhook(receiver.address))
         receiver.delay = 3.0
         receiver.always = (503, {})
         write(brokers, topic, incident(), incident("updated", 1), incident("updated", 2))
         write(brokers, topic, incident("resolved", 3))
         wait_for(lambda: bool(receiver.tries))
     receiver.delay, receiver.always = 0.0, (200, {})
-    tell_all(tmp_path, **settings)
-    # What it became in between is not told when something later is known.
-    assert receiver.told() == [("host-1", "opened", 0), ("host-1", "resolved", 3)]
+    deliver_all(tmp_path, **settings)
+    # Updates in between are left out when a later record is known.
+    assert receiver.delivered() == [("host-1", "opened", 0), ("host-1", "resolved", 3)]
 
 
-def test_a_new_receiver_is_told_what_is_open_and_not_the_past(
+def test_a_new_receiver_gets_what_is_open_and_not_the_past(
     brokers: str, topic: str, tmp_path: Path, receiver: Receiver
 ) -> None:
     write(brokers, topic, incident(number=1), incident("resolved", 1, number=1))
     write(brokers, topic, incident(number=2), incident("updated", 1, number=2))
     fill_topic(brokers, topic, [("stranger", b"{}")])
     for _ in range(2):
-        tell_all(tmp_path, brokers=brokers, incidents_topic=topic, notify_webhook=receiver.address)
-    assert receiver.told() == [("host-2", "updated", 1)]
+        deliver_all(
+            tmp_path, brokers=brokers, incidents_topic=topic, notify_webhook=receiver.address
+        )
+    assert receiver.delivered() == [("host-2", "updated", 1)]
 
 
 def test_a_record_that_is_never_taken_is_left_out_and_said(
@@ -260,20 +266,97 @@ def test_a_record_that_is_never_taken_is_left_out_and_said(
     write(brokers, topic, incident(number=1), incident(number=2))
     receiver.answers = [(400, {})]
     settings = {"brokers": brokers, "incidents_topic": topic, "notify_webhook": receiver.address}
-    err = tell_all(tmp_path, **settings)
+    err = deliver_all(tmp_path, **settings)
     assert len(receiver.accepted) == 1
     assert len(err.splitlines()) == 1
-    assert "refuses record 0 of the incident" in err
+    assert "rejects record 0 of the incident" in err
     assert "status 400" in err
+
+
+PAGER = """
+from dataflow.notify.base import Target
+
+class Pager(Target):
+    name = "pager"
+
+    @property
+    def url(self):
+        return self.address + "/v2/enqueue"
+
+    def body(self, incident, link, now):
+        return {"text": f"{incident.instance}: {incident.state}", "link": link}
+
+class Nameless(Target):
+    def body(self, incident, link, now):
+        return {}
+
+class Empty(Target):
+    name = "empty"
+"""
+
+
+def test_a_target_of_ones_own_beside_a_built_in(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    (tmp_path / "oncall.py").write_text(PAGER)
+    write(brokers, topic, incident())
+    err = deliver_all(
+        tmp_path,
+        brokers=brokers,
+        incidents_topic=topic,
+        notify_targets=f"oncall:Pager={receiver.address}, webhook={receiver.address}",
+        notify_link="http://wiki.example/incidents",
+    )
+    assert err == ""
+    posted = dict(zip(receiver.paths, receiver.accepted, strict=True))
+    assert posted["/services/SECRET/v2/enqueue"] == {
+        "text": "host-1: opened",
+        "link": "http://wiki.example/incidents",
+    }
+    assert posted["/services/SECRET"]["incident"]["instance"] == "host-1"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            "pagerr=http://h/SECRET",
+            "'pagerr', which does not exist: use one of webhook, slack, alertmanager, or module:",
+        ),
+        ("oncall:Missing=http://h/SECRET", "has no attribute 'Missing'"),
+        ("oncall:PAGER=http://h/SECRET", "'oncall:PAGER', which is not a notification target"),
+        ("oncall:Nameless=http://h/SECRET", "an incomplete notification target: its class must"),
+        ("oncall:Empty=http://h/SECRET", "an incomplete notification target: its class must"),
+        ("slack=http://h/SECRET", "slack at h is set twice: remove it from"),
+    ],
+)
+def test_a_wrong_target_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, says: str
+) -> None:
+    (tmp_path / "oncall.py").write_text(f"{PAGER}\nPAGER = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "oncall", raising=False)
+    settings = Settings(_env_file=None, notify_slack="http://h/SECRET", notify_targets=given)
+    with pytest.raises(UserError) as error:
+        targets(settings)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "SECRET" not in str(error.value) + repr(settings)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "there is nobody to tell"),
+        ({}, "No notification target is configured"),
         ({"notify_slack": "hooks.slack.com/services/SECRET"}, "ANOMALY_NOTIFY_SLACK must be addr"),
         ({"notify_webhook": "http://h:x/SECRET"}, "ANOMALY_NOTIFY_WEBHOOK must be addresses"),
         ({"notify_link": "SECRET"}, "ANOMALY_NOTIFY_LINK must be an address"),
+        ({"notify_targets": "http://h/SECRET"}, "ANOMALY_NOTIFY_TARGETS must be NAME=https://"),
+        ({"notify_targets": "slack=h/SECRET"}, "ANOMALY_NOTIFY_TARGETS must be NAME=https://"),
+        (
+            {"notify_targets": "slack=http://h/SECRET,slack=http://h/SECRET"},
+            "ANOMALY_NOTIFY_TARGETS names the same target twice",
+        ),
         (
             {"notify_webhook": "http://h/SECRET", "incidents_topic": "none-such"},
             "the topic 'none-such' does not exist on",
@@ -299,7 +382,7 @@ def test_refusals(
 def test_a_refusal_of_the_command_is_one_line(run_command: Callable[..., Any]) -> None:
     done = run_command("notify")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: there is nobody to tell")
+    assert done.stderr.startswith("error: No notification target is configured")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -394,7 +477,7 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
     (target,) = targets(settings)
 
     @contextmanager
-    def telling() -> Iterator[None]:
+    def delivering() -> Iterator[None]:
         stop = threading.Event()
         thread = threading.Thread(target=delivery.Delivery(settings, target, stop).run)
         thread.start()
@@ -410,10 +493,10 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
     write(brokers, topic, incident())
     for _ in range(2):
         seen = len(receiver.accepted)
-        with telling():
+        with delivering():
             wait_for(lambda seen=seen: len(receiver.accepted) >= seen + 3)  # type: ignore[misc]
     assert set(receiver.paths) == {"/services/SECRET/api/v2/alerts"}
-    with telling():
+    with delivering():
         write(brokers, topic, incident("resolved", 1))
         wait_for(lambda: any(map(ends, receiver.accepted)))
         last = len(receiver.accepted)
@@ -423,6 +506,14 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
 
 
 # The parts
+
+
+def test_consumer_groups_keep_their_names() -> None:
+    """Another name would lose the offsets that the broker keeps."""
+    groups = [it("http://ops.example/hook").group("t") for it in (Webhook, Slack, Alertmanager)]
+    assert groups == [
+        f"ec2-anomaly-notify.t.{name}.70f0785f" for name in ("webhook", "slack", "alertmanager")
+    ]
 
 
 def test_what_is_posted_and_what_comes_back(receiver: Receiver) -> None:
@@ -437,8 +528,8 @@ def test_what_is_posted_and_what_comes_back(receiver: Receiver) -> None:
         (503, {"Retry-After": "9999999"}),
     ]
     answers = [http.post(receiver.address, {"a": 1}, "key") for _ in range(8)]
-    assert [answer.took for answer in answers] == [True] + 7 * [False]
-    assert [answer.never for answer in answers] == 3 * [False] + [True] + 4 * [False]
+    assert [answer.accepted for answer in answers] == [True] + 7 * [False]
+    assert [answer.rejected for answer in answers] == 3 * [False] + [True] + 4 * [False]
     assert [answer.wait for answer in answers] == [0, 0, 0, 0, 120, 0, 0, 3600]
     assert receiver.accepted == [{"a": 1}]
     assert set(receiver.paths) == {"/services/SECRET"}  # nothing went elsewhere
@@ -462,8 +553,8 @@ def test_errors_do_not_show_the_address(monkeypatch: pytest.MonkeyPatch) -> None
             assert answer.status is None
             assert answer.reason
             assert "CRET" not in repr(answer), address
-    assert "SECRET" not in repr(Target("slack", "https://hooks.slack.com/SECRET"))
-    assert str(Target("slack", "https://u:SECRET@h/SECRET")) == "slack at h"
+    assert "SECRET" not in repr(Slack("https://hooks.slack.com/SECRET"))
+    assert str(Slack("https://u:SECRET@h/SECRET")) == "slack at h"
 
 
 def test_passwords_in_an_address_become_a_header(
@@ -477,13 +568,13 @@ def test_passwords_in_an_address_become_a_header(
         lambda request, **more: asked.append(request) or open_(request, **more),
     )
     address = receiver.address.replace("http://", "http://me:p%40ss@")
-    assert http.post(address, {}, "key").took
+    assert http.post(address, {}, "key").accepted
     assert asked[0].get_header("Authorization") == "Basic bWU6cEBzcw=="
     assert "me" not in asked[0].host
 
 
 def test_slack_takes_no_orders_from_the_name_of_an_instance() -> None:
-    text = message(Target("slack", "http://h"), incident(instance="<!channel> & co"), "", NOW)
+    text = Slack("http://h").body(incident(instance="<!channel> & co"), "", NOW)
     assert "&lt;!channel&gt; &amp; co" in str(text)
 
 
@@ -501,19 +592,19 @@ def test_slack_takes_no_orders_from_the_name_of_an_instance() -> None:
     ],
 )
 def test_what_is_said(changed: dict[str, Any], said: str) -> None:
-    told = incident(**{"state": "opened", **changed})
-    assert said in summary(told)
-    for kind in ("webhook", "slack", "alertmanager"):
-        assert encode(message(Target(kind, "http://h"), told, "", NOW))  # type: ignore[arg-type]
+    record = incident(**{"state": "opened", **changed})
+    assert said in summary(record)
+    for target in (Webhook, Slack, Alertmanager):
+        assert encode(target("http://h").body(record, "", NOW))
 
 
 def test_an_alert_never_ends_before_it_starts_nor_in_the_future_once_resolved() -> None:
     ahead = NOW + timedelta(hours=1)
-    for told in (
+    for record in (
         incident("resolved", 1, opened_at=ahead, resolved_at=ahead),
         incident("resolved", 1, opened_at=None, resolved_at=None),
         incident("resolved", 1),
     ):
-        (alert,) = message(Target("alertmanager", "http://h"), told, "", NOW)  # type: ignore[misc]
+        (alert,) = Alertmanager("http://h").body(record, "", NOW)  # type: ignore[misc]
         starts, ends = (datetime.fromisoformat(alert[name]) for name in ("startsAt", "endsAt"))
         assert starts <= ends <= NOW

@@ -16,12 +16,12 @@ __all__ = ["broker"]
 
 
 def broker(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 9092,
-    data_dir: Annotated[Path, typer.Option(help="Folder that keeps the topics.")] = Path(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 9092,
+    data_dir: Annotated[Path, typer.Option(help="Folder for the topics' data.")] = Path(
         ".anomaly/broker"
     ),
 ) -> None:
-    """Run the embedded broker on 127.0.0.1 until Ctrl-C. For trying things, not for production."""
+    """Run the embedded broker on 127.0.0.1 until Ctrl-C. For demos and tests, not production."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         sys.exit(0)
@@ -29,7 +29,7 @@ def broker(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     with EmbeddedBroker(data_dir, port) as embedded:
-        typer.echo(f"broker on {embedded.address}, data in {data_dir}; Ctrl-C stops it")
+        typer.echo(f"broker on {embedded.address}, data in {data_dir}; Ctrl-C to stop")
         sys.stdout.flush()
         embedded.wait()
-    sys.exit("error: the embedded broker ended by itself; its log is in " + str(data_dir))
+    sys.exit(f"error: The embedded broker stopped: see {data_dir / 'broker.log'}.")

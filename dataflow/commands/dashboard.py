@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dataflow import settings
-from dataflow.errors import UserError
+from dataflow.errors import UserError, missing_extra
 from dataflow.records import seconds
 
 if TYPE_CHECKING:
@@ -26,29 +26,29 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
 def dashboard(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine's.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 5006,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 5006,
     origin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="A further name by which browsers call the page; may be repeated.",
+            help="Further host and port under which browsers open the page. Repeatable.",
         ),
     ] = None,
     keep: Annotated[
-        int, typer.Option(min=10, max=1_000_000, help="Readings of an instance that are kept.")
+        int, typer.Option(min=10, max=1_000_000, help="Readings to keep for each instance.")
     ] = KEEP,
     since: Annotated[
         str | None,
         typer.Option(
             metavar="WHEN",
-            help="Read the topics from then on: `6h`, `7d` or a time; from their beginning if not "
-            "given.",
+            help="Read the topics from this time on: `6h`, `7d` or a time. Default: their "
+            "beginning.",
         ),
     ] = None,
 ) -> None:
-    """Show the readings and the anomalies live, in a browser, until Ctrl-C.
+    """Show readings and anomalies live in a browser, until Ctrl-C.
 
     It reads what the flow's settings name: ANOMALY_INPUT, and the anomalies in
     ANOMALY_ANOMALIES_TOPIC or in the .jsonl file of ANOMALY_OUTPUT.
@@ -60,13 +60,13 @@ def dashboard(
 
 
 def show(feed: Feed, host: str, port: int, origins: list[str]) -> None:
-    """Serve the page of a feed until Ctrl-C; a UserError if it cannot listen."""
+    """Serve the pages of a feed until Ctrl-C. Raises `UserError` if it cannot listen."""
     from dataflow.dashboard.server import serve
 
     server = serve(feed, host, port, origins)
     feed.start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    typer.echo(f"dashboard http://{shown}:{server.port}/ (Ctrl-C ends it)")
+    typer.echo(f"dashboard http://{shown}:{server.port}/ (Ctrl-C to stop)")
     try:
         server.io_loop.start()
     except KeyboardInterrupt:
@@ -77,19 +77,19 @@ def show(feed: Feed, host: str, port: int, origins: list[str]) -> None:
 
 
 def feed_of(options: settings.Settings, keep: int, since: float | None) -> Feed:
-    """Make what reads for the page; a UserError if the input or an extra is not there."""
+    """Return the feed of the pages. Raises `UserError` if the input or an extra is missing."""
     try:
         import panel  # noqa: F401
     except ModuleNotFoundError:
-        raise UserError(
-            "the page needs Panel and HoloViews: pip install 'ec2-anomaly-dataflow[dashboard]'."
-        ) from None
+        raise missing_extra("The dashboard", "dashboard") from None
     from dataflow.dashboard.feed import FileFeed
     from dataflow.dashboard.kafka_feed import KafkaFeed
 
     if options.input != "kafka":
         if since is not None:
-            raise UserError("--since is for topics: a file is read from its beginning.")
+            raise UserError(
+                "--since applies to topics only: remove it, a file is read from its beginning."
+            )
         return FileFeed(options, keep)
     return KafkaFeed(options, keep, since)
 
@@ -102,5 +102,5 @@ def _moment(text: str) -> float:
         return seconds(text)
     except (ValueError, OverflowError):
         raise UserError(
-            f"--since {text} is no time: say `90m`, `6h`, `7d`, or 2025-03-14T16:00."
+            f"--since {text} is not a time: use `90m`, `6h`, `7d`, or 2025-03-14T16:00."
         ) from None

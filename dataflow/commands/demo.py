@@ -36,7 +36,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the flow.")] = 3,
     partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions of the topic.")] = 3,
     dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="Play the stream on the live page, until Ctrl-C.")
+        bool, typer.Option("--dashboard", help="Play the stream on the live page until Ctrl-C.")
     ] = False,
     instances: Annotated[
         int, typer.Option(min=1, max=100_000, help="Instances on the live page.")
@@ -44,14 +44,14 @@ def demo(
     speed: Annotated[
         float | None,
         typer.Option(
-            min=1, help="How many times as fast as life; 600, or what a laptop can do of it."
+            min=1, help="Factor of real time. Default: up to 600, at most 1,000 readings a second."
         ),
     ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the live page; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port of the live page; 0 selects a free one.")
     ] = 5006,
 ) -> None:
-    """Show it all: a broker, the sample stream through it, the flow, its anomalies; then end."""
+    """Start a broker, run the flow on the sample stream, print its anomalies, and exit."""
     if dashboard:
         play(instances, speed, workers, partitions, "127.0.0.1", port)
         return
@@ -59,15 +59,15 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="anomaly-demo-") as folder:
         file, _labels = sample.write(Path(folder))
         with EmbeddedBroker(Path(folder) / "broker") as broker:
-            # The demo stands by itself: what it needs wins over the user's settings.
-            own = {
+            # The demo must not depend on the settings of the user.
+            demo_settings = {
                 "ANOMALY_BROKERS": broker.address,
                 "ANOMALY_INPUT": "kafka",
                 "ANOMALY_TOPIC": "ec2_metrics",
                 "ANOMALY_FOLLOW": "false",
                 "ANOMALY_OUTPUT": "stdout",
             }
-            os.environ.update(own)
+            os.environ.update(demo_settings)
             options = settings.load()
             topics.create(options, [options.topic, options.rejected_topic], partitions)
             out.print(f"broker    {broker.address} (embedded, for this demo)")
@@ -91,10 +91,10 @@ def demo(
 
 
 def _form(detector: str) -> str:
-    """Say whether a detector with hot code runs as fast as it can."""
+    """Return whether a detector with compiled code runs compiled, for display."""
     if detector not in COMPILED:
         return ""
-    return "(compiled)" if compiled() else "(not compiled: slower, with the same results)"
+    return "(compiled)" if compiled() else "(not compiled: slower, same results)"
 
 
 def _run_flow(workers: int) -> Iterator[Anomaly]:
@@ -108,7 +108,9 @@ def _run_flow(workers: int) -> Iterator[Anomaly]:
             flow.kill()
             raise
     if flow.returncode:
-        raise UserError(f"the flow ended with status {flow.returncode}; what it said stands above.")
+        raise UserError(
+            f"The flow ended with exit status {flow.returncode}: see its messages above."
+        )
 
 
 def _line(anomaly: Anomaly) -> str:
@@ -127,7 +129,7 @@ def _summary(out: Console, found: Counter[str], records: int, took: float) -> No
     out.print()
     out.print(table)
     out.print(
-        f"\n{records:,} records in {took:.1f} s ({records / took:,.0f} a second, start included)."
+        f"\n{records:,} records in {took:.1f} s ({records / took:,.0f} a second, startup included)."
         "\nNext: your own topic with ANOMALY_BROKERS and ANOMALY_TOPIC, and"
-        "\n`python -m dataflow --help`; the README says how it works."
+        "\n`python -m dataflow --help`; the README explains how it works."
     )

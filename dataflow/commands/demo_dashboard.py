@@ -1,4 +1,4 @@
-"""`python -m dataflow demo --dashboard`: the sample's stream, played at speed, on the live page."""
+"""`python -m dataflow demo --dashboard`: plays the sample stream on the live page."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from dataflow.kafka import topics
 __all__ = ["play"]
 
 HISTORY = 9 * PER_DAY
-"""Readings of each instance that are there when the page opens: detectors need days to learn."""
+"""Readings of each instance before the page opens: detectors need days to learn."""
 
-MOST_HISTORY = 500_000
-"""The same, of all together: so much is scored in about half a minute."""
+MAX_HISTORY = 500_000
+"""Readings of all instances before the page opens: scored in about half a minute."""
 
 SPEED = 600.0
-"""Times as fast as life: five minutes in half a second."""
+"""Factor of real time: five minutes in half a second."""
 
-MOST_RATE = 1000.0
-"""Readings a second at the most, if no speed is asked for: a laptop has other work."""
+MAX_RATE = 1000.0
+"""Readings a second at most if no speed is given, to leave a laptop time for other work."""
 
 STEP = 300.0
 """Seconds between two readings of an instance."""
@@ -63,28 +63,28 @@ def play(
         options = settings.load()
         names = [options.topic, options.anomalies_topic, options.rejected_topic]
         topics.create(options, names, partitions)
-        # Before the long work: whether the page can be shown at all.
+        # Fail before the long part if the dashboard is not installed.
         feed = feed_of(options, KEEP, None)
         out.print(f"broker    {broker.address} (embedded, for this demo)")
         fleet = Fleet(instances)
-        history = min(HISTORY, max(MOST_HISTORY // instances, 1))
+        history = min(HISTORY, max(MAX_HISTORY // instances, 1))
         with progress.bar("loading", history * instances) as advance:
             producer.send(options, fleet.records(0, history), None, advance)
-        pace = min(SPEED, MOST_RATE * STEP / instances) if speed is None else speed
+        factor = min(SPEED, MAX_RATE * STEP / instances) if speed is None else speed
         out.print(
             f"loaded    {history * instances:,} readings of {instances:,} instances; the rest "
-            f"comes {pace:,.0f} times as fast as life"
+            f"arrives {factor:,.0f} times as fast as real time"
         )
         s.enter_context(_flow(workers))
         out.print(f"flow      python -m bytewax.run dataflow.flow -w {workers}")
-        s.enter_context(_producer(options, fleet, history, pace))
+        s.enter_context(_producer(options, fleet, history, factor))
         show(feed, host, port, [])
 
 
 @contextlib.contextmanager
 def _flow(workers: int) -> Iterator[None]:
     command = [sys.executable, "-m", "bytewax.run", "dataflow.flow", "-w", str(workers)]
-    # Ctrl-C is for the page: the flow ends when the page has.
+    # Ctrl-C must reach the page only: the flow ends after it.
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as flow:
         try:
             yield
@@ -101,7 +101,7 @@ def _producer(options: settings.Settings, fleet: Fleet, first: int, speed: float
     stop = threading.Event()
 
     def run() -> None:
-        with contextlib.suppress(UserError):  # the broker goes when the demo ends
+        with contextlib.suppress(UserError):  # the broker stops when the demo ends
             producer.send(
                 options,
                 _until(stop.is_set, fleet.records(first, sys.maxsize)),

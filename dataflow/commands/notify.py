@@ -9,9 +9,9 @@ __all__ = ["notify"]
 
 
 def notify() -> None:
-    """Tell webhooks, Slack and Alertmanager of the incidents that the flow writes, until Ctrl-C.
+    """Deliver incidents to webhooks, Slack, Alertmanager and your own targets, until Ctrl-C.
 
-    Addresses are in ANOMALY_NOTIFY_WEBHOOK, ANOMALY_NOTIFY_SLACK and ANOMALY_NOTIFY_ALERTMANAGER.
-    Each is told everything at least once, and goes on where it was when started again.
+    Set addresses in ANOMALY_NOTIFY_WEBHOOK, ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER and
+    ANOMALY_NOTIFY_TARGETS. Each incident is delivered at least once; a restart resumes.
     """
     run(settings.load())

@@ -24,31 +24,32 @@ def produce(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A .csv or .jsonl file of readings, or `sine`: a wave, made here."
+            metavar="FILE",
+            help="A .csv or .jsonl file of readings, or `sine` for a generated wave.",
         ),
     ],
     partitions: Annotated[
-        int, typer.Option(min=1, help="Partitions of the topic, if it must be created.")
+        int, typer.Option(min=1, help="Partitions of the topic, if it does not exist.")
     ] = 3,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Records a second; as fast as it goes if not given."),
+        typer.Option(min=0.001, help="Records a second. Default: as fast as possible."),
     ] = None,
     if_empty: Annotated[
-        bool, typer.Option("--if-empty", help="Do nothing if the topic holds records already.")
+        bool, typer.Option("--if-empty", help="Write nothing if the topic already has records.")
     ] = False,
     count: Annotated[
-        int | None, typer.Option(min=1, help=f"Points of the sine wave; {COUNT} if not given.")
+        int | None, typer.Option(min=1, help=f"Points of the sine wave. Default: {COUNT}.")
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help=f"Decides which points are raised; {SEED} if not given."),
+        typer.Option(min=0, help=f"Seed of the points that are raised. Default: {SEED}."),
     ] = None,
 ) -> None:
     """Write the readings of a file to the input topic, keyed by instance.
 
-    `sine` writes `{"value": v, "time_step": i}`: a sine wave, 1% of its points raised by up to 5.
-    It goes to the topic `raw-data`, unless ANOMALY_TOPIC names another.
+    `sine` writes `{"value": v, "time_step": i}`: a sine wave with 1% of its points raised by up to
+    5. It goes to the topic `raw-data` unless ANOMALY_TOPIC is set.
     """
     options = settings.load()
     records: Iterator[tuple[str | None, bytes]]
@@ -57,18 +58,20 @@ def produce(
             options = settings.load(topic=sine.TOPIC)
         total = COUNT if count is None else count
         wave = sine.records(total, SEED if seed is None else seed)
-        # They name no instance; one key keeps them together all the same.
+        # The points name no instance; one key keeps them in one partition.
         records = ((options.topic, point) for point in wave)
     else:
         if count is not None or seed is not None:
-            raise UserError(f"--count and --seed are for `produce sine`: {file} has what it has.")
+            raise UserError(
+                f"--count and --seed apply to `produce sine` only: remove them to write {file}."
+            )
         records = producer.keyed_records(file, options)
         total = producer.count_records(file)
     if producer.prepare_topic(options, partitions):
         typer.echo(f"created {options.topic} with {partitions} partitions")
-    held = producer.held_records(options)
-    if if_empty and held:
-        typer.echo(f"{options.topic} holds {held:,} records already: nothing written")
+    stored = producer.stored_records(options)
+    if if_empty and stored:
+        typer.echo(f"{options.topic} holds {stored:,} records already: nothing is written")
         return
     with progress.bar(f"to {options.topic}", total) as advance:
         sent = producer.send(options, records, rate, advance)

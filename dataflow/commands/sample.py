@@ -14,10 +14,10 @@ __all__ = ["sample"]
 
 
 def sample(
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("data"),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed makes another stream.")] = SEED,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that differ.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the stream.")] = SEED,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")] = False,
 ) -> None:
-    """Make the sample stream and its labels again, from a seed."""
+    """Generate the sample stream and its labels from a seed."""
     for line in new_files.write(out, files(seed), force=force):
         typer.echo(line)

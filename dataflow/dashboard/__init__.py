@@ -1,8 +1,8 @@
-"""The live page: what the instances do, what is expected of them, and what the flow found.
+"""The live page: readings, expected bands, and the anomalies that the flow found.
 
-feed       reads the topics, or files, into a fleet: one thread for all who look
+feed       reads the topics, or files, into a fleet: one thread for all browsers
 overview   all instances: a table
 instance   one instance: charts
-page       what both pages share: the look, the status line, light and dark
-server     serves them
+page       what both pages share: the template, the status line, light and dark
+server     serves the pages
 """

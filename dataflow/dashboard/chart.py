@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import holoviews as hv
@@ -17,7 +19,7 @@ __all__ = ["Chart", "Look", "Measure"]
 
 
 _PLAIN: dict[str, Any] = {
-    # The ranges are set here, for what is followed, and by those who zoom.
+    # The ranges are set here while the chart follows, and by the user who zooms.
     "apply_ranges": False,
     "default_tools": ["xpan", "xbox_zoom", "xwheel_zoom"],
     "active_tools": ["xbox_zoom"],
@@ -25,7 +27,7 @@ _PLAIN: dict[str, Any] = {
 
 
 class Look(NamedTuple):
-    """The colours of a chart: told apart by people who are colour-blind, light and dark."""
+    """The colors of a chart, light or dark, which color-blind people can distinguish."""
 
     ground: str
     ink: str
@@ -36,7 +38,7 @@ class Look(NamedTuple):
 
     @staticmethod
     def of(dark: bool) -> Look:
-        """Return the colours of `page.css`."""
+        """Return the colors of `page.css`."""
         if dark:
             return Look(
                 "#14181c", "#a2abb5", "#2b3138", "#8fbbe6", "#f79257", ("#8fbbe6", "#dcc463")
@@ -45,7 +47,7 @@ class Look(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What is measured: its name on the axis, the factor from the flow's values, its unit."""
+    """The metric: its label, the factor from the flow's values to it, and its unit."""
 
     label: str
     factor: float
@@ -54,14 +56,44 @@ class Measure(NamedTuple):
     bounded: bool
 
 
+Columns = dict[str, NDArray[Any]]
+
+ColumnsOf = Callable[[Rows], Columns]
+
+
+@dataclass
+class _Layer:
+    """One element of a plot: the columns that it shows of the rows, and Bokeh's data source."""
+
+    columns: ColumnsOf
+    source: Any = None
+
+    def fill(self, rows: Rows) -> None:
+        """Show these rows, once HoloViews has made the data source."""
+        if self.source is not None:
+            self.source.data = self.columns(rows)
+
+
+def _written(rows: Rows) -> Rows:
+    """Return the anomalies that the flow has written."""
+    reported: Rows = rows[(rows["mark"] & REPORTED) > 0]
+    return reported
+
+
+def _not_written(rows: Rows) -> Rows:
+    """Return the anomalies that only this page has computed."""
+    computed: Rows = rows[(rows["mark"] > 0) & ((rows["mark"] & REPORTED) == 0)]
+    return computed
+
+
 class Chart:
-    """Two plots with one axis of time, renewed in place.
+    """Two plots with a shared time axis, updated in place.
 
-    HoloViews composes them once; after that, columns go straight into the data sources that it
-    made. Its own way, a `DynamicMap` for each of the eight elements, takes a hundred times as long
-    for each update, with all sessions waiting.
+    HoloViews composes them once; after that, updates write columns straight into Bokeh's data
+    sources. A `DynamicMap` for each of the eight elements takes a hundred times as long for an
+    update, while all sessions wait.
 
-    It follows the newest reading until somebody zooms or pans; `follow` makes it follow again.
+    The chart follows the newest reading until the user zooms or pans; `follow` resumes it.
     """
 
     def __init__(self, measure: Measure, threshold: float, dark: bool) -> None:
@@ -71,7 +103,7 @@ class Chart:
         self._look = Look.of(dark)
         self._setting = False
         self._ranges: dict[str, Any] = {}
-        self._sources: dict[str, Any] = {}
+        self._layers: list[_Layer] = []
         self._shown: tuple[Rows, float | None] = (np.zeros(0, ROW), None)
         self.pane = pn.pane.HoloViews(
             self._plots(),
@@ -79,50 +111,45 @@ class Chart:
             margin=0,
             backend="bokeh",
             linked_axes=False,
-            # HoloViews merges the tools of both, and has no option for the maker's mark on them.
+            # HoloViews merges the toolbars of both plots and has no option to hide the logo.
             theme=Theme(json={"attrs": {"Toolbar": {"logo": None}}}),
         )
 
     def follow(self) -> None:
-        """Show the newest again."""
+        """Follow the newest reading again."""
         self.following = True
 
     def show(self, rows: Rows, span: float | None) -> None:
-        """Draw these rows, or those of the last `span` of the axis."""
+        """Draw the rows of the last `span` of the axis, in its unit; None draws all rows."""
         if len(rows) and span is not None:
             rows = rows[rows["place"] > rows["place"][-1] - span]
         self._shown = (rows, span)
-        for name in self._sources:
-            self._fill(name)
+        for layer in self._layers:
+            layer.fill(rows)
         self._fit()
 
-    def _fill(self, name: str) -> None:
-        self._sources[name].data = self._columns(name, self._shown[0])
+    # The columns of each data source have the names that HoloViews gave them.
 
-    def _columns(self, name: str, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return what a data source holds, by the names that HoloViews gave its columns."""
-        factor = self._measure.factor
-        if name == "band":
-            # An area is a polygon: there along the upper bounds, and back along the lower.
-            known = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
-            places = self._x(known)
-            return {
-                "x": np.concatenate([places, places[::-1]]),
-                "y": np.concatenate([known["upper"], known["lower"][::-1]]) * factor,
-            }
-        reported = (rows["mark"] & REPORTED) > 0
-        if name.startswith("reported"):
-            rows = rows[reported]
-        elif name.startswith("own"):
-            rows = rows[(rows["mark"] > 0) & ~reported]
-        columns = {"time": self._x(rows)}
-        if name.endswith("score"):
-            return {**columns, "score": rows["score"]}
-        columns["value"] = rows["value"] * factor
-        if name == "dots":
-            columns["score"] = columns["color"] = rows["score"]
-            for bound in ("expected", "lower", "upper"):
-                columns[bound] = rows[bound] * factor
+    def _band(self, rows: Rows) -> Columns:
+        # An area is a polygon: from left to right along the upper bounds, and back along the lower.
+        known = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
+        places = self._x(known)
+        bounds = np.concatenate([known["upper"], known["lower"][::-1]])
+        return {
+            "x": np.concatenate([places, places[::-1]]),
+            "y": bounds * self._measure.factor,
+        }
+
+    def _values(self, rows: Rows) -> Columns:
+        return {"time": self._x(rows), "value": rows["value"] * self._measure.factor}
+
+    def _scores(self, rows: Rows) -> Columns:
+        return {"time": self._x(rows), "score": rows["score"]}
+
+    def _dots(self, rows: Rows) -> Columns:
+        columns = {**self._values(rows), "score": rows["score"], "color": rows["score"]}
+        for bound in ("expected", "lower", "upper"):
+            columns[bound] = rows[bound] * self._measure.factor
         return columns
 
     def _fit(self) -> None:
@@ -143,9 +170,9 @@ class Chart:
             self._setting = False
 
     def _heights(self, rows: Rows) -> tuple[float, float]:
-        """Return the lowest and the highest that is shown: all values, and of the band a part.
+        """Return the range of the axis: all values, and a limited part of the band.
 
-        A band may be far wider than what moves in it.
+        A band may be far wider than the values in it.
         """
         values = rows["value"] * self._measure.factor
         low, high = float(values.min()), float(values.max())
@@ -164,16 +191,16 @@ class Chart:
 
     def _plots(self) -> Any:
         look = self._look
-        # Any two readings: what stands in their place from the first update on.
+        # Two placeholder readings, until the first update.
         rows = np.zeros(2, ROW)
         rows["place"] = (0, 1)
         x = self._x(rows)
         values, bounds = rows["value"], ["score", "expected", "lower", "upper"]
         band = hv.Area((x, values, values), "time", ["lower", "upper"]).opts(
-            color=look.series, fill_alpha=0.22, line_alpha=0, **self._options("band")
+            color=look.series, fill_alpha=0.22, line_alpha=0, **self._options(self._band)
         )
         line = hv.Curve((x, values), "time", "value").opts(
-            color=look.series, line_width=1.2, **self._options("line")
+            color=look.series, line_width=1.2, **self._options(self._values)
         )
         dots = hv.Points((x, *[values] * 5), ["time", "value"], bounds).opts(
             color="score",
@@ -181,39 +208,41 @@ class Chart:
             clim=(0, min(1.0, 2 * self._threshold)),
             size=3.5,
             tools=[self._hover()],
-            **self._options("dots"),
+            **self._options(self._dots),
         )
         score = hv.Curve((x, values), "time", "score").opts(
-            color=look.series, line_width=1.2, **self._options("score")
+            color=look.series, line_width=1.2, **self._options(self._scores)
         )
         limit = hv.HLine(self._threshold).opts(
             color=look.alarm, line_dash="dashed", line_width=1.3, **_PLAIN
         )
-        above = band * line * dots * self._diamonds("value", x, 16)
-        below = score * limit * self._diamonds("score", x, 13)
+        above = band * line * dots * self._diamonds(self._values, "value", x, 16)
+        below = score * limit * self._diamonds(self._scores, "score", x, 13)
         top = above.opts(self._frame(290, self._measure.label, first=True))
         bottom = below.opts(self._frame(150, "score", first=False))
         return (top + bottom).cols(1).opts(merge_tools=True, sizing_mode="stretch_width")
 
-    def _diamonds(self, field: str, x: NDArray[Any], size: int) -> Any:
+    def _diamonds(self, columns: ColumnsOf, field: str, x: NDArray[Any], size: int) -> Any:
         """Return the marks of anomalies: full if the flow has written them, hollow if not."""
         look = self._look
-        colors = {
-            "reported": {"color": look.alarm, "line_color": look.ground, "line_width": 1},
-            "own": {"fill_color": look.ground, "line_color": look.alarm, "line_width": 2},
-        }
-        points = [
-            hv.Points((x, np.zeros(2)), ["time", field]).opts(
-                marker="diamond", size=size, **how, **self._options(f"{name} {field}")
-            )
-            for name, how in colors.items()
-        ]
-        return points[0] * points[1]
+        full = {"color": look.alarm, "line_color": look.ground, "line_width": 1}
+        hollow = {"fill_color": look.ground, "line_color": look.alarm, "line_width": 2}
 
-    def _options(self, name: str) -> dict[str, Any]:
+        def points(chosen: Callable[[Rows], Rows], style: dict[str, Any]) -> Any:
+            options = self._options(lambda rows: columns(chosen(rows)))
+            return hv.Points((x, np.zeros(2)), ["time", field]).opts(
+                marker="diamond", size=size, **style, **options
+            )
+
+        return points(_written, full) * points(_not_written, hollow)
+
+    def _options(self, columns: ColumnsOf) -> dict[str, Any]:
+        layer = _Layer(columns)
+        self._layers.append(layer)
+
         def catch(plot: Any, _element: Any) -> None:
-            self._sources[name] = plot.handles["source"]
-            self._fill(name)
+            layer.source = plot.handles["source"]
+            layer.fill(self._shown[0])
 
         return {**_PLAIN, "hooks": [catch]}
 
@@ -221,7 +250,7 @@ class Chart:
         def hook(plot: Any, _element: Any) -> None:
             self._dress(plot, first)
 
-        # The time is said once, below both.
+        # Only the lower plot shows the time axis.
         return hv.opts.Overlay(
             responsive=True,
             height=height,
@@ -272,7 +301,7 @@ class Chart:
                 major_tick_line_color=look.line,
                 minor_tick_line_color=None,
             )
-        # So that both stand exactly below each other, whatever their numbers.
+        # Align both plots, however wide their labels are.
         figure.min_border_left = 62
         figure.min_border_right = 12
         if self._measure.timed:

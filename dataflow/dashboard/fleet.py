@@ -1,9 +1,9 @@
-"""What the page knows of all instances: readings and anomalies in, rows and series out. Pure.
+"""The state of all instances on the page: readings and anomalies in, rows and series out. Pure.
 
-Scores and bands of ordinary readings are in no topic: the flow writes anomalies only. The fleet
-therefore runs the same detector over the same readings, one state an instance. Detectors are
-deterministic, so that its scores are the flow's to the bit wherever it has seen all that the flow
-has seen, from the first reading on.
+The flow writes anomalies only; scores and bands of ordinary readings are in no topic. The fleet
+therefore runs the same detector on the same readings, with one state for each instance. Detectors
+are deterministic, so its scores equal the flow's to the bit if it has read everything that the flow
+has read, from the first reading on.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ HOUR = 3600.0
 DAY = 86_400.0
 
 PENDING = 10_000
-"""Anomalies kept that came before their readings."""
+"""Anomalies kept at most that came before their readings."""
 
 
 class Row(NamedTuple):
     """One instance in the overview; times are seconds since 1970, values as the flow scores them.
 
-    `score` is NaN where the detector has said nothing yet. `hour` and `day` count anomalies of the
-    hour and the day before the fleet's clock, None where readings carry no time.
+    `score` is NaN if the detector has not scored the reading yet. `hour` and `day` count anomalies
+    of the hour and the day before the fleet's clock, None if readings have no time.
     """
 
     instance: str
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """The rows of all instances, and the clock that `hour` and `day` are counted from."""
+    """The rows of all instances, and the time from which `hour` and `day` count back."""
 
     rows: list[Row]
     clock: float | None
@@ -54,11 +54,11 @@ class Overview(NamedTuple):
 class Fleet:
     """The last `keep` readings of each instance, scored.
 
-    `whole` says that readings come from the first on: only then is a score above the threshold an
-    anomaly here too, before the flow has reported it. Otherwise only what the flow reports is one:
-    detectors that start in the middle need weeks until they agree with those that did not.
+    `whole` means that readings come from the first one on. Only then a score above the threshold is
+    an anomaly here before the flow has reported it. Otherwise only an anomaly that the flow reports
+    is one: a detector that starts in the middle needs weeks to agree with the flow's.
 
-    `bounded` says that values run from 0 to 1, so that bounds beyond are cut off, as the flow does.
+    `bounded` means that values are from 0 to 1; bounds are then clipped to it, as in the flow.
 
     >>> from dataflow.detectors import make
     >>> fleet = Fleet(make("tutorial"), keep=100)
@@ -84,27 +84,27 @@ class Fleet:
         self.reported = 0
         self.timed = True
         self.revision = 0
-        """Changes with everything that is added."""
+        """Increases with each change."""
         self._bounded = bounded
         self._detector = detector
         self._windowed = isinstance(detector, WindowedDetector)
-        self._tracks: dict[str, History] = {}
+        self._histories: dict[str, History] = {}
         self._pending: OrderedDict[tuple[str, float, float], Anomaly] = OrderedDict()
         self._overview: tuple[object, Overview] | None = None
 
     def __len__(self) -> int:
         """Return how many instances there are."""
-        return len(self._tracks)
+        return len(self._histories)
 
     def __contains__(self, instance: str) -> bool:
-        """Tell whether an instance has been seen."""
-        return instance in self._tracks
+        """Return whether an instance has been seen."""
+        return instance in self._histories
 
     def add(self, reading: Reading) -> None:
-        """Take a reading as the flow scores it, normalized, and score it."""
-        track = self._tracks.get(reading.instance)
+        """Score and keep a normalized reading."""
+        track = self._histories.get(reading.instance)
         if track is None:
-            track = self._tracks[reading.instance] = History(self.keep)
+            track = self._histories[reading.instance] = History(self.keep)
         place = _place(reading.time, reading.index, reading.offset)
         self.timed = reading.time is not None
         track.add(place, reading.value)
@@ -123,7 +123,7 @@ class Fleet:
                 self._note(track, track.total - 1, anomaly)
 
     def report(self, anomaly: Anomaly) -> None:
-        """Take an anomaly that the flow has written, before or after its reading."""
+        """Mark an anomaly that the flow has written, before or after its reading."""
         self.reported += 1
         self.revision += 1
         place = _place(
@@ -131,7 +131,7 @@ class Fleet:
             anomaly.index,
             anomaly.source.offset,
         )
-        track = self._tracks.get(anomaly.instance)
+        track = self._histories.get(anomaly.instance)
         number = None if track is None else track.find(place, anomaly.value)
         if track is not None and number is not None:
             self._note(track, number, anomaly)
@@ -141,37 +141,37 @@ class Fleet:
             self._pending.popitem(last=False)
 
     def finish(self) -> None:
-        """Judge what has no verdict yet, because the input has ended."""
+        """Score the readings that still wait for a score: the input has ended."""
         if isinstance(self._detector, WindowedDetector):
-            for track in self._tracks.values():
+            for track in self._histories.values():
                 if track.waiting:
                     track.state, said = self._detector.finish(track.state)
                     self._settle(track, said)
             self.revision += 1
 
     def rows(self, instance: str) -> Rows:
-        """Return what is kept of an instance as rows of `track.ROW`, by time; KeyError if new."""
-        rows = self._tracks[instance].rows()
+        """Return the kept readings of an instance by time, as `ROW`s. Raises `KeyError` if new."""
+        rows = self._histories[instance].rows()
         return rows[np.argsort(rows["place"], kind="stable")]
 
     def total(self, instance: str) -> tuple[int, int]:
-        """Return a mark that changes with each reading and each anomaly of an instance."""
-        track = self._tracks[instance]
+        """Return a pair that changes with each reading and each anomaly of an instance."""
+        track = self._histories[instance]
         return track.total, len(track.marked) + self.reported
 
     def clock(self) -> float | None:
-        """Return what time it is by the readings; None where they carry none.
+        """Return the current time according to the readings; None if they have no time.
 
-        It is the third newest of the instances' last times (of few instances the second, or the
-        newest), so that one host with its clock in the future does not make all others look old.
+        It is the third newest of the instances' last times (with few instances the second newest or
+        the newest), so that one host with its clock in the future does not make all others old.
         """
-        if not self.timed or not self._tracks:
+        if not self.timed or not self._histories:
             return None
-        newest = np.sort([float(track.last()["place"]) for track in self._tracks.values()])
+        newest = np.sort([float(track.last()["place"]) for track in self._histories.values()])
         return float(newest[-1 - min(2, len(newest) // 4)])
 
     def overview(self) -> Overview:
-        """Return a row for each instance, in the order in which they first came."""
+        """Return a row for each instance, in the order of their first readings."""
         if self._overview is None or self._overview[0] != self.revision:
             self._overview = (self.revision, self._rows())
         return self._overview[1]
@@ -181,7 +181,7 @@ class Fleet:
         span = DAY if self.timed else 288.0
         least = 0.02 if self._bounded else 0.0
         rows = []
-        for instance, track in self._tracks.items():
+        for instance, track in self._histories.items():
             last = track.last()
             marked = track.marked
             if clock is not None:
@@ -202,7 +202,7 @@ class Fleet:
         return Overview(rows, clock)
 
     def _settle(self, track: History, said: Sequence[Verdict]) -> None:
-        """Give the readings that wait the verdicts that are due: for all of them, or none."""
+        """Apply verdicts to the waiting readings: to all of them, or to none."""
         for number, verdict in enumerate(said, start=track.total - track.waiting):
             self._judge(track, number, verdict)
         if len(said):
@@ -221,7 +221,7 @@ class Fleet:
             track.mark(number, SCORED)
 
     def _note(self, track: History, number: int, anomaly: Anomaly) -> None:
-        # The flow has seen all that there was: what it says counts for more.
+        # The flow has read everything, so its score replaces the one computed here.
         track.judge(number, anomaly.score, anomaly.expected, anomaly.lower, anomaly.upper)
         track.mark(number, REPORTED)
 
@@ -230,7 +230,7 @@ class Fleet:
 
 
 def _place(time: float | None, index: str | int | float, offset: int) -> float:
-    """Return where a reading stands on the axis: its time, or its index, or else its offset."""
+    """Return the position of a reading on the axis: its time, else its index, else its offset."""
     if time is not None:
         return time
     return float(offset) if isinstance(index, str) else float(index)

@@ -1,4 +1,4 @@
-"""The last readings of one instance, and what was made of them, in few bytes."""
+"""The last readings of one instance with their scores, in few bytes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ROW = np.dtype(
         ("mark", "u1"),
     ]
 )
-"""One reading: 29 bytes. NaN is a score or a bound that there is not."""
+"""One reading: 29 bytes. NaN means that there is no score or no bound."""
 
 Rows = NDArray[Any]
 
 SCORED = 1
-"""A mark: the score of the detectors here lies above the threshold."""
+"""A mark: the score computed here is above the threshold."""
 
 REPORTED = 2
 """A mark: the flow has written this anomaly."""
@@ -38,9 +38,9 @@ SPARKS = 48
 class History:
     """The last `keep` readings of one instance, the oldest dropped first.
 
-    `place` is where a reading stands on the axis: seconds since 1970, or its number where readings
-    carry no time. `total` counts all that ever came. `state` and `waiting` belong to the instance's
-    detector: what it has learned, and how many readings it has not judged yet.
+    `place` is the position of a reading on the axis: seconds since 1970, or its index if readings
+    have no time. `total` counts all readings, also dropped ones. `state` is the state of the
+    instance's detector, `waiting` the number of readings that it has not scored yet.
 
     >>> track = History(keep=3)
     >>> for number in range(5):
@@ -57,13 +57,13 @@ class History:
         self.state: Any = None
         self.waiting = 0
         self.marked: deque[float] = deque(maxlen=keep)
-        """The places of the anomalies of the last day, and perhaps of older ones."""
+        """The places of the anomalies of the last day, possibly also of older ones."""
         self._rows: Rows = np.zeros(min(FIRST, keep), ROW)
         self._drawn: object = None
         self._spark = ""
 
     def add(self, place: float, value: float) -> None:
-        """Append a reading that has no verdict yet."""
+        """Append a reading without a score."""
         rows = self._rows
         if self.total == len(rows) < self.keep:
             grown = np.zeros(min(2 * len(rows), self.keep), ROW)
@@ -81,7 +81,7 @@ class History:
         lower: float | None,
         upper: float | None,
     ) -> None:
-        """Give reading `number`, counted from 0 on, its verdict, if it is still kept."""
+        """Set the score and the band of reading `number`, counted from 0, if it is still kept."""
         if self.holds(number):
             row = self._rows[number % len(self._rows)]
             row["score"] = score
@@ -93,7 +93,7 @@ class History:
                 row["upper"] = upper
 
     def mark(self, number: int, mark: int) -> None:
-        """Say that a reading is an anomaly, if it is still kept; it is counted once."""
+        """Mark a reading as an anomaly, if it is still kept; it counts once."""
         if self.holds(number):
             row = self._rows[number % len(self._rows)]
             if not row["mark"]:
@@ -101,13 +101,13 @@ class History:
             row["mark"] |= mark
 
     def holds(self, number: int) -> bool:
-        """Tell whether a reading is still kept."""
+        """Return whether a reading is still kept."""
         return max(0, self.total - len(self._rows)) <= number < self.total
 
     def find(self, place: float, value: float) -> int | None:
         """Return the number of the latest reading of this place and value, None if there is none.
 
-        Values are compared as they are kept, in single precision.
+        Values are compared in single precision, as they are kept.
         """
         held = min(self.total, len(self._rows))
         rows = self._rows[:held]
@@ -123,7 +123,7 @@ class History:
         return self._rows[(self.total - 1) % len(self._rows)]
 
     def rows(self) -> Rows:
-        """Return a copy of all rows, in the order in which the readings came."""
+        """Return a copy of all rows, in order of arrival."""
         size = len(self._rows)
         if self.total <= size:
             return self._rows[: self.total].copy()
@@ -132,8 +132,8 @@ class History:
     def spark(self, span: float, scale: float) -> str:
         """Return the values of the last `span` of the axis as an SVG, anomalies as dots.
 
-        `scale` is the smallest range of values that fills its height: what hardly moves is flat.
-        It is drawn anew only when something has come.
+        `scale` is the smallest range of values that fills the height, so small changes look flat.
+        The SVG is cached until a reading or an anomaly is added.
         """
         state = (self.total, len(self.marked), span, scale)
         if self._drawn != state:
@@ -154,7 +154,7 @@ def _draw(rows: Rows, span: float, scale: float) -> str:
     middle, half = (low + high) / 2, max(high - low, scale) / 2 or 1.0
     across = edge + (width - 2 * edge) * (places - places[0]) / (float(np.ptp(places)) or 1.0)
     up = height / 2 - (height / 2 - edge) * (rows["value"] - middle) / half
-    # The highest and the lowest of each step: a mean would hide the spike that one looks for.
+    # Draw the highest and the lowest value of each step: a mean would hide a spike.
     step = max(1, 2 * len(rows) // SPARKS)
     drawn: list[int] = []
     for start in range(0, len(rows), step):

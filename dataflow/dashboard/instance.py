@@ -1,4 +1,4 @@
-"""One instance: what it does now, the live plot, and its last anomalies."""
+"""The page of one instance: the latest reading, the live plot, and the last anomalies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.fleet import DAY, HOUR
 from dataflow.dashboard.history import REPORTED, Rows
 from dataflow.dashboard.page import blank, dark, html, page
-from dataflow.dashboard.status import Condition, clock_text
+from dataflow.dashboard.status import Condition, Tone, clock_text
 from dataflow.settings import Settings
 
 __all__ = ["instance", "measure_of"]
@@ -33,7 +33,7 @@ _BUTTONS = """
 
 
 def measure_of(settings: Settings) -> Measure:
-    """Say what is measured: CPU in percent, as the tutorial has it, or any other field."""
+    """Return the metric: CPU in percent, as in the tutorial, or any other field."""
     cpu = settings.scale == 100 and settings.value_field == "value"
     return Measure(
         label="CPU %" if cpu else settings.value_field,
@@ -45,7 +45,7 @@ def measure_of(settings: Settings) -> Measure:
 
 
 def instance(feed: Feed) -> pn.Template:
-    """Make the page of the instance that the address names: `instance?name=3fb07c`."""
+    """Return the page of the instance that the address names: `instance?name=3fb07c`."""
     given = pn.state.session_args.get("name", [b""])[0]
     name = given.decode("utf-8", "replace")
     measure = measure_of(feed.settings)
@@ -111,10 +111,10 @@ def instance(feed: Feed) -> pn.Template:
 def _unknown(feed: Feed, name: str) -> Condition:
     if len(feed.fleet):
         return Condition(
-            "idle",
+            Tone.IDLE,
             f"No reading of {name} yet" if name else "No instance is named",
-            "It may not have come yet, or its name is another." if name else "",
-            "The page shows it as soon as it comes; the link above leads to all instances.",
+            "It has not sent a reading yet, or it has another name." if name else "",
+            "The page updates with its first reading. The link above shows all instances.",
         )
     return feed.condition
 
@@ -155,10 +155,7 @@ def _now(rows: Rows, measure: Measure, clock: float | None, threshold: float) ->
 def _found(rows: Rows, measure: Measure) -> str:
     marked = rows[rows["mark"] > 0]
     if not len(marked):
-        return (
-            '<h2>Anomalies</h2><p class="under">None among the readings that are kept: it behaves '
-            "as it did before.</p>"
-        )
+        return '<h2>Anomalies</h2><p class="under">No anomaly in the readings that are kept.</p>'
     lines = []
     for row in marked[: -LISTED - 1 : -1]:
         place = float(row["place"])
@@ -166,10 +163,10 @@ def _found(rows: Rows, measure: Measure) -> str:
         band = "-"
         if np.isfinite(row["lower"]):
             band = f"{_value(row['lower'], measure, '')} to {_value(row['upper'], measure)}"
-        told = "yes" if row["mark"] & REPORTED else "not yet"
+        written = "yes" if row["mark"] & REPORTED else "not yet"
         lines.append(
             f"<tr><td>{when}</td><td>{_value(row['value'], measure)}</td><td>{band}</td>"
-            f"<td>{row['score']:.2f}</td><td class='wide'>{told}</td></tr>"
+            f"<td>{row['score']:.2f}</td><td class='wide'>{written}</td></tr>"
         )
     more = f", the last {LISTED} of {len(marked):,}" if len(marked) > LISTED else ""
     return (

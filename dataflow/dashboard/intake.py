@@ -1,4 +1,4 @@
-"""From raw records to readings as the flow scores them: decoded, bounded, in order, normalized."""
+"""Decodes, checks, orders and normalizes raw records, as the flow does before it scores them."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ class Intake:
     """The steps of the flow before `score`, without Bytewax."""
 
     def __init__(self, settings: Settings) -> None:
-        self.refused = 0
+        self.rejected = 0
         self._admit = admit.admitter(settings, decoder(settings))
         self._scale = normalizer(settings.scale)
         self._settings = settings
-        self._orders: dict[str, ReorderBuffer] = {}
+        self._buffers: dict[str, ReorderBuffer] = {}
 
     def readings(self, raw: Raw) -> Iterator[Reading]:
-        """Yield what goes on because of a record: itself as a rule, nothing if it is refused."""
+        """Yield the readings that a record releases: none if it is rejected or held."""
         (record,) = self._admit([raw])
         if not is_reading(record):
-            self.refused += 1
+            self.rejected += 1
             return
         if not self._settings.reorder:
             yield self._normalize(record)
             return
-        order = self._orders.get(record.instance)
-        if order is None:
-            order = ReorderBuffer(self._settings.reorder_size, self._settings.reorder_seconds)
-            self._orders[record.instance] = order
-        yield from map(self._normalize, order.add(record, time.monotonic()))
+        buffer = self._buffers.get(record.instance)
+        if buffer is None:
+            buffer = ReorderBuffer(self._settings.reorder_size, self._settings.reorder_seconds)
+            self._buffers[record.instance] = buffer
+        yield from map(self._normalize, buffer.add(record, time.monotonic()))
 
     def _normalize(self, reading: Reading) -> Reading:
         self._scale([(reading.instance, [reading])])
         return reading
 
     def overdue(self) -> Iterator[Reading]:
-        """Yield what was held for those before it, long enough."""
+        """Yield the readings whose wait for earlier ones has timed out."""
         now = time.monotonic()
-        for order in self._orders.values():
-            due = order.due()
+        for buffer in self._buffers.values():
+            due = buffer.due()
             if due is not None and due <= now:
-                yield from map(self._normalize, order.expire(now))
+                yield from map(self._normalize, buffer.expire(now))
 
     def rest(self) -> Iterator[Reading]:
-        """Yield all that is still held: the input has ended."""
-        for order in self._orders.values():
-            yield from map(self._normalize, order.finish())
+        """Yield all readings that are still held: the input has ended."""
+        for buffer in self._buffers.values():
+            yield from map(self._normalize, buffer.finish())

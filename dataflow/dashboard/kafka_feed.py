@@ -1,4 +1,4 @@
-"""The feed from Kafka: the input topic and the anomalies, whatever becomes of the broker."""
+"""The feed from Kafka: reads the input topic and the anomalies, and survives broker outages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from dataflow import kafka
 from dataflow.dashboard.feed import Feed
-from dataflow.dashboard.status import GOOD, IDLE, TROUBLE, Condition, clock_text, waiting
+from dataflow.dashboard.status import Condition, Tone, clock_text, waiting
 from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.records import Raw
@@ -17,34 +17,34 @@ from dataflow.settings import Settings
 __all__ = ["KafkaFeed"]
 
 BATCH = 300
-"""Records taken at a time: a few milliseconds in which nobody else can look."""
+"""Records taken at a time: browsers wait a few milliseconds for them."""
 
 AGAIN = 1.0
-"""Seconds between two attempts to reach a broker that is away."""
+"""Seconds between two attempts to reach a broker that is down."""
 
 LOOK = 3.0
-"""Seconds of silence after which the broker is asked whether it is there, and for new topics."""
+"""Seconds without a record after which to check for the broker and for new topics."""
 
 SLOW = 5000
-"""Records that are not read yet from which on the page says that it is behind."""
+"""Unread records above which the page shows that it is behind."""
 
 ANSWER = 3.0
-"""Seconds that it has to answer."""
+"""Seconds that the broker has to answer."""
 
 
-class _AnewError(Exception):
-    """What was read no longer fits the topic: begin with an empty fleet."""
+class _TopicRecreatedError(Exception):
+    """The offsets no longer fit the topic: start with an empty fleet."""
 
 
 class KafkaFeed(Feed):
-    """Reads the input topic from its first record, or from `since` on, and goes on for ever.
+    """Reads the input topic from its first record, or from `since` on, without end.
 
-    A broker that is away is waited for, and reading goes on where it ended. A topic that was made
-    anew is read anew.
+    While the broker is down the feed waits, then resumes at the same offset. A topic that was
+    deleted and created again is read from its beginning.
     """
 
     def __init__(self, settings: Settings, keep: int, since: float | None = None) -> None:
-        """Remember what to read; `since` is in seconds since 1970, by the records' own times."""
+        """Set what to read; `since` is in seconds since 1970, by the timestamps of the records."""
         super().__init__(settings, keep)
         self.since = since
         self._consumer: Consumer
@@ -64,36 +64,36 @@ class KafkaFeed(Feed):
             try:
                 if self._open():
                     self._follow()
-            except UserError as refusal:
-                self._lost(f"{refusal}"[:1].upper() + f"{refusal}"[1:])
+            except UserError as error:
+                self._lost(f"{error}"[:1].upper() + f"{error}"[1:])
             except KafkaException as error:
                 self._lost(f"{kafka.describe(error)}.")
-            except _AnewError:
+            except _TopicRecreatedError:
                 continue
             self._stop.wait(AGAIN)
 
     def _lost(self, why: str) -> None:
-        shown = "What is shown is from before. " if self.fleet.readings else ""
+        shown = "The page shows earlier readings. " if self.fleet.readings else ""
         self._gone = True
         self.condition = Condition(
-            TROUBLE,
+            Tone.TROUBLE,
             "Broker gone",
             f"{shown}{why}",
-            f"The page asks {self.settings.brokers} again every second and goes on by itself.",
+            f"The page asks {self.settings.brokers} every second and resumes by itself.",
         )
 
     def _open(self) -> bool:
-        """Find the topic and begin to read it; whether it is there."""
+        """Find the topic and start to read it; return whether it exists."""
         settings = self.settings
         partitions = topics.partitions(settings, settings.topic)
         if settings.partitions is not None:
             partitions = [it for it in partitions if it in settings.partitions]
         if not partitions:
             self.condition = Condition(
-                IDLE,
+                Tone.IDLE,
                 "No topic yet",
-                f"The topic {settings.topic} is not on {settings.brokers}.",
-                "The page waits for it: python -m dataflow topics creates it, or name another "
+                f"The topic {settings.topic} does not exist on {settings.brokers}.",
+                "The page waits for it. Create it with python -m dataflow topics, or set another "
                 "in ANOMALY_TOPIC.",
             )
             return False
@@ -122,7 +122,7 @@ class KafkaFeed(Feed):
         with self.lock:
             self.begin(whole=not any(place.offset for place in places))
         self._assign(places)
-        self._more()
+        self._add_partitions()
         self._answered = time.monotonic()
 
     def _start(self, topic: str, partition: int, first: int) -> int:
@@ -138,14 +138,14 @@ class KafkaFeed(Feed):
         self._consumer.incremental_assign(places)
         self._assigned.update((place.topic, place.partition) for place in places)
 
-    def _more(self) -> None:
-        """Take the partitions that are new: the anomalies' topic may be made later."""
+    def _add_partitions(self) -> None:
+        """Add new partitions: the topic of anomalies may be created later."""
         settings = self.settings
         cluster = self._consumer.list_topics(timeout=ANSWER)
         for topic in (settings.topic, settings.anomalies_topic):
             for partition in kafka.partition_ids(cluster, topic):
-                mine = settings.partitions is None or partition in settings.partitions
-                if (topic, partition) in self._assigned or (topic == settings.topic and not mine):
+                wanted = settings.partitions is None or partition in settings.partitions
+                if (topic, partition) in self._assigned or (topic == settings.topic and not wanted):
                     continue
                 first, end = kafka.offset_range(self._consumer, topic, partition)
                 start = self._start(topic, partition, first)
@@ -161,11 +161,11 @@ class KafkaFeed(Feed):
                 messages = self._consumer.consume(BATCH, 0.2)
                 if messages:
                     self._take(messages)
-                self._look()
+                self._check_broker()
                 if not self._gone:
-                    self._tell()
+                    self._update_condition()
                 if self._behind:
-                    time.sleep(0.001)  # those who look are served in between
+                    time.sleep(0.001)  # let the server answer browsers
         finally:
             self._consumer.close()
 
@@ -194,19 +194,22 @@ class KafkaFeed(Feed):
                     KafkaError._UNKNOWN_PARTITION,
                     KafkaError._UNKNOWN_TOPIC,
                 ):
-                    raise _AnewError
+                    raise _TopicRecreatedError
                 elif not error.retriable() and error.code() not in kafka.TRANSIENT_ERRORS:
-                    raise UserError(f"the topic {topic!r} cannot be read: {error.str()}.")
+                    raise UserError(
+                        f"Cannot read the topic {topic!r} ({error.str()}): check the rights of the "
+                        "user in ANOMALY_KAFKA__*."
+                    )
             for reading in self.intake.overdue():
                 self.fleet.add(reading)
 
-    def _look(self) -> None:
-        """After a silence, find out whether the broker is there."""
+    def _check_broker(self) -> None:
+        """If no record has come for a while, check whether the broker answers."""
         now = time.monotonic()
         if now - self._answered < (AGAIN if self._gone else LOOK):
             return
         try:
-            self._more()
+            self._add_partitions()
             self._gone = False
         except KafkaException as error:
             self._lost(
@@ -214,14 +217,14 @@ class KafkaFeed(Feed):
             )
         self._answered = time.monotonic()
 
-    def _tell(self) -> None:
+    def _update_condition(self) -> None:
         settings = self.settings
         if self._behind:
             total = sum(self._end[it] - self._first[it] for it in self._end)
             done = sum(self._next[it] - self._first[it] for it in self._end)
             share = min(done / total, 0.99) if total else 0.0
             self.condition = Condition(
-                IDLE,
+                Tone.IDLE,
                 f"Catching up, {share:.0%}",
                 f"Reading {settings.topic} from its beginning: {done:,} of {total:,} records."
                 if self.since is None
@@ -229,17 +232,17 @@ class KafkaFeed(Feed):
             )
         elif self._measured_lag() > SLOW:
             self.condition = Condition(
-                IDLE,
+                Tone.IDLE,
                 f"Behind by {self._lag:,} records",
-                "Readings come faster than this process scores them: what is shown is late.",
+                "Readings arrive faster than this process scores them, so the page lags.",
             )
         elif not self.fleet.readings:
             self.condition = waiting(settings.topic, settings.brokers)
         else:
-            self.condition = Condition(GOOD, "Live")
+            self.condition = Condition(Tone.GOOD, "Live")
 
     def _measured_lag(self) -> int:
-        """Return how many records are not read yet, as the last fetches said: nobody is asked."""
+        """Return the number of unread records according to the last fetches, without a request."""
         now = time.monotonic()
         if now >= self._lag_due:
             self._lag_due = now + AGAIN

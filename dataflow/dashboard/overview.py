@@ -1,54 +1,169 @@
-"""All instances: a sentence, and a table of which the browser holds one page."""
+"""The page of all instances: a sentence, and a table of which the browser holds one page."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 import panel as pn
 
 from dataflow.dashboard.feed import Feed
-from dataflow.dashboard.fleet import Overview
+from dataflow.dashboard.fleet import Overview, Row
 from dataflow.dashboard.page import asset, blank, html, page
-from dataflow.dashboard.status import Condition
+from dataflow.dashboard.status import Condition, Tone
+from dataflow.settings import Settings
 
-__all__ = ["overview", "sentence", "table_of"]
+__all__ = ["Column", "columns_of", "overview", "sentence", "table_of"]
 
 PAGE_SIZE = 20
 
-_NUMBER = "x == null || Number.isNaN(x)"
+_UNKNOWN = "x == null || Number.isNaN(x)"
 _LINK = """function(cell) {
   const link = document.createElement("a");
   link.textContent = cell.getValue();
   link.href = "instance?name=" + encodeURIComponent(cell.getValue());
   return link;
 }"""
-_VALUE = f"""function(cell) {{
-  const x = cell.getValue();
-  return {_NUMBER} ? "-" : DIGITS;
-}}"""
-_SCORE = f"""function(cell) {{
-  const x = cell.getValue();
-  if ({_NUMBER}) return '<span class="none" title="no score yet">-</span>';
-  return x > THRESHOLD ? '<span class="alarm">' + x.toFixed(2) + "</span>" : x.toFixed(2);
-}}"""
 _COUNT = f"""function(cell) {{
   const x = cell.getValue();
-  if ({_NUMBER}) return "-";
+  if ({_UNKNOWN}) return "-";
   const tone = x >= 1 ? "alarm" : "none";
   return `<span class="${{tone}}">${{Math.trunc(x)}}</span>`;
-}}"""
-_TIME = f"""function(cell) {{
-  const x = cell.getValue();
-  if ({_NUMBER}) return '<span class="none">-</span>';
-  return TIMED ? new Date(1000 * x).toISOString().slice(5, 16).replace("T", " ") : "" + x;
 }}"""
 _SPARK = "function(cell) { return cell.getValue(); }"
 
 
+class Column(NamedTuple):
+    """One column of the table.
+
+    `values` computes it from the instances' rows, a data frame with the fields of `Row`; `format`
+    is a JavaScript function that draws a cell. `width` is its least width in pixels, and `grow` its
+    share of the space that is left. On a narrow screen the columns with the highest `hide` are
+    hidden first. Numbers are aligned to the right.
+    """
+
+    field: str
+    title: str
+    values: Callable[[pd.DataFrame], pd.Series[Any]]
+    format: str
+    width: int
+    hide: int
+    grow: int | None = None
+    number: bool = True
+    sortable: bool = True
+
+
+def columns_of(settings: Settings, threshold: float) -> list[Column]:
+    """Return the columns from left to right. A further column is one more entry."""
+    factor = 1.0 if settings.scale is None else settings.scale
+    percent = settings.scale == 100
+    timed = settings.time_field is not None
+    return [
+        Column(
+            "instance",
+            "Instance",
+            lambda rows: rows["instance"],
+            _LINK,
+            width=108,
+            hide=0,
+            grow=2,
+            number=False,
+        ),
+        Column(
+            "value",
+            "CPU %" if percent and settings.value_field == "value" else settings.value_field,
+            lambda rows: rows["value"] * factor,
+            _value_format(percent),
+            width=88,
+            hide=0,
+        ),
+        Column(
+            "spark",
+            "Last 24 hours" if timed else "Last readings",
+            lambda rows: rows["spark"],
+            _SPARK,
+            width=138,
+            hide=4,
+            grow=1,
+            number=False,
+            sortable=False,
+        ),
+        Column(
+            "score",
+            "Score",
+            lambda rows: rows["score"],
+            _score_format(threshold),
+            width=78,
+            hide=1,
+        ),
+        Column(
+            "hour",
+            "Anomalies 1 h",
+            lambda rows: rows["hour"] + _tie_break(rows),
+            _COUNT,
+            width=132,
+            hide=3,
+        ),
+        Column(
+            "day",
+            "24 h",
+            lambda rows: rows["day"] + _tie_break(rows),
+            _COUNT,
+            width=70,
+            hide=0,
+        ),
+        Column(
+            "last_anomaly",
+            "Last anomaly",
+            lambda rows: rows["last_anomaly"],
+            _place_format(timed),
+            width=112,
+            hide=5,
+        ),
+        Column(
+            "last_reading",
+            "Last reading",
+            lambda rows: rows["place"],
+            _place_format(timed),
+            width=112,
+            hide=6,
+        ),
+    ]
+
+
+def _tie_break(rows: pd.DataFrame) -> pd.Series[Any]:
+    # Among equal counts the higher score comes first. The page shows counts without the fraction.
+    return rows["score"].fillna(0.0) / 2
+
+
+def _value_format(percent: bool) -> str:
+    digits = "x.toFixed(1)" if percent else 'x.toLocaleString("en", {maximumSignificantDigits: 4})'
+    return f"""function(cell) {{
+  const x = cell.getValue();
+  return {_UNKNOWN} ? "-" : {digits};
+}}"""
+
+
+def _score_format(threshold: float) -> str:
+    return f"""function(cell) {{
+  const x = cell.getValue();
+  if ({_UNKNOWN}) return '<span class="none" title="no score yet">-</span>';
+  return x > {threshold!r} ? '<span class="alarm">' + x.toFixed(2) + "</span>" : x.toFixed(2);
+}}"""
+
+
+def _place_format(timed: bool) -> str:
+    text = 'new Date(1000 * x).toISOString().slice(5, 16).replace("T", " ")' if timed else '"" + x'
+    return f"""function(cell) {{
+  const x = cell.getValue();
+  return {_UNKNOWN} ? '<span class="none">-</span>' : {text};
+}}"""
+
+
 def overview(feed: Feed) -> pn.Template:
-    """Make the page of all instances."""
-    settings = feed.settings
+    """Return the page of all instances."""
     lead = html()
     empty = html(visible=False)
     search = pn.widgets.TextInput(
@@ -63,7 +178,8 @@ def overview(feed: Feed) -> pn.Template:
     )
     with feed.lock:
         seen_first = feed.fleet.overview()
-    table = _table(table_of(seen_first, settings.scale), feed)
+    columns = columns_of(feed.settings, feed.fleet.threshold)
+    table = _table(table_of(seen_first, columns), columns)
     body = pn.Column(lead, search, table, empty, sizing_mode="stretch_width", margin=0)
     shown: list[object] = [None]
 
@@ -75,7 +191,7 @@ def overview(feed: Feed) -> pn.Template:
         seen = feed.fleet.overview()
         there = bool(seen.rows)
         lead.object = sentence(seen) if there else ""
-        frame = table_of(seen, settings.scale)
+        frame = table_of(seen, columns)
         wanted = (search.value_input or "").strip().lower()
         if wanted:
             frame = frame[frame["instance"].str.lower().str.contains(wanted, regex=False)]
@@ -106,7 +222,7 @@ def overview(feed: Feed) -> pn.Template:
 
 
 def sentence(seen: Overview) -> str:
-    """Say in one sentence, as HTML, how the fleet is."""
+    """Return one sentence on the fleet, as HTML."""
     count = len(seen.rows)
     if seen.clock is None:
         found = sum(row.last_anomaly is not None for row in seen.rows)
@@ -116,7 +232,7 @@ def sentence(seen: Overview) -> str:
     if not day:
         return (
             '<p class="lead">No anomaly in the last 24 hours</p>'
-            f'<p class="under">All {count:,} instances behave as they did before.</p>'
+            f'<p class="under">{count:,} instances, counted back from the newest readings.</p>'
         )
     return (
         f'<p class="lead">{hour:,} of {count:,} instances with anomalies in the last hour</p>'
@@ -124,76 +240,37 @@ def sentence(seen: Overview) -> str:
     )
 
 
-def table_of(seen: Overview, scale: float | None) -> pd.DataFrame:
+def table_of(seen: Overview, columns: Sequence[Column]) -> pd.DataFrame:
     """Return the rows as a table, values in the unit of the input."""
-    factor = 1.0 if scale is None else scale
-    columns = list(zip(*seen.rows, strict=True)) or [()] * 8
-    name, value, score, hour, day, last, place, spark = columns
-    scores = pd.Series(score, dtype=float)
-    # Of as many anomalies the higher score comes first: counts are shown without their fractions.
-    ties = scores.fillna(0.0) / 2
-    return pd.DataFrame(
-        {
-            "instance": pd.Series(name, dtype=object),
-            "value": pd.Series(value, dtype=float) * factor,
-            "spark": pd.Series(spark, dtype=object),
-            "score": scores,
-            "hour": pd.Series(hour, dtype=float) + ties,
-            "day": pd.Series(day, dtype=float) + ties,
-            "last_anomaly": pd.Series(last, dtype=float),
-            "last_reading": pd.Series(place, dtype=float),
-        }
+    texts = ("instance", "spark")
+    rows = pd.DataFrame(seen.rows, columns=Row._fields).astype(
+        {field: object if field in texts else float for field in Row._fields}
     )
+    return pd.DataFrame({column.field: column.values(rows) for column in columns})
 
 
-def _table(frame: pd.DataFrame, feed: Feed) -> pn.widgets.Tabulator:
-    settings = feed.settings
-    cpu = settings.scale == 100
-    digits = "x.toFixed(1)" if cpu else 'x.toLocaleString("en", {maximumSignificantDigits: 4})'
-    threshold = repr(feed.fleet.threshold)
-    timed = "false" if settings.time_field is None else "true"
-    formatters = {
-        "instance": _LINK,
-        "value": _VALUE.replace("DIGITS", digits),
-        "spark": _SPARK,
-        "score": _SCORE.replace("THRESHOLD", threshold),
-        "hour": _COUNT,
-        "day": _COUNT,
-        "last_anomaly": _TIME.replace("TIMED", timed),
-        "last_reading": _TIME.replace("TIMED", timed),
-    }
-    titles = {
-        "instance": "Instance",
-        "value": "CPU %" if cpu and settings.value_field == "value" else settings.value_field,
-        "spark": "Last 24 hours" if settings.time_field else "Last readings",
-        "score": "Score",
-        "hour": "Anomalies 1 h",
-        "day": "24 h",
-        "last_anomaly": "Last anomaly",
-        "last_reading": "Last reading",
-    }
-    # Where it is narrow, the columns of the highest numbers go first.
-    layout = {
-        "instance": {"minWidth": 108, "responsive": 0, "widthGrow": 2},
-        "value": {"minWidth": 88, "responsive": 0},
-        "spark": {"minWidth": 138, "responsive": 4, "widthGrow": 1},
-        "score": {"minWidth": 78, "responsive": 1},
-        "hour": {"minWidth": 132, "responsive": 3},
-        "day": {"minWidth": 70, "responsive": 0},
-        "last_anomaly": {"minWidth": 112, "responsive": 5},
-        "last_reading": {"minWidth": 112, "responsive": 6},
-    }
-    numbers = [name for name in titles if name not in ("instance", "spark")]
+def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> pn.widgets.Tabulator:
+    right = {column.field: "right" for column in columns if column.number}
+    layout = [
+        {
+            "field": column.field,
+            "minWidth": column.width,
+            "responsive": column.hide,
+            **({} if column.grow is None else {"widthGrow": column.grow}),
+            **({"cssClass": "number"} if column.number else {}),
+        }
+        for column in columns
+    ]
     return pn.widgets.Tabulator(
         frame,
         pagination="remote",
         page_size=PAGE_SIZE,
         sorters=[{"field": "day", "dir": "desc"}],
-        formatters={name: pn.io.JSCode(code) for name, code in formatters.items()},
-        titles=titles,
-        sortable={"spark": False},
-        text_align=dict.fromkeys(numbers, "right"),
-        header_align=dict.fromkeys(numbers, "right"),
+        formatters={column.field: pn.io.JSCode(column.format) for column in columns},
+        titles={column.field: column.title for column in columns},
+        sortable={column.field: False for column in columns if not column.sortable},
+        text_align=right,
+        header_align=right,
         show_index=False,
         disabled=True,
         selectable=False,
@@ -203,10 +280,7 @@ def _table(frame: pd.DataFrame, feed: Feed) -> pn.widgets.Tabulator:
         margin=0,
         configuration={
             "responsiveLayout": "hide",
-            "columns": [
-                {"field": name, **how, **({"cssClass": "number"} if name in numbers else {})}
-                for name, how in layout.items()
-            ],
+            "columns": layout,
             "columnDefaults": {"resizable": False},
         },
         stylesheets=[asset("table.css")],
@@ -216,6 +290,6 @@ def _table(frame: pd.DataFrame, feed: Feed) -> pn.widgets.Tabulator:
 def _nothing(feed: Feed, wanted: str) -> Condition:
     if wanted and len(feed.fleet):
         return Condition(
-            "idle", f"No instance is called {wanted}", "", "Any part of the name will do."
+            Tone.IDLE, f"No instance matches {wanted}", "", "Enter any part of a name."
         )
     return feed.condition

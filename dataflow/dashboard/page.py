@@ -1,4 +1,4 @@
-"""What both pages share: the template, the status line, the notes, the beat that renews them."""
+"""What both pages share: the template, the status line, the notes, and the periodic update."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bokeh.events import ConnectionLost, DocumentReady
 from bokeh.models import CustomJS
 
 from dataflow.dashboard.feed import Feed
-from dataflow.dashboard.status import TROUBLE, Condition, clock_text, facts
+from dataflow.dashboard.status import Condition, clock_text, facts
 
 __all__ = ["BEAT", "asset", "blank", "dark", "html", "page"]
 
 BEAT = 1000
-"""Milliseconds between two looks at what is new."""
+"""Milliseconds between two updates."""
 
 
 @cache
@@ -27,19 +27,19 @@ def asset(name: str) -> str:
 
 
 def html(text: str = "", **params: object) -> pn.pane.HTML:
-    """Make a pane of HTML in the page's own style."""
+    """Return a pane of HTML in the style of the page."""
     return pn.pane.HTML(
         text, sizing_mode="stretch_width", margin=0, stylesheets=[asset("parts.css")], **params
     )
 
 
 def dark() -> bool:
-    """Tell whether this browser wants it dark: the page's script says so in a cookie."""
+    """Return whether this browser wants dark colors: `theme.js` sets a cookie."""
     return bool(pn.state.cookies.get("theme") == "dark")
 
 
 def blank(condition: Condition) -> str:
-    """Return what stands in the place of readings while there are none."""
+    """Return the text shown while there are no readings."""
     return (
         f'<div class="blank"><b>{escape(condition.title)}</b>'
         f"<p>{escape(condition.happening)}</p><p>{escape(condition.to_do)}</p></div>"
@@ -54,7 +54,7 @@ def page(
     *,
     back: bool = False,
 ) -> pn.Template:
-    """Put a page together; `renew` is called every beat, with the lock of the feed held."""
+    """Return a page. `renew` is called every `BEAT` milliseconds, with the feed's lock held."""
     status, notes = html(), html()
     template = pn.Template(
         asset("page.html"),
@@ -95,14 +95,13 @@ def _set(pane: pn.pane.HTML, text: str) -> None:
 
 def _status(feed: Feed) -> str:
     condition = feed.condition
+    tone = condition.tone
     said = escape(f"{condition.happening} {condition.to_do}".strip())
-    kind = "trouble" if condition.tone == TROUBLE else ""
-    mark = {"good": "●", "idle": "○", "trouble": "▲"}[condition.tone]
     fleet = feed.fleet
-    # Without any reading it stands in their place.
-    more = f'<p class="say {kind}">{said}</p>' if said and fleet.readings else ""
+    # Without readings, `blank` shows this text.
+    more = f'<p class="say {tone}">{said}</p>' if said and fleet.readings else ""
     return (
-        f'<div class="status" role="status"><span class="tone {condition.tone}">{mark} '
+        f'<div class="status" role="status"><span class="tone {tone}">{tone.mark} '
         f'{escape(condition.title)}</span><span class="facts">'
         f"{escape(facts(feed.counts(), fleet.clock(), feed.settings.detector, fleet.threshold))}"
         f"</span>{more}</div>"
@@ -113,21 +112,21 @@ def _how_scored(feed: Feed) -> str:
     found = f"The flow has written {feed.fleet.reported:,} of the anomalies here." + (
         ""
         if feed.fleet.reported
-        else " (None: it does not run, or its ANOMALY_OUTPUT is not one that this page reads.)"
+        else " (Either it does not run, or this page does not read its ANOMALY_OUTPUT.)"
     )
-    times = "All times are UTC, as the readings say them."
+    times = "All times are those of the readings, in UTC."
     if feed.fleet.whole:
         return (
-            "Scores and expected bands are computed here, by the flow's detector with the flow's "
-            f"settings, from the first reading on: they are the flow's own. {found} {times}"
+            "This page computes scores and expected bands with the flow's detector and settings "
+            f"from the first reading on, so they equal the flow's. {found} {times}"
         )
     began = (
-        f"since {clock_text(feed.since)}"
+        f"the topic from {clock_text(feed.since)} on"
         if feed.since is not None
-        else "where the topic begins, which is not with its first record any more"
+        else "the topic from where it begins now, because its first records are deleted"
     )
     return (
-        f"Reading began {began}: scores and bands here were learned from less than the flow has "
-        "seen and differ from its own, for weeks. Only what the flow itself has written is shown "
-        f"as an anomaly, with the flow's score and band. {found} {times}"
+        f"This page reads {began}. Its detector has seen fewer readings than the flow's, so scores "
+        "and bands differ from the flow's for weeks. Only anomalies that the flow has written are "
+        f"marked, with the flow's score and band. {found} {times}"
     )

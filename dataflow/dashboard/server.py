@@ -1,4 +1,4 @@
-"""Serves the pages from this process alone: no request of a browser goes anywhere else."""
+"""Serves the pages. Browsers send requests to this process only."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from dataflow.errors import UserError
 __all__ = ["Served", "serve"]
 
 Served = Any
-"""A Bokeh server, which listens; its `io_loop` runs until it is stopped."""
+"""A listening Bokeh server; its `io_loop` runs until it is stopped."""
 
 
 def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Served:
-    """Listen; a UserError if the port or the address cannot be had. `feed` is started by others.
+    """Return a server that listens. The caller starts `feed`.
 
-    `origins` are further names, as `host:port`, by which browsers may call the page: a browser
-    sends the name that it was given, and a page of another name must not read along.
+    `origins` are further names, as `host:port`, under which browsers may open the page; a page of
+    another origin cannot read the data. Raises `UserError` if the address or port is not available.
     """
     pn.extension("tabulator", inline=False)
     hv.extension("bokeh", logo=False)
@@ -50,13 +50,13 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
         )
     except OSError as wrong:
         raise UserError(
-            f"{host}:{port} cannot be listened on ({wrong.strerror}): give another with --port or "
+            f"Cannot listen on {host}:{port} ({wrong.strerror}): choose another with --port or "
             "--host."
         ) from None
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Keep silent about browsers that leave while something is on its way to them."""
+    """Return False for errors of browsers that disconnect during an update."""
     wrong = record.exc_info[1] if record.exc_info else None
     return not isinstance(wrong, WebSocketClosedError | StreamClosedError)
 
@@ -77,7 +77,7 @@ def _free_port(host: str) -> int:
             server.bind((host, 0))
         except OSError as wrong:
             raise UserError(
-                f"{host} is no address of this machine ({wrong.strerror}): give another with "
+                f"{host} is not an address of this machine ({wrong.strerror}): choose another with "
                 "--host."
             ) from None
         port: int = server.getsockname()[1]

@@ -1,36 +1,50 @@
-"""What the feed is doing, in words for the person who looks at the page. Pure."""
+"""The state of the feed, in words for the reader of the page. Pure."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["GOOD", "IDLE", "TROUBLE", "Condition", "Counts", "clock_text", "facts", "waiting"]
+__all__ = ["Condition", "Counts", "Tone", "clock_text", "facts", "waiting"]
 
-GOOD, IDLE, TROUBLE = "good", "idle", "trouble"
-"""The tone of a condition: it is as it should be, it is not yet, something must be done."""
+
+class Tone(StrEnum):
+    """How a condition is shown; each value is a class in `parts.css`."""
+
+    GOOD = "good"
+    """All is well."""
+    IDLE = "idle"
+    """Nothing is wrong, but something is not there yet."""
+    TROUBLE = "trouble"
+    """Somebody must act."""
+
+    @property
+    def mark(self) -> str:
+        """The sign in front of the title, for people who do not see the color."""
+        return {Tone.GOOD: "●", Tone.IDLE: "○", Tone.TROUBLE: "▲"}[self]
 
 
 class Condition(NamedTuple):
-    """A tone, two words, a sentence that says what is happening, and one that says what to do."""
+    """A tone, a short title, a sentence on what happens, and one on what to do."""
 
-    tone: str
+    tone: Tone
     title: str
     happening: str = ""
     to_do: str = ""
 
 
 class Counts(NamedTuple):
-    """What has been read: instances, readings, records refused, readings a second."""
+    """What has been read: instances, readings, rejected records, readings a second."""
 
     instances: int = 0
     readings: int = 0
-    refused: int = 0
+    rejected: int = 0
     rate: float = 0.0
 
 
 def clock_text(time: float | None) -> str:
-    """Write a time of the readings as people read it; UTC, as everything on the page.
+    """Return a time as text, in UTC like all times on the page.
 
     >>> clock_text(1741972020.0)
     '2025-03-14 17:07 UTC'
@@ -41,7 +55,7 @@ def clock_text(time: float | None) -> str:
 
 
 def facts(counts: Counts, clock: float | None, detector: str, threshold: float) -> str:
-    """Say in one line what the page shows.
+    """Return one line on what the page shows.
 
     >>> facts(Counts(8, 32256, 1, 12.3), 1741972020.0, "calibrated", 0.5)[:49]
     '8 instances · 32,256 readings · 12 a second · 1 r'
@@ -49,8 +63,8 @@ def facts(counts: Counts, clock: float | None, detector: str, threshold: float) 
     parts = [_count(counts.instances, "instance"), _count(counts.readings, "reading")]
     if counts.rate >= 0.5:
         parts.append(f"{counts.rate:,.0f} a second")
-    if counts.refused:
-        parts.append(f"{_count(counts.refused, 'record')} refused")
+    if counts.rejected:
+        parts.append(f"{_count(counts.rejected, 'record')} rejected")
     if clock is not None:
         parts.append(f"newest {clock_text(clock)}")
     parts.append(f"{detector}, threshold {threshold:g}")
@@ -62,11 +76,11 @@ def _count(number: int, what: str) -> str:
 
 
 def waiting(topic: str, brokers: str) -> Condition:
-    """Say that the topic is there and holds nothing yet."""
+    """Return the condition of a topic that exists and is empty."""
     return Condition(
-        IDLE,
+        Tone.IDLE,
         "No readings yet",
         f"The topic {topic} on {brokers} is empty.",
-        "The page fills as soon as something is written to it; to try, "
+        "The page updates with the first reading. To try it, "
         "run python -m dataflow produce data/ec2_metrics.csv.",
     )

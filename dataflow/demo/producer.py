@@ -1,4 +1,4 @@
-"""Writing readings to the input topic, keyed by instance so that each keeps its order."""
+"""Writes readings to the input topic, keyed by instance so that each instance keeps its order."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from dataflow.settings import Settings
 from dataflow.sources.file import FileSource
 from dataflow.steps.decode import key_reader
 
-__all__ = ["count_records", "held_records", "keyed_records", "prepare_topic", "send"]
+__all__ = ["count_records", "keyed_records", "prepare_topic", "send", "stored_records"]
 
-STEP = 500
-"""Records between two looks at the clock and at the deliveries."""
+BATCH = 500
+"""Records at most between two updates of the progress bar and two checks of the deliveries."""
 
 
 def keyed_records(path: Path, settings: Settings) -> Iterator[tuple[str | None, bytes]]:
-    """Return a file's records with their instances; a UserError if it cannot be read.
+    """Return the records of a .csv or .jsonl file, each with its instance as the key.
 
-    A record without an instance has no key; the flow will refuse it and say why.
+    A record without an instance has no key; the flow rejects it with a reason. Raises `UserError`
+    if the file has another suffix or cannot be read.
     """
     if path.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"{path} is neither .csv nor .jsonl: give a file of readings.")
+        raise UserError(f"{path} is not a .csv or .jsonl file: give a file of readings.")
     FileSource(path, settings)
     key_of = key_reader(settings)
     return ((key_of(record), record) for record in read_records(path))
@@ -40,12 +41,12 @@ def count_records(path: Path) -> int:
 
 
 def prepare_topic(settings: Settings, partitions: int) -> bool:
-    """Create the input topic if it is not there; whether it was created."""
+    """Create the input topic if it does not exist; return whether it was created."""
     return bool(topics.create(settings, [settings.topic], partitions))
 
 
-def held_records(settings: Settings) -> int:
-    """Return how many records have been written to the input topic so far."""
+def stored_records(settings: Settings) -> int:
+    """Return the sum of the end offsets of the input topic: 0 if nothing was written to it."""
     return sum(kafka.end_offsets(settings, settings.topic).values())
 
 
@@ -55,24 +56,26 @@ def send(
     rate: float | None,
     advance: Callable[[int], None],
 ) -> int:
-    """Write the records, `rate` a second, and wait until the broker has all; returns how many.
+    """Write records to the input topic, wait for all deliveries, and return the number written.
 
-    A UserError if the broker does not take one.
+    `rate` is in records a second; None writes as fast as possible. `advance` is called with the
+    number of records written since the last call. Raises `UserError` if the broker does not
+    acknowledge a record.
     """
     client = kafka.producer(settings, **{"linger.ms": 50, "queue.buffering.max.messages": 100_000})
     failed: list[str] = []
 
-    def delivered(error: KafkaError | None, _message: Message) -> None:
+    def on_delivery(error: KafkaError | None, _message: Message) -> None:
         if error is not None:
             failed.append(error.str())
 
     sent = 0
     started = time.monotonic()
-    step = STEP if rate is None else max(1, min(STEP, int(rate / 10)))
+    batch = BATCH if rate is None else max(1, min(BATCH, int(rate / 10)))
     for key, record in records:
         while True:
             try:
-                client.produce(settings.topic, record, key, on_delivery=delivered)
+                client.produce(settings.topic, record, key, on_delivery=on_delivery)
                 break
             except BufferError:
                 client.poll(0.5)
@@ -80,19 +83,19 @@ def send(
                 failed.append(kafka.describe(error))
                 break
         sent += 1
-        if sent % step == 0:
+        if sent % batch == 0:
             client.poll(0)
-            advance(step)
+            advance(batch)
             if rate is not None:
                 client.flush()
                 time.sleep(max(0.0, started + sent / rate - time.monotonic()))
         if failed:
             break
-    advance(sent % step)
-    left = client.flush()
-    if failed or left:
+    advance(sent % batch)
+    unsent = client.flush()
+    if failed or unsent:
         raise UserError(
-            f"{len(failed) + left} of {sent} records did not reach the topic {settings.topic!r}: "
-            f"{failed[0] if failed else 'no answer from the broker'}."
+            f"{len(failed) + unsent} of {sent} records did not reach the topic {settings.topic!r} "
+            f"({failed[0] if failed else 'no answer from the broker'}): check the broker and retry."
         )
     return sent

@@ -1,4 +1,4 @@
-"""As many instances as are wanted, each like one of the sample's eight, and not quite."""
+"""Any number of instances, each a variation of one of the eight in the sample."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class _Host:
 
 
 class Fleet:
-    """The streams of so many instances, decided by a seed.
+    """The streams of a number of instances, made from a seed.
 
-    Up to eight are the sample itself. Of more, each lives the life of one of the eight, some whole
-    days later and on a smaller or larger machine, so that their days agree and their faults do not
-    come at once.
+    The first eight are the sample itself. Each further instance repeats one of the eight, shifted
+    by whole days and scaled by 0.7 to 1.2, so that their hours of the day agree and their faults
+    come at different times.
 
     >>> fleet = Fleet(10)
     >>> key, record = next(fleet.records(0, 1))
@@ -39,25 +39,27 @@ class Fleet:
     """
 
     def __init__(self, instances: int, seed: int = sample.SEED) -> None:
-        lives: dict[str, list[float]] = {}
+        values_of: dict[str, list[float]] = {}
         minutes: dict[str, int] = {}
         for reading in sample.generate(seed).readings:
-            lives.setdefault(reading.instance, []).append(reading.value)
+            values_of.setdefault(reading.instance, []).append(reading.value)
             minutes.setdefault(reading.instance, reading.timestamp.minute)
         random = Random(seed)
-        names = sorted(lives)
-        hosts = [_Host(name, minutes[name], np.array(lives[name])) for name in names[:instances]]
+        names = sorted(values_of)
+        hosts = [
+            _Host(name, minutes[name], np.array(values_of[name])) for name in names[:instances]
+        ]
         taken = set(names)
         while len(hosts) < instances:
-            like = names[len(hosts) % len(names)]
+            model = names[len(hosts) % len(names)]
             name = f"{random.randrange(16**6):06x}"
             if name in taken:
                 continue
             taken.add(name)
-            # Whole weeks would put every fault of a kind on one day; whole days mix the weekends.
-            later = PER_DAY * random.randrange(READINGS // PER_DAY)
-            size = 0.7 + 0.5 * random.random()
-            values = np.roll(np.array(lives[like]) * size, later).clip(0, 100).round(3)
+            # A shift by whole weeks would put all faults of a kind on the same day.
+            shift = PER_DAY * random.randrange(READINGS // PER_DAY)
+            scale = 0.7 + 0.5 * random.random()
+            values = np.roll(np.array(values_of[model]) * scale, shift).clip(0, 100).round(3)
             hosts.append(_Host(name, random.randrange(5), values))
         self._hosts = hosts
 
@@ -66,9 +68,9 @@ class Fleet:
         return len(self._hosts)
 
     def records(self, first: int, last: int) -> Iterator[tuple[str, bytes]]:
-        """Yield the readings `first` to `last - 1` of all, by time, each with its key.
+        """Yield the readings `first` to `last - 1` of all instances by time, each with its key.
 
-        After fourteen days life begins anew, at later times.
+        After 14 days the values repeat, at later times.
         """
         for index in range(first, last):
             for host in self._hosts:

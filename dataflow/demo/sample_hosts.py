@@ -1,7 +1,7 @@
-"""The eight instances of the sample: what each does all day, and what goes wrong on it.
+"""The eight instances of the sample: the load of each, and its faults.
 
-Loads are in percent of CPU. Days count from the Monday on which the sample starts, as fractions:
-3.5 is Thursday noon. The ids are made up.
+Loads are in percent of CPU. Days are fractions, counted from the Monday on which the sample starts:
+3.5 is Thursday noon. The ids are invented.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ WEEKEND = (5, 6)
 
 @dataclass(frozen=True)
 class Job:
-    """Work that comes by the clock: every so many minutes from `first` on, for `length` minutes."""
+    """Scheduled work: from minute `first` of the day, every `every` minutes, for `length` minutes.
+
+    `jitter` is the most minutes by which one run takes longer, at random.
+    """
 
     first: int
     every: int
@@ -28,9 +31,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Bursts:
-    """Work that comes by chance (a rest, if below 0): how many an hour, by hour of the day.
+    """Random work: the mean number of bursts an hour, by hour of the day.
 
-    Each lasts up to `longest` readings and is `low` to `high` high.
+    Each lasts up to `longest` readings and adds `low` to `high`; below 0 it is a pause. On Saturday
+    and Sunday the number is multiplied by `weekend`.
     """
 
     hourly: tuple[float, ...] = (0.0,) * 24
@@ -42,9 +46,9 @@ class Bursts:
 
 @dataclass(frozen=True)
 class Deploy:
-    """A new release: from that day on the same work costs `factor` times as much. No anomaly.
+    """A new release, not an anomaly: from `day` on, the same work takes `factor` times the CPU.
 
-    `restart` is what starting again adds to the load for ten minutes.
+    `restart` is added to the load for ten minutes.
     """
 
     day: float
@@ -54,12 +58,12 @@ class Deploy:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong: an anomaly that starts by chance between two days and lasts some hours.
+    """An anomaly that starts at random between two days and lasts `hours`, plus or minus 10%.
 
-    `grade`: easy (at once out of the range ever seen), fair (plain in the instance's own picture),
-    hard (seen only in context: the hour, the job, the noise). `size` is what is added to the load;
-    for a drop the load itself, for extra noise a factor. A lost rhythm is a clock that is `late`
-    by so many readings, or `stands` at one.
+    `grade` is easy (leaves the range seen before at once), fair (visible in a plot of the instance)
+    or hard (visible only in context: the hour, the job, the noise). `size` is added to the load;
+    for a drop it is the load itself, for extra noise a factor. A lost rhythm follows a clock that
+    is `late` by a number of readings, or is stopped at reading `stopped_at`.
     """
 
     kind: str
@@ -70,17 +74,18 @@ class Fault:
     story: str
     size: float = 0
     late: int = 0
-    stands: int | None = None
+    stopped_at: int | None = None
 
 
 @dataclass(frozen=True)
 class Host:
-    """What an instance does when nothing is wrong.
+    """The ordinary behavior of an instance.
 
-    `day` is its level at each hour of a workday; the part above `floor` is multiplied by `weekend`
-    on Saturday and Sunday, and by a chance of 1 +- `mood` every day. Noise within a minute is
-    `noise` + `growth` x load; `wander` is the slow part, relative to the level. Readings come at
-    `minute` of every five; a minute's CPU is a multiple of `step`.
+    `day` is the level at each hour of a workday. Its part above `floor` is multiplied by `weekend`
+    on Saturday and Sunday, and each day by a random factor of 1 +- `daily`. The standard deviation
+    of a minute is `noise` + `growth` x load; `wander` is that of a slow drift, relative to the
+    level. Readings come `minute` minutes after each full five; a minute's CPU is a multiple of
+    `step`.
     """
 
     instance: str
@@ -88,7 +93,7 @@ class Host:
     floor: float
     day: tuple[float, ...]
     weekend: float = 1
-    mood: float = 0
+    daily: float = 0
     noise: float = 0
     growth: float = 0
     wander: float = 0
@@ -109,7 +114,7 @@ WEB = Host(
     floor=14,
     day=_hours("19 17 16 15 15 16 19 26 37 46 51 53 50 51 54 55 53 49 44 41 38 34 28 23"),
     weekend=0.55,
-    mood=0.09,
+    daily=0.09,
     noise=1.4,
     growth=0.08,
     wander=0.05,
@@ -118,7 +123,9 @@ WEB = Host(
     deploys=(Deploy(3.46, factor=0.93, restart=18), Deploy(10.6, factor=1.06, restart=15)),
     faults=(
         Fault("spike", "easy", 5.1, 5.9, 0.4, "a crawler on a Saturday", size=55),
-        Fault("lost rhythm", "hard", 9.21, 9.25, 9, "no traffic all morning", stands=9 * 288 + 54),
+        Fault(
+            "lost rhythm", "hard", 9.21, 9.25, 9, "no traffic all morning", stopped_at=9 * 288 + 54
+        ),
     ),
 )
 BASTION = Host(
@@ -144,7 +151,7 @@ API = Host(
     floor=40,
     day=_hours("41 41 40 40 40 40 41 42 43 44 44 45 45 45 45 45 44 44 44 43 43 42 42 41"),
     weekend=0.5,
-    mood=0.1,
+    daily=0.1,
     noise=4.5,
     growth=0.02,
     wander=0.012,
@@ -199,7 +206,7 @@ DATABASE = Host(
         "12 12 12 12 12 12 12.5 13 14 15 15.6 16 15.6 15.4 15.8 16 15.6 15 14.4 14 13.6 13 12.6 12"
     ),
     weekend=0.4,
-    mood=0.12,
+    daily=0.12,
     noise=0.6,
     growth=0.03,
     wander=0.03,
@@ -224,7 +231,7 @@ CACHE = Host(
         "2.3"
     ),
     weekend=0.6,
-    mood=0.2,
+    daily=0.2,
     noise=0.12,
     growth=0.04,
     wander=0.02,

@@ -1,7 +1,7 @@
-"""The sine wave with outliers that the isolation forest's tutorial looks at.
+"""The sine wave with outliers from the tutorial on the isolation forest.
 
-The seed decides which points are raised, on every platform; the last digits of the sine are those
-of the platform's mathematical library.
+A seed raises the same points on every platform. The last digits of the sine depend on the
+platform's math library.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ TOPIC = "raw-data"
 STEP = 0.1
 """Radians between two points."""
 RAISED = 0.01
-"""The share of points that are raised, each by chance."""
+"""The probability that a point is raised."""
 RISE = 5.0
-"""By how much at most."""
+"""The most by which a point is raised."""
 
 
 class Point(NamedTuple):
-    """One point of the wave: its number from 0 on, its value, and whether it was raised."""
+    """One point of the wave: its index from 0, its value, and whether it is raised."""
 
     time_step: int
     value: float
@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 def points(count: int, seed: int = 42) -> Iterator[Point]:
-    """Yield the first points of the wave that belongs to a seed.
+    """Yield the first `count` points of the wave of a seed.
 
     >>> wave = list(points(1000))
     >>> round(wave[1].value, 4), sum(point.raised for point in wave)
@@ -49,7 +49,7 @@ def points(count: int, seed: int = 42) -> Iterator[Point]:
 
 
 def records(count: int, seed: int = 42) -> Iterator[bytes]:
-    """Yield the points as the tutorial's producer writes them; nothing tells which are raised.
+    """Yield the points in the tutorial's format, which does not say which points are raised.
 
     >>> list(records(2))
     [b'{"value":0.0,"time_step":0}', b'{"value":0.09983341664682815,"time_step":1}']

@@ -1,1 +1,1 @@
-"""Tells others of incidents: a process of its own."""
+"""Delivers incidents to notification targets, in a process of its own."""

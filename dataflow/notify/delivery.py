@@ -1,8 +1,8 @@
-"""Telling others of incidents: a process of its own that follows the topic and never blocks a flow.
+"""Follows the topic of incidents and delivers them, in a process that never blocks a flow.
 
-Each receiver has a thread, a consumer and a position of its own in the topic, which is kept by the
-broker as a consumer group's: one that is down holds up nobody else. The position moves on only when
-a record was delivered, so that each is delivered at least once.
+Each notification target has its own thread, consumer and consumer group, so one that is down does
+not delay the others. Its offset is committed only after delivery, so each record is delivered at
+least once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.kafka import topics
+from dataflow.notify.base import Target
 from dataflow.notify.http import Answer, post
-from dataflow.notify.targets import Target, message, targets
+from dataflow.notify.targets import targets
 from dataflow.records import Incident
 from dataflow.settings import Settings
 
@@ -30,18 +31,19 @@ __all__ = ["Delivery", "run"]
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
-"""Seconds between two attempts: doubled from the first on, shortened at random by up to half."""
+"""Seconds between two attempts: doubled each time, then shortened at random by up to half."""
 
 REPEAT = 60.0
-"""Seconds after which an Alertmanager is told again of what is open; sooner after a failure."""
+"""Seconds after which open incidents are posted again to a target that `repeats`."""
 
 REPEAT_SOON = 15.0
+"""The same, after a failed post."""
 
 AHEAD = 10_000
-"""Records held at most while a receiver is down."""
+"""Records read ahead at most while a target is down."""
 
-WATCH = 60.0
-"""Seconds between two looks for new partitions."""
+PARTITION_CHECK = 60.0
+"""Seconds between two checks for new partitions."""
 
 _decode = msgspec.json.Decoder(Incident).decode
 
@@ -50,10 +52,10 @@ Place = tuple[int, int]
 
 
 class Delivery:
-    """Delivers the incidents of a topic to one receiver, in order, until `stop` is set.
+    """Delivers the incidents of a topic to one target, in order, until `stop` is set.
 
-    A receiver that is new is not told the past, only of what is open. `failure` is why it ended by
-    itself, if it did.
+    A new target gets the incidents that are open, not the earlier ones. `failure` is the error that
+    ended the delivery, or None.
     """
 
     def __init__(self, settings: Settings, target: Target, stop: threading.Event) -> None:
@@ -66,11 +68,11 @@ class Delivery:
         self._partitions: set[int] = set()
         self._ended: set[int] = set()
         self._repeat_at = 0.0
-        self._watch_at = 0.0
+        self._next_check = 0.0
         self.failure: str | None = None
 
     def run(self) -> None:
-        """Deliver until asked to stop; with ANOMALY_FOLLOW=false, to the end of the topic."""
+        """Deliver until `stop` is set; with ANOMALY_FOLLOW=false, to the end of the topic."""
         consumer = kafka.consumer(
             self._settings,
             **{"group.id": self._target.group(self._topic), "enable.partition.eof": True},
@@ -81,13 +83,18 @@ class Delivery:
                     self._fetch(consumer, 0.5)
                     self._deliver_pending(consumer)
                     self._repeat()
-                    self._watch(consumer)
+                    self._check_partitions(consumer)
         except KafkaException as error:
-            self.failure = f"the topic {self._topic!r} cannot be read: {kafka.describe(error)}."
-        except UserError as refusal:
-            self.failure = str(refusal)
+            self.failure = (
+                f"Cannot read the topic {self._topic!r} ({kafka.describe(error)}): check the "
+                "broker and the rights of the user, then start again."
+            )
+        except UserError as error:
+            self.failure = str(error)
         except Exception as error:
-            self.failure = f"{self._target} cannot be told: {type(error).__name__}."
+            self.failure = (
+                f"Delivery to {self._target} failed ({type(error).__name__}): see the traceback."
+            )
             raise
         finally:
             consumer.close()
@@ -95,12 +102,12 @@ class Delivery:
                 self._stop.set()
 
     def _begin(self, consumer: Consumer) -> bool:
-        """Find where to go on, and what is open; False if asked to stop meanwhile."""
+        """Find the offsets to resume at and the open incidents; False if `stop` is set."""
         partitions = topics.partitions(self._settings, self._topic)
-        kept = consumer.committed(
+        committed = consumer.committed(
             [TopicPartition(self._topic, partition) for partition in partitions], kafka.TIMEOUT
         )
-        known = {part.partition: part.offset for part in kept if part.offset >= 0}
+        known = {part.partition: part.offset for part in committed if part.offset >= 0}
         begins = {partition: known.get(partition, 0) for partition in partitions}
         is_new = not known
         if is_new or self._target.repeats:
@@ -113,11 +120,11 @@ class Delivery:
         for partition, offset in begins.items():
             first, end = kafka.offset_range(consumer, self._topic, partition)
             if not first <= offset <= end:
-                if offset:  # else nothing was told yet
-                    self._say(
-                        f"warning: {self._target} was told up to offset {offset} of partition "
-                        f"{partition} of the topic {self._topic!r}, which now holds {first} to "
-                        f"{end}: goes on at {first}."
+                if offset:  # at 0 nothing is lost
+                    self._warn(
+                        f"warning: {self._target} is at offset {offset} of partition {partition} "
+                        f"of the topic {self._topic!r}, which now has offsets {first} to {end}: "
+                        f"resuming at {first}."
                     )
                 begins[partition] = first
         if is_new:
@@ -127,7 +134,7 @@ class Delivery:
             self._commit(consumer, begins)
         consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in begins.items()])
         self._partitions = set(begins)
-        self._watch_at = time.monotonic() + WATCH
+        self._next_check = time.monotonic() + PARTITION_CHECK
         return True
 
     def _finished(self) -> bool:
@@ -152,9 +159,9 @@ class Delivery:
         try:
             return _decode(value or b"")
         except msgspec.DecodeError:
-            self._say(
+            self._warn(
                 f"warning: the record at partition {place[0]}, offset {place[1]} of the topic "
-                f"{self._topic!r} is no incident, and is left out for {self._target}."
+                f"{self._topic!r} is not an incident: skipped for {self._target}."
             )
             return None
 
@@ -171,34 +178,34 @@ class Delivery:
             self._commit(consumer, {partition: offset + 1})
 
     def _superseded(self, incident: Incident) -> bool:
-        """Whether it says that an incident became worse, and something later is known of it."""
+        """Whether this is an update and a later record of the same incident is already read."""
         return incident.state == "updated" and any(
             later is not None and later.id == incident.id and later.sequence > incident.sequence
             for _, later in self._pending
         )
 
     def _deliver(self, consumer: Consumer, incident: Incident, place: Place | None) -> bool:
-        """Deliver a record, however long it takes; False if asked to stop before it was taken."""
+        """Post a record until the target accepts it; False if `stop` is set before."""
         failures = 0
         while not self._stop.is_set():
             answer = self._post(incident)
-            if answer.took:
+            if answer.accepted:
                 if failures:
-                    self._say(f"{self._target} takes incidents again.")
-                print(f"told {self._target}: {incident.state} {incident.id}", flush=True)
+                    self._warn(f"{self._target} accepts incidents again.")
+                print(f"delivered to {self._target}: {incident.state} {incident.id}", flush=True)
                 return True
-            if answer.never:
-                stands = "" if place is None else f" at partition {place[0]}, offset {place[1]}"
-                self._say(
-                    f"warning: {self._target} refuses record {incident.sequence} of the incident "
-                    f"{incident.id} ({answer.reason}) and always will: it is left out for it, and "
-                    f"stays in the topic {self._topic!r}{stands}."
+            if answer.rejected:
+                where = "" if place is None else f" at partition {place[0]}, offset {place[1]}"
+                self._warn(
+                    f"warning: {self._target} rejects record {incident.sequence} of the incident "
+                    f"{incident.id} ({answer.reason}): skipped. It stays in the topic "
+                    f"{self._topic!r}{where}."
                 )
                 return True
             if not failures:
-                self._say(
-                    f"warning: {self._target} does not take incidents ({answer.reason}): tried "
-                    "again until it does."
+                self._warn(
+                    f"warning: {self._target} does not accept incidents ({answer.reason}): "
+                    "retrying until it does."
                 )
             wait = min(FIRST_WAIT * 2**failures, LONGEST_WAIT) * random.uniform(0.5, 1)
             failures = min(failures + 1, 10)
@@ -210,12 +217,11 @@ class Delivery:
         return False
 
     def _post(self, incident: Incident) -> Answer:
-        target = self._target
-        body = message(target, incident, self._settings.notify_link, datetime.now(UTC))
-        return post(target.url, body, f"{incident.id}-{incident.sequence}")
+        body = self._target.body(incident, self._settings.notify_link, datetime.now(UTC))
+        return post(self._target.url, body, f"{incident.id}-{incident.sequence}")
 
     def _remember(self, incident: Incident | None) -> None:
-        """Keep what is open, for a receiver that forgets what it is not told again."""
+        """Keep the open incidents, to post them to a new target or to one that `repeats`."""
         if incident is None:
             return
         if incident.state == "resolved":
@@ -230,19 +236,19 @@ class Delivery:
         for incident in self._open.values():
             if self._stop.is_set():
                 return
-            if not self._post(incident).took:
+            if not self._post(incident).accepted:
                 self._repeat_at = time.monotonic() + REPEAT_SOON
                 return
 
-    def _watch(self, consumer: Consumer) -> None:
+    def _check_partitions(self, consumer: Consumer) -> None:
         """Read partitions that were added, from their first record."""
-        if time.monotonic() < self._watch_at:
+        if time.monotonic() < self._next_check:
             return
-        self._watch_at = time.monotonic() + WATCH
+        self._next_check = time.monotonic() + PARTITION_CHECK
         try:
             cluster = consumer.list_topics(self._topic, timeout=kafka.TIMEOUT)
         except KafkaException:
-            return  # asked again
+            return  # checked again later
         added = set(kafka.partition_ids(cluster, self._topic)) - self._partitions
         if added:
             consumer.incremental_assign(
@@ -255,37 +261,39 @@ class Delivery:
         try:
             consumer.commit(offsets=places, asynchronous=False)
         except KafkaException as error:
-            # The next one holds for this too; until then, a restart tells it again.
-            self._say(
-                f"warning: the position of {self._target} was not kept ({kafka.describe(error)})."
+            # The next commit covers this one. Until then, a restart delivers the record again.
+            self._warn(
+                f"warning: cannot commit the offset of {self._target} ({kafka.describe(error)}): a "
+                "restart would deliver again."
             )
 
-    def _say(self, line: str) -> None:
+    def _warn(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
 def run(settings: Settings) -> None:
-    """Tell all receivers that the settings name, until SIGTERM or SIGINT.
+    """Deliver to all targets that the settings name, until SIGTERM or SIGINT.
 
-    A UserError if there is none, no broker or no topic, or if the topic cannot be read any more.
+    Raises `UserError` if no target is set, if the broker or the topic is missing, or if a delivery
+    ends with an error.
     """
-    receivers = targets(settings)
-    if not receivers:
+    configured = targets(settings)
+    if not configured:
         raise UserError(
-            "there is nobody to tell: give an address in ANOMALY_NOTIFY_WEBHOOK, "
-            "ANOMALY_NOTIFY_SLACK or ANOMALY_NOTIFY_ALERTMANAGER."
+            "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, "
+            "ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER or ANOMALY_NOTIFY_TARGETS."
         )
     topics.existing_partitions(settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    tellers = [Delivery(settings, target, stop) for target in receivers]
-    threads = [threading.Thread(target=teller.run, daemon=True) for teller in tellers]
-    for thread, target in zip(threads, receivers, strict=True):
-        print(f"tells {target} of the topic {settings.incidents_topic!r}", flush=True)
+    deliveries = [Delivery(settings, target, stop) for target in configured]
+    threads = [threading.Thread(target=delivery.run, daemon=True) for delivery in deliveries]
+    for thread, target in zip(threads, configured, strict=True):
+        print(f"delivering the topic {settings.incidents_topic!r} to {target}", flush=True)
         thread.start()
     for thread in threads:
         thread.join()
-    for teller in tellers:
-        if teller.failure is not None:
-            raise UserError(teller.failure)
+    for delivery in deliveries:
+        if delivery.failure is not None:
+            raise UserError(delivery.failure)

@@ -1,8 +1,8 @@
-"""One JSON POST, and what its answer means for whoever must deliver.
+"""One JSON POST, and what its answer means for the delivery.
 
-Python's own client is enough for it: it checks certificates against the system's authorities and
-heeds the proxies of the environment; when to try again is decided by the caller, who never gives
-up. Redirects are not followed: they would turn the POST into a GET and drop the record.
+Python's own client is enough: it checks certificates against the authorities of the system and uses
+the proxies of the environment. The caller decides when to retry. Redirects are not followed: they
+would turn the POST into a GET and drop the record.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dataflow.records import encode
 __all__ = ["Answer", "host", "post"]
 
 TIMEOUT = 10.0
-"""Seconds for a connection, and for each wait while talking on it."""
+"""Seconds for connecting, and for each read and write."""
 
 WRONG_RECORD = frozenset({400, 406, 411, 413, 414, 415, 422, 431})
-"""Answers that the same record will always get; all others may be mended at the other end."""
+"""Statuses that the same record always gets. All others may change, so they are retried."""
 
 LONGEST_WAIT = 3600.0
-"""Seconds that a Retry-After may ask for."""
+"""Seconds of a Retry-After at most."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a receiver said: the HTTP status, None if it did not answer, and why in words.
+    """The HTTP status, None if there was no answer, and the reason in words.
 
-    `wait` are the seconds for which it asks to be left alone.
+    `wait` is the number of seconds that a Retry-After asks for, else 0.
     """
 
     status: int | None
@@ -44,13 +44,13 @@ class Answer:
     wait: float = 0.0
 
     @property
-    def took(self) -> bool:
-        """Whether the record has been delivered."""
+    def accepted(self) -> bool:
+        """Whether the record is delivered: a status from 200 to 299."""
         return self.status is not None and 200 <= self.status < 300
 
     @property
-    def never(self) -> bool:
-        """Whether this record will never be taken."""
+    def rejected(self) -> bool:
+        """Whether the target will never accept this record, so that a retry is useless."""
         return self.status in WRONG_RECORD
 
 
@@ -63,7 +63,7 @@ _opener = urllib.request.build_opener(_NoRedirect)
 
 
 def host(address: str) -> str:
-    """Return what may be shown of an address: the rest may be a secret.
+    """Return the host and port of an address; the rest may be a secret.
 
     >>> host("https://user:pass@hooks.example:8443/services/T0/SECRET")
     'hooks.example:8443'
@@ -72,9 +72,9 @@ def host(address: str) -> str:
 
 
 def post(address: str, body: object, key: str) -> Answer:
-    """Post a body as JSON; what goes wrong is in the answer, without the address.
+    """Post a body as JSON. The answer holds any error, without the address.
 
-    `key` is sent as the header Idempotency-Key. User and password in the address go into a header.
+    `key` is sent as the header Idempotency-Key. User and password of the address become a header.
     """
     parts = urlsplit(address)
     headers = {
@@ -102,7 +102,7 @@ def post(address: str, body: object, key: str) -> Answer:
 
 
 def _words(error: object) -> str:
-    # Some errors repeat the address, which may be a secret.
+    # Some errors contain the address, which may be a secret.
     if isinstance(error, ssl.SSLError):
         return str(getattr(error, "verify_message", "") or error.reason or "TLS failed")
     if isinstance(error, TimeoutError):
@@ -113,7 +113,7 @@ def _words(error: object) -> str:
 
 
 def _wait(given: str | None) -> float:
-    """Read a Retry-After: seconds, or a date."""
+    """Return the seconds of a Retry-After, which may be a number or a date."""
     if given is None:
         return 0.0
     if given.strip().isascii() and given.strip().isdigit():

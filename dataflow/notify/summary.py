@@ -11,7 +11,7 @@ SEVERITY = {"anomaly": "warning", "silence": "critical"}
 
 
 def summary(incident: Incident) -> str:
-    """Say in a sentence what has happened."""
+    """Return one sentence: the instance, what happened, when, and the worst reading."""
     name = incident.instance
     at = "" if incident.updated_at is None else f" at {incident.updated_at:%Y-%m-%d %H:%M:%S} UTC"
     if incident.kind == "silence":

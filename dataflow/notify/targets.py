@@ -1,113 +1,59 @@
-"""Whom to tell of incidents, and in what form. Pure: what is sent, not the sending."""
+"""The notification targets that the settings name.
+
+A new built-in target is a file beside this one and a line in `BUILT_IN`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+import inspect
 
-from dataflow.notify.http import host
-from dataflow.notify.summary import SEVERITY, summary
-from dataflow.records import Incident
+from dataflow import plugins
+from dataflow.errors import UserError
+from dataflow.notify.base import Target
 from dataflow.settings import Settings
 
-__all__ = ["Target", "message", "targets"]
+__all__ = ["BUILT_IN", "targets"]
 
-ALERT = {"anomaly": "InstanceAnomalous", "silence": "InstanceSilent"}
+BUILT_IN = {
+    "webhook": "dataflow.notify.webhook:Webhook",
+    "slack": "dataflow.notify.slack:Slack",
+    "alertmanager": "dataflow.notify.alertmanager:Alertmanager",
+}
 
-FIRES = timedelta(minutes=5)
-"""How long an Alertmanager is told that an alert goes on: it is told again before."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One receiver. Its address may be a secret: it is shown as kind and host."""
-
-    kind: Literal["webhook", "slack", "alertmanager"]
-    address: str = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.kind} at {host(self.address)}"
-
-    @property
-    def repeats(self) -> bool:
-        """Whether it must be told again and again of what is open."""
-        return self.kind == "alertmanager"
-
-    def group(self, topic: str) -> str:
-        """Name its consumer group, which keeps its position: another for each address.
-
-        >>> Target("webhook", "http://ops.example/hook").group("incidents")
-        'ec2-anomaly-notify.incidents.webhook.70f0785f'
-        """
-        mark = hashlib.blake2b(self.address.encode(), digest_size=4).hexdigest()
-        return f"ec2-anomaly-notify.{topic}.{self.kind}.{mark}"
-
-    @property
-    def url(self) -> str:
-        """Where to post."""
-        if self.kind == "alertmanager":
-            return self.address.rstrip("/") + "/api/v2/alerts"
-        return self.address
+KIND = plugins.Kind("notification target", "ANOMALY_NOTIFY_TARGETS", "dataflow.targets", BUILT_IN)
 
 
 def targets(settings: Settings) -> list[Target]:
-    """Return the receivers that the settings name."""
-    return [
-        *(Target("webhook", it.get_secret_value()) for it in settings.notify_webhook),
-        *(Target("slack", it.get_secret_value()) for it in settings.notify_slack),
-        *(Target("alertmanager", it.get_secret_value()) for it in settings.notify_alertmanager),
+    """Return the targets that the settings name.
+
+    Raises `UserError` if a name stands for no target class, or if a target is named twice.
+    """
+    addresses = [
+        *(("webhook", address) for address in settings.notify_webhook),
+        *(("slack", address) for address in settings.notify_slack),
+        *(("alertmanager", address) for address in settings.notify_alertmanager),
+        *settings.notify_targets,
     ]
+    found: list[Target] = []
+    for name, address in addresses:
+        target = _target_class(name)(address.get_secret_value())
+        # Targets with one name and one address would share one consumer group.
+        if any((it.name, it.address) == (target.name, target.address) for it in found):
+            raise UserError(f"{target} is set twice: remove it from {KIND.setting}.")
+        found.append(target)
+    return found
 
 
-def message(target: Target, incident: Incident, link: str, now: datetime) -> object:
-    """Return what a receiver is posted, before it is made JSON."""
-    if target.kind == "slack":
-        text = f"*{incident.state}* ({SEVERITY[incident.kind]}) {_escaped(summary(incident))}"
-        return {"text": f"{text}\n{link}" if link else text}
-    if target.kind == "alertmanager":
-        return [_alert(incident, link, now)]
-    return {
-        "key": f"{incident.id}-{incident.sequence}",
-        "severity": SEVERITY[incident.kind],
-        "summary": summary(incident),
-        "link": link or None,
-        "incident": incident,
-    }
-
-
-def _alert(incident: Incident, link: str, now: datetime) -> dict[str, Any]:
-    starts = min(incident.opened_at or now, now)
-    ends = now + FIRES
-    if incident.state == "resolved":
-        # An alert that ends in the future would go on.
-        ends = max(starts, min(incident.resolved_at or now, now))
-    annotations = {"summary": summary(incident), "id": incident.id, "value": f"{incident.value:g}"}
-    if incident.score is not None:
-        annotations["score"] = f"{incident.score:.3f}"
-        annotations["anomalies"] = str(incident.anomalies)
-    if incident.expected is not None:
-        annotations["expected"] = f"{incident.expected:g}"
-    return {
-        # They are what the alert is known by: nothing that changes may be among them.
-        "labels": {
-            "alertname": ALERT[incident.kind],
-            "instance": incident.instance,
-            "kind": incident.kind,
-            "severity": SEVERITY[incident.kind],
-        },
-        "annotations": annotations,
-        "startsAt": _iso(starts),
-        "endsAt": _iso(ends),
-        **({"generatorURL": link} if link else {}),
-    }
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def _escaped(text: str) -> str:
-    """Return a text without Slack's marks: an instance may be called `<!channel>`."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _target_class(name: str) -> type[Target]:
+    target = plugins.load(KIND, name)
+    if not (isinstance(target, type) and issubclass(target, Target)):
+        raise UserError(
+            f"{KIND.setting} names {name!r}, which is not a notification target: use one of "
+            f"{', '.join(plugins.names(KIND))}, or a subclass of dataflow.notify.base.Target."
+        )
+    if inspect.isabstract(target) or not isinstance(getattr(target, "name", None), str):
+        raise UserError(
+            f"{KIND.setting} names {name!r}, an incomplete notification target: its class must set "
+            "`name` and implement `body`."
+        )
+    return target

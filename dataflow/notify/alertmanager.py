@@ -1,0 +1,65 @@
+"""Prometheus Alertmanager, through version 2 of its API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from dataflow.notify.base import Target
+from dataflow.notify.summary import SEVERITY, summary
+from dataflow.records import Incident
+
+__all__ = ["Alertmanager"]
+
+ALERT = {"anomaly": "InstanceAnomalous", "silence": "InstanceSilent"}
+"""The label `alertname` of each kind of incident."""
+
+FIRES = timedelta(minutes=5)
+"""How long an alert fires after each post. An open incident is posted again well before."""
+
+
+class Alertmanager(Target):
+    """Posts an alert that fires for five minutes, again and again while the incident is open."""
+
+    name = "alertmanager"
+    repeats = True
+
+    @property
+    def url(self) -> str:
+        """The address of the server, with the path of the API."""
+        return self.address.rstrip("/") + "/api/v2/alerts"
+
+    def body(self, incident: Incident, link: str, now: datetime) -> object:
+        """Return a list of one alert."""
+        starts = min(incident.opened_at or now, now)
+        ends = now + FIRES
+        if incident.state == "resolved":
+            # An alert that ends in the future still fires.
+            ends = max(starts, min(incident.resolved_at or now, now))
+        annotations = {
+            "summary": summary(incident),
+            "id": incident.id,
+            "value": f"{incident.value:g}",
+        }
+        if incident.score is not None:
+            annotations["score"] = f"{incident.score:.3f}"
+            annotations["anomalies"] = str(incident.anomalies)
+        if incident.expected is not None:
+            annotations["expected"] = f"{incident.expected:g}"
+        alert = {
+            # Labels identify the alert: none of them may change while the incident is open.
+            "labels": {
+                "alertname": ALERT[incident.kind],
+                "instance": incident.instance,
+                "kind": incident.kind,
+                "severity": SEVERITY[incident.kind],
+            },
+            "annotations": annotations,
+            "startsAt": _iso(starts),
+            "endsAt": _iso(ends),
+            **({"generatorURL": link} if link else {}),
+        }
+        return [alert]
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
