@@ -50,11 +50,6 @@ class Forest(NamedTuple):
         """The largest sum of weighted masses, by which River divides."""
         return self.n_trees * self.window_size * ((2 << self.height) - 1)
 
-    @property
-    def size_limit(self) -> float:
-        """The mass under which a walk stops (River's and the paper's constant)."""
-        return 0.1 * self.window_size
-
     def fingerprint(self) -> bytes:
         """Four bytes that differ between forests: of the trees themselves, so of River's draw."""
         digest = blake2b(digest_size=4)
