@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataflow.commands.tables import print_table
-from dataflow.detectors import COMPILED, compiled, make
+from dataflow.detectors import compiled, make
 from dataflow.detectors.base import AnyDetector
 from dataflow.evaluation import alarms
 from dataflow.evaluation.backtest import (
@@ -311,7 +311,7 @@ def _print(candidates: Sequence[Candidate], corpus: Corpus, seeds: int, rate: fl
         print_table(rows, spread=seeds > 1)
         runs = f", {seeds} seeds (mean ± standard deviation)" if seeds > 1 else ""
         print(f"\n{len(corpus.series)} series, {corpus.windows} labelled windows{runs}.\n{_LEGEND}")
-    slow = [one.name for one in candidates if one.name in COMPILED and not compiled()]
+    slow = [one.name for one in candidates if one.makes[0].compilable and not compiled()]
     if slow:
         print(f"{' and '.join(slow)} ran as Python, not compiled: slower, with the same results.")
     for one in candidates:

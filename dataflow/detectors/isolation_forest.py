@@ -8,10 +8,17 @@ from array import array
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.ensemble import IsolationForest as Forest
 
-from dataflow.detectors.base import Verdict
+from dataflow.detectors.base import Verdict, WindowedDetector
 from dataflow.detectors.sealing import damaged, seal, unseal
+from dataflow.errors import missing_extra
+
+try:
+    from sklearn.ensemble import IsolationForest as Forest
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] != "sklearn":
+        raise
+    raise missing_extra("The detector isolation-forest", "isolation-forest") from None
 
 __all__ = ["IsolationForest", "Windows"]
 
@@ -38,7 +45,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class IsolationForest:
+class IsolationForest(WindowedDetector[Windows]):
     """Gathers a window of readings, fits a forest on it, and judges the window by it.
 
     The forest is `sklearn.ensemble.IsolationForest(contamination=..., random_state=seed)` on the
@@ -80,6 +87,11 @@ class IsolationForest:
     def threshold(self) -> float:
         """Where scikit-learn's `predict` cuts."""
         return 0.5
+
+    @classmethod
+    def create(cls, *, seed: int, interval: float, threshold: float | None) -> IsolationForest:
+        """Return a detector with this seed; it uses neither interval nor threshold."""
+        return cls(seed=seed)
 
     def update(
         self, state: Windows | None, value: float, time: float | None

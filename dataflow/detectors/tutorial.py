@@ -50,6 +50,8 @@ class Tutorial:
 
     name: ClassVar[str] = "tutorial"
     threshold: ClassVar[float] = 0.7
+    needs_range: ClassVar[bool] = True
+    compilable: ClassVar[bool] = True
 
     def __init__(
         self, n_trees: int = 5, height: int = 3, window_size: int = 5, seed: Seed = 42
@@ -83,6 +85,11 @@ class Tutorial:
         ]
         most: int = forest.max_score
         self._verdicts = [Verdict(1 - total / most) for total in range(most + 1)]
+
+    @classmethod
+    def create(cls, *, seed: int, interval: float, threshold: float | None) -> Tutorial:
+        """Return a detector with this seed; it uses neither interval nor threshold."""
+        return cls(seed=seed)
 
     def __reduce__(self) -> tuple[type[Tutorial], tuple[int, int, int, Seed]]:
         return type(self), self._parameters

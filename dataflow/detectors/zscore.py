@@ -11,7 +11,7 @@ import struct
 from array import array
 from dataclasses import dataclass
 
-from dataflow.detectors.base import Verdict
+from dataflow.detectors.base import Detector, Verdict
 from dataflow.detectors.sealing import damaged, seal, unseal
 
 __all__ = ["Window", "ZScore"]
@@ -36,7 +36,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class ZScore:
+class ZScore(Detector[Window]):
     """Scores z / (z + 3), where z is a reading's distance from the mean in standard deviations.
 
     Mean and deviation are those of the `window` readings before it (one day of CloudWatch); the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log2, sqrt
-from typing import Final
+from typing import ClassVar, Final
 
 from dataflow.detectors.base import Verdict
 from dataflow.detectors.calibrated import masses
@@ -86,7 +86,9 @@ class Calibrated:
     (0.27, 0.34, 0.42)
     """
 
-    name = "calibrated"
+    name: ClassVar[str] = "calibrated"
+    needs_range: ClassVar[bool] = False
+    compilable: ClassVar[bool] = True
 
     def __init__(self, seed: int = 42, interval: float = 300.0, threshold: float = 0.5) -> None:
         if not 0 < threshold < 1:
@@ -126,6 +128,13 @@ class Calibrated:
         self._leaf_bits = masses.table(
             self._signature[3], most, lambda mass: log2(LEAVES * mass + 1.0) / TREES
         )
+
+    @classmethod
+    def create(cls, *, seed: int, interval: float, threshold: float | None) -> Calibrated:
+        """Return a detector for these settings; a threshold of None is the default one."""
+        if threshold is None:
+            return cls(seed, interval)
+        return cls(seed, interval, threshold)
 
     def __reduce__(self) -> tuple[type[Calibrated], tuple[int, float, float]]:
         return type(self), (self.seed, self.interval, self.threshold)
