@@ -30,7 +30,6 @@ NAMES = [
     "calibrated/masses",
     "calibrated/memory",
     "calibrated/trees",
-    "halfspace/short_step",
     "tutorial",
 ]
 # The version that `make lint` checks the types with, so that both agree on what they are.

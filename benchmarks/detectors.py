@@ -28,7 +28,6 @@ from river.anomaly import HalfSpaceTrees
 
 from dataflow.detectors import make
 from dataflow.detectors.base import AnyDetector
-from dataflow.detectors.tutorial import Tutorial
 
 KEYS = 50
 MANY_KEYS = 100_000
@@ -78,13 +77,12 @@ def ours(name: str, detector: AnyDetector, beside: str) -> Subject:
 
 
 def subjects() -> list[Subject]:
-    """River's trees, the tutorial's detector in both sizes, all others that judge one by one."""
-    tutorial, rivers = river(TUTORIAL), river(RIVERS)
+    """River's trees in two sizes, and the detectors that judge readings one by one."""
+    tutorial = river(TUTORIAL)
     return [
         tutorial,
         ours(f"tutorial {TUTORIAL}", make("tutorial"), tutorial.name),
-        rivers,
-        ours(f"tutorial {RIVERS}", Tutorial(*RIVERS), rivers.name),
+        river(RIVERS),
         *(ours(name, make(name), tutorial.name) for name in ("calibrated", "zscore")),
     ]
 

@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from dataflow.detectors import NAMES, NEED_RANGE
+from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
 from dataflow.plugins import Kind, names
@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         "file beside the output, or to standard error",
     )
     detector: str = Field(
-        "calibrated", description="how readings are scored: " + ", ".join(f"`{n}`" for n in NAMES)
+        "calibrated",
+        description=f"how readings are scored: {', '.join(f'`{name}`' for name in NAMES)}, or "
+        "`module:Class` for your own or River's",
     )
     threshold: float | None = Field(
         None,
@@ -308,8 +310,7 @@ class Settings(BaseSettings):
     @field_validator("detector")
     @classmethod
     def _detector(cls, value: str) -> str:
-        if value not in NAMES:
-            raise ValueError(f"must be one of {', '.join(NAMES)}")
+        find(value)
         return value
 
     @field_validator("kafka")
@@ -374,7 +375,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _range(self) -> Self:
-        if self.scale is None and self.detector in NEED_RANGE:
+        if self.scale is None and find(self.detector).needs_range:
             raise ValueError(
                 f"{PREFIX}SCALE must be a number for the detector {self.detector}, which needs "
                 "values of a known range"

@@ -13,12 +13,8 @@ from types import ModuleType
 import dataflow.detectors
 
 FOLDER = Path(dataflow.detectors.__file__).parent
-# In the order in which they import each other; `halfspace.forest` and `halfspace.short` are never
-# compiled, but import what is.
+# In the order in which they import each other.
 NAMES = (
-    "halfspace.short_step",
-    "halfspace.short",
-    "halfspace.forest",
     "tutorial",
     "calibrated.masses",
     "calibrated.memory",

@@ -120,6 +120,6 @@ def test_another_type_of_masses_than_theirs_is_refused(code):
 def test_another_version_is_refused_by_its_name():
     old = b"calibrated/9 " + LEARNED[len(MARK) :]
     with pytest.raises(
-        ValueError, match=r"version 2: it begins with b'calibrated/9 '.* start with"
+        ValueError, match=r"it begins with b'calibrated/9 ', not with b'calibrated/2 '.* start with"
     ):
         read(old)

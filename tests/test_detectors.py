@@ -7,11 +7,13 @@ from itertools import pairwise
 
 import forms
 import pytest
+from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.detectors import NAMES, compiled, make
+from dataflow.detectors import KIND, NAMES, compiled, find, make
 from dataflow.detectors.base import Verdict, WindowedDetector
+from dataflow.errors import UserError
 
 INTERVAL = 300.0
 START = 1_700_000_000.0
@@ -185,6 +187,17 @@ def test_times_may_be_missing(name):
     assert all(0 <= verdict.score <= 1 for verdict in verdicts)
 
 
-def test_a_name_that_is_none_is_refused_with_the_names_there_are(name):
-    with pytest.raises(ValueError, match=name):
+def test_a_wrong_name_is_an_error_that_lists_this_one(name):
+    with pytest.raises(UserError, match=name):
         make("no such detector")
+
+
+def test_its_class_says_whether_it_is_compiled(name):
+    compiled_files = (REPOSITORY / "hatch_build.py").read_text()
+    file = KIND.built_in[name].removeprefix("dataflow.detectors.").partition(":")[0]
+    assert find(name).compilable == (f'"{file.replace(".", "/")}",' in compiled_files)
+
+
+def test_it_takes_any_range_unless_it_says_otherwise(name):
+    scores = [v.score for v in run(make(name), ((1e6 * v, t) for v, t in readings(1_000)))[1]]
+    assert (len(set(scores[300:])) == 1) == find(name).needs_range

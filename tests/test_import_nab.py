@@ -88,19 +88,19 @@ def test_no_such_file_names_a_glob_that_fits(nab: Path) -> None:
     for path in (nab / "data").glob(CPU.format("*")):
         path.unlink()
     with pytest.raises(
-        UserError, match=r"say which, for example --files 'realAWSCloudwatch/\*\.csv'"
+        UserError, match=r"name some, for example --files 'realAWSCloudwatch/\*\.csv'"
     ):
         convert(nab)
 
 
 @pytest.mark.parametrize("glob", ["", "/etc/*", "[", "realTraffic"])
 def test_a_glob_that_fits_no_file(nab: Path, glob: str) -> None:
-    with pytest.raises(UserError, match="has no file like"):
+    with pytest.raises(UserError, match="has no file that matches"):
         convert(nab, glob)
 
 
 def test_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no series: give the folder of a NAB checkout"):
+    with pytest.raises(UserError, match="has no series: give the folder of a NAB checkout"):
         convert(tmp_path)
 
 
@@ -109,30 +109,30 @@ def test_two_files_of_one_name(nab: Path) -> None:
     (nab / "data" / "other" / "speed.csv").write_text("timestamp,value\n")
     labels = {"realTraffic/speed.csv": [], "other/speed.csv": []}
     (nab / "labels" / "combined_windows.json").write_text(json.dumps(labels))
-    with pytest.raises(UserError, match="two files called speed"):
+    with pytest.raises(UserError, match="two files named speed"):
         convert(nab, "*/speed.csv")
 
 
 def test_a_file_without_labels(nab: Path) -> None:
     (nab / "labels" / "combined_windows.json").write_text("{}")
-    with pytest.raises(UserError, match=r"says nothing of realTraffic/speed\.csv"):
+    with pytest.raises(UserError, match=r"has no entry for realTraffic/speed\.csv"):
         convert(nab, "realTraffic/*.csv")
 
 
 def test_labels_that_are_missing_or_broken(nab: Path) -> None:
     labels = nab / "labels" / "combined_windows.json"
     labels.write_text("{")
-    with pytest.raises(UserError, match=r"combined_windows\.json cannot be read"):
+    with pytest.raises(UserError, match=r"Cannot read .*combined_windows\.json"):
         convert(nab)
     labels.unlink()
-    with pytest.raises(UserError, match=r"combined_windows\.json cannot be read"):
+    with pytest.raises(UserError, match=r"Cannot read .*combined_windows\.json"):
         convert(nab)
 
 
 @pytest.mark.parametrize("content", ["", "time,value\n1,2\n", "\x00\x01"])
 def test_a_file_that_is_not_timestamp_and_value(nab: Path, content: str) -> None:
     (nab / "data" / "realTraffic" / "speed.csv").write_text(content)
-    with pytest.raises(UserError, match=r"speed\.csv cannot be read as timestamp,value"):
+    with pytest.raises(UserError, match=r"Cannot read .*speed\.csv .* columns timestamp and value"):
         convert(nab, "realTraffic/*.csv")
 
 

@@ -432,17 +432,17 @@ def test_without_scikit_learn_it_is_refused_in_one_line(
     missing = tmp_path / "missing"
     missing.mkdir()
     (missing / "sklearn.py").write_text("raise ModuleNotFoundError('no', name='sklearn')\n")
-    monkeypatch.setenv("PYTHONPATH", str(missing))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(missing), str(REPOSITORY)]))
     (tmp_path / "raw-data.jsonl").write_bytes(b"\n".join(sine.records(10)))
     done = run_flow(input="raw-data.jsonl", **SINE)
-    said = "error: the detector isolation-forest needs scikit-learn: "
-    said += "pip install 'ec2-anomaly-dataflow[isolation-forest]'.\n"
+    said = "error: The detector isolation-forest needs an extra: in a checkout of this project, "
+    said += "run pip install '.[isolation-forest]'.\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
     (tmp_path / "data.csv").write_text("timestamp,value,instance\n2024-03-01,5,a\n")
     arguments = ("--data", "data.csv", "--tune", "1", "--detector", "isolation-forest")
     done = run_command("evaluate", *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
-    # And nobody else needs it.
+    # No other detector needs it.
     assert run_flow(input="raw-data.jsonl", **{**SINE, "detector": "zscore"}).returncode == 0
 
 

@@ -22,7 +22,7 @@ from dataflow.commands import progress
 from dataflow.commands.demo_dashboard import play
 from dataflow.demo import producer, sample
 from dataflow.demo.broker import EmbeddedBroker
-from dataflow.detectors import COMPILED, compiled
+from dataflow.detectors import compiled, find
 from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.records import Anomaly
@@ -92,7 +92,7 @@ def demo(
 
 def _form(detector: str) -> str:
     """Return whether a detector with compiled code runs compiled, for display."""
-    if detector not in COMPILED:
+    if not find(detector).compilable:
         return ""
     return "(compiled)" if compiled() else "(not compiled: slower, same results)"
 

@@ -1,27 +1,26 @@
-"""`evaluate`: how good is a detector on labelled data, and which threshold suits."""
+"""`python -m dataflow evaluate`: how good a detector is on labeled data, at which threshold."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dataflow.commands import progress
 from dataflow.commands.tables import print_table
-from dataflow.detectors import COMPILED, compiled, make
+from dataflow.detectors import compiled, find
 from dataflow.detectors.base import AnyDetector
+from dataflow.errors import UserError, missing_extra
 from dataflow.evaluation import alarms
 from dataflow.evaluation.backtest import (
+    FIGURES,
     Figures,
     Outcome,
     judge,
@@ -30,7 +29,7 @@ from dataflow.evaluation.backtest import (
     series_for,
     verdicts,
 )
-from dataflow.evaluation.datasets import LabelsError, load_nab, load_sample
+from dataflow.evaluation.datasets import load_nab, load_sample
 from dataflow.evaluation.nab import Corpus, Floats, Series
 
 __all__ = ["evaluate"]
@@ -38,21 +37,30 @@ __all__ = ["evaluate"]
 BASELINES = ("tutorial", "zscore")
 DEFAULT = "calibrated"
 TUNING_ROUNDS = 6
-FIRST_SEED = 42  # the flow's default, so that one seed judges what would run
+FIRST_SEED = 42  # The flow's default: with one seed, what is evaluated is what would run.
+
+_TITLES = {
+    "standard": "NAB",
+    "low_fp": "low FP",
+    "low_fn": "low FN",
+    "precision": "prec.",
+    "recall": "recall",
+    "f1": "F1",
+    "false_alarms_per_day": "FP/day",
+    "delay_hours": "delay h",
+}
+_DIGITS = {"standard": 1, "low_fp": 1, "low_fn": 1, "false_alarms_per_day": 3, "delay_hours": 1}
 
 _LEGEND = """\
-NAB's scores: 0 for silence, 100 for perfection. "best" is the threshold with the highest standard
-score, which only labels can tell. False alarms are per instance and day, an hour of them being one;
-the delay counts from the labelled time, or from the window's start if no other time is known."""
-
-
-class RequestError(ValueError):
-    """Options that cannot be done, in a sentence."""
+NAB's scores: 0 for a detector that never alerts, 100 for a perfect one. "best" is the threshold
+with the highest standard score, which only labels can show. False alarms are per instance and day,
+those within an hour count as one; the delay counts from the labeled time, or from the window's
+start if no other time is known."""
 
 
 @dataclass
 class Candidate:
-    """A detector to evaluate: one make of it a seed, and what came of them."""
+    """A detector to evaluate, one instance of it a seed, and its results."""
 
     name: str
     asked: bool
@@ -67,30 +75,30 @@ class Candidate:
         self,
         corpus: Corpus,
         rate: float,
-        labelled: bool,
-        told: Callable[[float], list[list[Floats]]],
+        labeled: bool,
+        rescore: Callable[[float], list[list[Floats]]],
     ) -> None:
-        """Find the threshold for a rate of alerts; the labels only judge it afterwards.
+        """Find the threshold for a rate of alerts; labels only judge it afterwards.
 
-        A detector that holds back repeated alerts scores otherwise when it is `told` another
-        threshold: its new scores are tuned on again, until the two agree.
+        A detector that holds back repeated alerts scores differently when it is made for another
+        threshold (`rescore`): its new scores are tuned on again, until both agree.
         """
         runs = self.runs
         try:
             for _ in range(TUNING_ROUNDS):
                 threshold, _ = alarms.tune(corpus.series, runs, rate)
-                runs = told(threshold)
+                runs = rescore(threshold)
                 reached = alarms.alarms_per_week(corpus.series, runs, threshold)
                 if reached <= rate:
                     break
         except ValueError as error:
-            raise RequestError(str(error)) from error
+            raise UserError(str(error)) from error
         self.tuned = threshold, reached
-        if labelled:
+        if labeled:
             self.at_tuned = judge_at(corpus, runs, threshold)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what came of it as JSON has it."""
+        """Return the results as they appear in JSON."""
         found: dict[str, Any] = {"threshold": self.threshold}
         if self.outcome:
             found |= {"at_threshold": self.outcome.at_threshold, "at_best": self.outcome.at_best}
@@ -103,7 +111,7 @@ class Candidate:
         return found
 
     def rows(self) -> list[tuple[str, str, Figures]]:
-        """Return its lines of the table: whose, at which threshold, and the figures."""
+        """Return its rows of the table: name, threshold, figures."""
         if not self.outcome:
             return []
         rows = [(self.name, f"{self.threshold:.4g}", self.outcome.at_threshold)]
@@ -119,71 +127,71 @@ def evaluate(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="JSON", help="Their labels: starts and ends by instance."),
+        typer.Option(metavar="JSON", help="Their labels: windows by instance."),
     ] = None,
     nab: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A checkout of NAB, instead of both.")
     ] = None,
     files: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Which files under its data/.")
+        str | None,
+        typer.Option(metavar="GLOB", help="Which files under its data/."),
     ] = None,
     detector: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A detector; repeat for more. Baselines come along."),
+        typer.Option(metavar="NAME", help="A detector; repeat for more."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Repeat with so many seeds, from 42 on.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Repeat with this many seeds, from 42 on.")] = 1,
     threshold: Annotated[
-        float | None, typer.Option(help="In place of the detectors' own (0 to 1).")
+        float | None, typer.Option(help="Instead of the detectors' own (0 to 1).")
     ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between an instance's readings.")] = 300,
     tune: Annotated[
         float | None,
         typer.Option(
             metavar="RATE",
-            help="Propose the threshold for at most RATE alerts an instance and week; "
-            "this needs no labels.",
+            help="Propose the threshold for at most RATE alerts per instance and week; "
+            "needs no labels.",
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw each series, as PNG files.")
+        Path | None, typer.Option(metavar="DIR", help="Draw each series as a PNG file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
-    """Replay labelled readings through detectors and say what their alerts were worth.
+    """Replay labeled readings through detectors and print what their alerts were worth.
 
-    The tutorial's detector and a rolling z-score are judged beside those that are asked for.
+    The tutorial's detector and a rolling z-score are evaluated beside the given detectors.
     """
-    try:
-        series = _series(data, labels, nab, files, unlabelled=tune is not None)
-        corpus = Corpus(series)
-        candidates = _candidates(detector, seeds, threshold, interval)
-        if tune is not None and not tune >= 0:
-            raise RequestError("--tune takes a number of alerts a week, 0 or more.")
-        labelled = any(one.windows for one in series)
-        if labelled and not corpus.windows:
-            raise RequestError("All labels lie in the first 15% of their series: none counts.")
-        if plot is not None:
-            _check_plot(plot)
-        _replay(candidates, series, raw=nab is not None)
-        for candidate in candidates:
-            if labelled:
-                candidate.outcome = judge(corpus, candidate.runs, candidate.threshold)
-            if tune is not None and candidate.asked:
-                name = candidate.name
+    if tune is not None and not tune >= 0:
+        raise UserError(f"--tune must be a number of alerts a week from 0 on, not {tune:g}.")
+    series = _series(data, labels, nab, files, unlabeled=tune is not None)
+    corpus = Corpus(series)
+    candidates = _candidates(detector, seeds, threshold, interval)
+    labeled = any(one.windows for one in series)
+    if labeled and not corpus.windows:
+        raise UserError(
+            "All labels lie in the first 15% of their series, which does not count: label a later "
+            "anomaly."
+        )
+    if plot is not None:
+        _check_plot(plot)
+    _replay(candidates, series, raw=nab is not None)
+    for candidate in candidates:
+        if labeled:
+            candidate.outcome = judge(corpus, candidate.runs, candidate.threshold)
+        if tune is not None and candidate.asked:
+            name = candidate.name
 
-                def told(threshold: float, name: str = name) -> list[list[Floats]]:
-                    # Any threshold is proposed; no detector that must know it takes 0 or 1.
-                    threshold = min(max(threshold, 1e-6), 1 - 1e-6)
-                    again = Candidate(name, True, _makes(name, seeds, interval, threshold), 0)
-                    _replay([again], series, raw=nab is not None)
-                    return again.runs
+            def rescore(threshold: float, name: str = name) -> list[list[Floats]]:
+                # Any threshold can be proposed; detectors that use it do not take 0 or 1.
+                threshold = min(max(threshold, 1e-6), 1 - 1e-6)
+                again = Candidate(name, True, _makes(name, seeds, interval, threshold), 0)
+                _replay([again], series, raw=nab is not None)
+                return again.runs
 
-                candidate.tune(corpus, tune, labelled, told)
-        if plot is not None:
-            _plot([one for one in candidates if one.asked], series, nab is not None, plot)
-    except (LabelsError, RequestError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+            candidate.tune(corpus, tune, labeled, rescore)
+    if plot is not None:
+        _plot([one for one in candidates if one.asked], series, nab is not None, plot)
     if as_json:
         found = {one.name: one.as_dict() for one in candidates}
         print(json.dumps({"detectors": found}, indent=2))
@@ -192,19 +200,19 @@ def evaluate(
 
 
 def _series(
-    data: Path | None, labels: Path | None, nab: Path | None, files: str | None, unlabelled: bool
+    data: Path | None, labels: Path | None, nab: Path | None, files: str | None, unlabeled: bool
 ) -> list[Series]:
     if (data is None) == (nab is None):
-        raise RequestError("give either --data CSV with --labels JSON, or --nab DIR.")
+        raise UserError("Give either --data CSV with --labels JSON, or --nab DIR.")
     if nab is not None:
         if labels is not None:
-            raise RequestError("--labels goes with --data; a NAB checkout brings its own.")
+            raise UserError("--labels goes with --data: leave it out, a NAB checkout has its own.")
         return load_nab(nab, files or "**/*.csv")
     assert data is not None
     if files is not None:
-        raise RequestError("--files goes with --nab.")
-    if labels is None and not unlabelled:
-        raise RequestError("--data needs --labels JSON (only --tune does without).")
+        raise UserError("--files goes with --nab: leave it out, or give --nab DIR.")
+    if labels is None and not unlabeled:
+        raise UserError("--data needs labels: give --labels JSON, or --tune RATE.")
     return load_sample(data, labels)
 
 
@@ -212,55 +220,56 @@ def _candidates(
     asked: list[str] | None, seeds: int, threshold: float | None, interval: float
 ) -> list[Candidate]:
     if seeds < 1:
-        raise RequestError("--seeds takes a number of 1 or more.")
+        raise UserError(f"--seeds must be 1 or more, not {seeds}.")
     if threshold is not None and not 0 <= threshold <= 1:
-        raise RequestError(f"--threshold must lie between 0 and 1, not at {threshold:g}.")
+        raise UserError(f"--threshold must be from 0 to 1, not {threshold:g}.")
     if not 0 < interval < float("inf"):
-        raise RequestError("--interval takes a number of seconds above 0.")
+        raise UserError(f"--interval must be a number of seconds above 0, not {interval:g}.")
     chosen = asked or [DEFAULT]
     candidates = []
     for name in dict.fromkeys([*chosen, *BASELINES]):
         try:
-            told = threshold if name in chosen else None
-            makes = _makes(name, seeds, interval, told)
-        except (ValueError, ImportError) as error:
-            raise RequestError(str(error)) from error
+            makes = _makes(name, seeds, interval, threshold if name in chosen else None)
+        except ValueError as error:
+            raise UserError(f"--detector {name} cannot work with these options: {error}") from None
         limit = makes[0].threshold if threshold is None or name not in chosen else threshold
         candidates.append(Candidate(name, name in chosen, makes, limit))
     return candidates
 
 
 def _makes(name: str, seeds: int, interval: float, threshold: float | None) -> list[AnyDetector]:
+    kind = find(name, "--detector")
     return [
-        make(name, seed=FIRST_SEED + i, interval=interval, threshold=threshold)
+        kind.create(seed=FIRST_SEED + i, interval=interval, threshold=threshold)
         for i in range(seeds)
     ]
 
 
 def _check_plot(directory: Path) -> None:
-    """Find out before the long work whether drawings can be made there."""
+    """Raise `UserError` if no drawings can be written there: before the long work, not after."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise RequestError(
-            "--plot needs matplotlib: pip install 'ec2-anomaly-dataflow[plot]'."
-        ) from error
+        raise missing_extra("--plot", "plot") from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise RequestError(f"--plot: cannot write to {directory} ({error.strerror}).") from error
+        raise UserError(
+            f"--plot cannot write to {directory} ({error.strerror}): give a folder that can be "
+            "written to."
+        ) from error
 
 
 def _replay(candidates: Sequence[Candidate], series: Sequence[Series], raw: bool) -> None:
     readings = sum(len(one.values) for one in series)
     total = readings * sum(len(candidate.makes) for candidate in candidates)
-    with _progress("replaying", total) as done:
+    with progress.bar("replaying", total) as advance:
         for candidate in candidates:
             for detector in candidate.makes:
                 suited = series_for(detector, series, raw)
-                candidate.runs.append(replay(detector, suited, done))
+                candidate.runs.append(replay(detector, suited, advance))
 
 
 def _plot(
@@ -269,54 +278,64 @@ def _plot(
     from dataflow.evaluation.plot import draw  # an extra, slow to import
 
     names = _file_names([one.instance for one in series])
-    with _progress("drawing", len(candidates) * len(series)) as done:
+    with progress.bar("drawing", len(candidates) * len(series)) as advance:
         for candidate in candidates:
             detector = candidate.makes[0]
             for one in series_for(detector, series, raw):
-                path = directory / f"{names[one.instance]}-{candidate.name}.png"
+                path = directory / f"{names[one.instance]}-{_plain(candidate.name)}.png"
                 try:
-                    said = list(verdicts(detector, one))
-                    draw(path, one, said, candidate.name, candidate.threshold)
+                    found = list(verdicts(detector, one))
+                    draw(path, one, found, candidate.name, candidate.threshold)
                 except OSError as error:
-                    raise RequestError(f"cannot write {path} ({error.strerror}).") from error
-                done(1)
+                    raise UserError(
+                        f"Cannot write {path} ({error.strerror}): give --plot another folder."
+                    ) from error
+                advance(1)
 
 
 def _file_names(instances: Sequence[str]) -> dict[str, str]:
-    """Return a name for the files of each instance, which may itself be called anything."""
+    """Return a file name for each instance, whose own name may hold any characters."""
     names: dict[str, str] = {}
     for instance in instances:
-        plain = re.sub(r"[^\w.-]+", "_", instance.removesuffix(".csv")).lstrip("._")[:150]
+        plain = _plain(instance.removesuffix(".csv"))
         taken = {name.casefold() for name in names.values()}
         choices = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
         names[instance] = next(name for name in choices if name and name.casefold() not in taken)
     return names
 
 
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
-    """Show how far a long work is, on a terminal; elsewhere nothing."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda step: progress.advance(task, step)
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).lstrip("._")[:150]
 
 
 def _print(candidates: Sequence[Candidate], corpus: Corpus, seeds: int, rate: float | None) -> None:
     rows = [row for one in candidates for row in one.rows()]
     if rows:
-        print_table(rows, spread=seeds > 1)
+        print_table(
+            [[name, limit, *_cells(figures, spread=seeds > 1)] for name, limit, figures in rows],
+            ["detector", "threshold", *(_TITLES[name] for name in FIGURES)],
+            left=2,
+        )
         runs = f", {seeds} seeds (mean ± standard deviation)" if seeds > 1 else ""
-        print(f"\n{len(corpus.series)} series, {corpus.windows} labelled windows{runs}.\n{_LEGEND}")
-    slow = [one.name for one in candidates if one.name in COMPILED and not compiled()]
+        print(f"\n{len(corpus.series)} series, {corpus.windows} labeled windows{runs}.\n{_LEGEND}")
+    slow = [one.name for one in candidates if one.makes[0].compilable and not compiled()]
     if slow:
         print(f"{' and '.join(slow)} ran as Python, not compiled: slower, with the same results.")
     for one in candidates:
         if one.tuned:
             print(
-                f"{one.name}: threshold {one.tuned[0]:.6g} gives {one.tuned[1]:.3g} alerts an "
+                f"{one.name}: threshold {one.tuned[0]:.6g} gives {one.tuned[1]:.3g} alerts per "
                 f"instance and week (asked: at most {rate:g}), counted without labels."
             )
+
+
+def _cells(figures: Figures, spread: bool) -> list[str]:
+    """Return the figures as text, with `spread` their standard deviations too."""
+    cells = []
+    for name in FIGURES:
+        value, deviation, digits = figures[name], figures[f"{name}_sd"], _DIGITS.get(name, 2)
+        cell = "-" if value is None else f"{value:.{digits}f}"
+        if spread and deviation is not None:
+            cell += f" ±{deviation:.{digits}f}"
+        cells.append(cell)
+    return cells

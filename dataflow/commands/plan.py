@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from dataflow.commands.tables import print_table
 from dataflow.errors import UserError
 from dataflow.settings import Settings
 
@@ -178,8 +179,7 @@ def plan(
         f"{instances:,} instances, a reading each {interval:g} s, {detector}: "
         f"{_count(readings)} readings a second"
     )
-    for what, value in rows:
-        typer.echo(f"  {what:<24}{value}")
+    print_table(rows, left=2, indent=2)
     typer.echo(f"Estimates, from figures of: {MEASURED}.")
     if cores is not None and made.cores > cores:
         raise UserError(

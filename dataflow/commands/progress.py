@@ -13,7 +13,10 @@ __all__ = ["bar"]
 
 @contextmanager
 def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how far long work is, on standard error; yields the function to call with each step."""
+    """Show the progress of long work on standard error; yield the function to call with each step.
+
+    `total` is the sum of all steps, None if it is not known.
+    """
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

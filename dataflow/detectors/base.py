@@ -1,22 +1,30 @@
-"""What a detector is: the interfaces, and the verdict on a reading."""
+"""What a detector is: the classes to subclass for your own, and the verdict on a reading."""
 
 from __future__ import annotations
 
+import copy
+import pickle
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
-__all__ = ["AnyDetector", "Detector", "State", "Verdict", "WindowedDetector"]
+from dataflow.detectors.sealing import seal, unseal
+
+__all__ = ["PICKLED", "AnyDetector", "Detector", "State", "Verdict", "WindowedDetector"]
 
 
 State = TypeVar("State")
+
+PICKLED = b"pickled/1 "
+"""Begins the bytes of a state that is stored as a pickle; a line that names the class follows."""
 
 
 class Verdict(NamedTuple):
     """What a detector says of one reading.
 
-    `score` runs from 0 (as ever) to 1 (never seen the like). `expected`, `lower` and `upper` are
-    what the detector thought normal, in the unit of the reading's value (0 to 1 for CPU), or None
-    where it has no such thing.
+    `score` runs from 0 (ordinary) to 1 (never seen before). `expected`, `lower` and `upper` are
+    the ordinary level and range of the reading, in the unit of its value (0 to 1 for CPU), or None
+    where the detector has none.
     """
 
     score: float
@@ -25,85 +33,122 @@ class Verdict(NamedTuple):
     upper: float | None = None
 
 
-class Detector(Protocol[State]):
-    """Scores the readings of an instance, one after the other.
+class _Base(Protocol[State]):
+    """What both kinds of detector have in common."""
 
-    `value` is finite (0 to 1 where the flow normalizes); `time` is in seconds since 1970, UTC, as
-    the reading says, or None where readings carry no time. A value that is NaN or infinite raises
-    ValueError and changes nothing. The state before the first reading is None.
-    """
+    needs_range: ClassVar[bool] = False
+    """Whether values must lie in 0 to 1; if not, the detector scales them itself."""
+
+    compilable: ClassVar[bool] = False
+    """Whether `hatch_build.py` compiles the hot code of this detector."""
 
     @property
     def name(self) -> str:
-        """What `ANOMALY_DETECTOR` calls it."""
-        ...
+        """The name that anomalies carry; by default that of the class."""
+        return type(self).__name__
 
     @property
     def threshold(self) -> float:
-        """The threshold it ships with: a reading is an anomaly if its score lies above."""
-        ...
+        """The threshold that is used if no other is set: a score above it is an anomaly."""
+        return 0.5
 
-    def score(self, state: State | None, value: float, time: float | None) -> Verdict:
-        """Score a reading against a state, leaving the state as it is."""
-        ...
+    @classmethod
+    def create(cls, *, seed: int, interval: float, threshold: float | None) -> Self:
+        """Return a detector for these settings; by default `cls()`, which uses none of them.
 
-    def update(
-        self, state: State | None, value: float, time: float | None
-    ) -> tuple[State, Verdict]:
-        """Score a reading and learn it, in the detector's own order; the state after and verdict.
-
-        The state that was given may be changed in place: use the one that comes back.
+        `seed` draws what is random, `interval` is the usual time between two readings of an
+        instance in seconds, `threshold` the one that scores are compared with, None for the
+        detector's own. Raises ValueError if the detector cannot work with them.
         """
-        ...
+        return cls()
 
     def dump(self, state: State) -> bytes:
-        """Return the state as bytes that name their version."""
-        ...
+        """Return the state as bytes that name their version.
+
+        By default a pickle with a checksum. Override `dump` and `load` for fewer bytes, or for
+        bytes that stay readable when the class of the state changes.
+        """
+        return seal(_pickle_mark(self), pickle.dumps(state))
 
     def load(self, data: bytes) -> State:
-        """Read `dump`'s bytes; ValueError if they are of another version or detector."""
-        ...
+        """Read the bytes of `dump`; ValueError if they are another detector's or damaged."""
+        state: State = pickle.loads(unseal(_pickle_mark(self), data, self.name))
+        return state
 
 
 @runtime_checkable
-class WindowedDetector(Protocol[State]):
-    """Gathers the readings of an instance and judges many at once, late.
+class Detector(_Base[State], Protocol[State]):
+    """Scores the readings of an instance, one after the other. Subclass it and write `update`.
 
-    Values, times, thresholds and states are as with `Detector`. Verdicts come in the order of the
-    readings, one for each: those that `update` or `finish` returns are for all the readings that
-    had none, the oldest first. Whoever keeps the state keeps those readings beside it.
+    One detector serves all instances; what it has learned of one instance is that instance's
+    state, which the caller keeps. The state before the first reading is None.
+
+    `value` is finite (0 to 1 where the flow normalizes). `time` is in seconds since 1970, UTC, as
+    the reading says, or None where readings carry no time. A value that is NaN or infinite raises
+    ValueError and changes nothing.
+
+    >>> class Jump(Detector[float]):
+    ...     def update(self, state, value, time):
+    ...         return value, Verdict(0.0 if state is None else min(abs(value - state), 1.0))
+    >>> jump = Jump.create(seed=42, interval=300.0, threshold=None)
+    >>> state, _ = jump.update(None, 0.25, None)
+    >>> jump.score(state, 1.0, None).score
+    0.75
+    >>> jump.name, jump.threshold, jump.load(jump.dump(state))
+    ('Jump', 0.5, 0.25)
     """
 
-    @property
-    def name(self) -> str:
-        """What `ANOMALY_DETECTOR` calls it."""
-        ...
-
-    @property
-    def threshold(self) -> float:
-        """The threshold it ships with: a reading is an anomaly if its score lies above."""
-        ...
-
+    @abstractmethod
     def update(
         self, state: State | None, value: float, time: float | None
-    ) -> tuple[State, Sequence[Verdict]]:
-        """Take a reading; the state after, and no verdict or all that are due.
+    ) -> tuple[State, Verdict]:
+        """Score and learn a reading, in the detector's own order; return state and verdict.
 
-        The state that was given may be changed in place: use the one that comes back.
+        The given state may be changed in place: continue with the returned one.
         """
         ...
 
+    def score(self, state: State | None, value: float, time: float | None) -> Verdict:
+        """Score a reading against a state and leave the state as it is.
+
+        The flow calls `update` only. This is for asking a state what it would say of other values,
+        as a search for the range of ordinary ones does. By default it updates a deep copy.
+        """
+        return self.update(copy.deepcopy(state), value, time)[1]
+
+
+@runtime_checkable
+class WindowedDetector(_Base[State], Protocol[State]):
+    """Gathers readings of an instance and scores many at once, late.
+
+    Subclass it and write `update` and `finish`. Values, times, thresholds and states are as with
+    `Detector`. Verdicts come in the order of the readings, one for each: those that `update` or
+    `finish` returns are for all the readings that had none, the oldest first. The caller keeps
+    these readings beside the state.
+    """
+
+    @abstractmethod
+    def update(
+        self, state: State | None, value: float, time: float | None
+    ) -> tuple[State, Sequence[Verdict]]:
+        """Take a reading; return the state after it, and no verdict or all that are missing.
+
+        The given state may be changed in place: continue with the returned one.
+        """
+        ...
+
+    @abstractmethod
     def finish(self, state: State) -> tuple[State, Sequence[Verdict]]:
-        """Judge what has no verdict yet, because the input ended; the state after can go on."""
-        ...
+        """Score what has no verdict yet, because the input ended.
 
-    def dump(self, state: State) -> bytes:
-        """Return the state as bytes that name their version."""
-        ...
-
-    def load(self, data: bytes) -> State:
-        """Read `dump`'s bytes; ValueError if they are of another version or detector."""
+        The returned state can take further readings.
+        """
         ...
 
 
 AnyDetector: TypeAlias = Detector[Any] | WindowedDetector[Any]
+
+
+def _pickle_mark(detector: _Base[Any]) -> bytes:
+    kind = type(detector)
+    return PICKLED + f"{kind.__module__}.{kind.__qualname__}\n".encode()

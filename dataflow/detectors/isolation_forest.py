@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from array import array
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.ensemble import IsolationForest as Forest
 
-from dataflow.detectors.base import Verdict
+from dataflow.detectors.base import Verdict, WindowedDetector
+from dataflow.detectors.sealing import damaged, seal, unseal
+from dataflow.errors import missing_extra
+
+try:
+    from sklearn.ensemble import IsolationForest as Forest
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] != "sklearn":
+        raise
+    raise missing_extra("The detector isolation-forest", "isolation-forest") from None
 
 __all__ = ["IsolationForest", "Windows"]
 
-_VERSION = b"isolation-forest\x01"
+_MARK = b"isolation-forest\x01"
 _HEAD = struct.Struct("<IIIdI")
 # scikit-learn holds readings in single precision, and refuses what that cannot hold.
 _LARGEST = float(np.finfo(np.float32).max)
@@ -38,7 +45,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class IsolationForest:
+class IsolationForest(WindowedDetector[Windows]):
     """Gathers a window of readings, fits a forest on it, and judges the window by it.
 
     The forest is `sklearn.ensemble.IsolationForest(contamination=..., random_state=seed)` on the
@@ -81,6 +88,11 @@ class IsolationForest:
         """Where scikit-learn's `predict` cuts."""
         return 0.5
 
+    @classmethod
+    def create(cls, *, seed: int, interval: float, threshold: float | None) -> IsolationForest:
+        """Return a detector with this seed; it uses neither interval nor threshold."""
+        return cls(seed=seed)
+
     def update(
         self, state: Windows | None, value: float, time: float | None
     ) -> tuple[Windows, list[Verdict]]:
@@ -121,16 +133,13 @@ class IsolationForest:
         seed = self.seed % 2**32
         head = _HEAD.pack(self.window, len(state.last), state.judged, self.contamination, seed)
         body = head + values.tobytes()
-        return _VERSION + zlib.crc32(body).to_bytes(4) + body
+        return seal(_MARK, body)
 
     def load(self, data: bytes) -> Windows:
         """Read `dump`'s bytes; ValueError if they are another detector's or damaged."""
-        start = len(_VERSION) + 4
-        body = data[start:]
-        if not data.startswith(_VERSION) or len(body) < _HEAD.size:
-            raise ValueError("These bytes are no state of this version of isolation-forest.")
-        if zlib.crc32(body).to_bytes(4) != data[len(_VERSION) : start]:
-            raise ValueError("A state of isolation-forest with a wrong checksum: it was damaged.")
+        body = unseal(_MARK, data, self.name)
+        if len(body) < _HEAD.size:
+            raise damaged(data, self.name)
         window, last, judged, contamination, seed = _HEAD.unpack_from(body)
         if (window, contamination, seed) != (self.window, self.contamination, self.seed % 2**32):
             raise ValueError(

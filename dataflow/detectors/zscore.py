@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from array import array
 from dataclasses import dataclass
 
-from dataflow.detectors.base import Verdict
+from dataflow.detectors.base import Detector, Verdict
+from dataflow.detectors.sealing import damaged, seal, unseal
 
 __all__ = ["Window", "ZScore"]
 
-_VERSION = b"zscore\x01"
+_MARK = b"zscore\x01"
 _HEAD = struct.Struct("<IIdd")
 _SIGMAS = 3.0
 # Where nothing has varied yet, a deviation of a thousandth of the level is one of note.
@@ -36,7 +36,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class ZScore:
+class ZScore(Detector[Window]):
     """Scores z / (z + 3), where z is a reading's distance from the mean in standard deviations.
 
     Mean and deviation are those of the `window` readings before it (one day of CloudWatch); the
@@ -112,16 +112,13 @@ class ZScore:
         """Return the state as bytes that name their version."""
         head = _HEAD.pack(self.window, state.next, state.mean, state.squares)
         body = head + struct.pack(f"<{len(state.values)}d", *state.values)
-        return _VERSION + zlib.crc32(body).to_bytes(4) + body
+        return seal(_MARK, body)
 
     def load(self, data: bytes) -> Window:
         """Read `dump`'s bytes; ValueError if they are another detector's or damaged."""
-        start = len(_VERSION) + 4
-        body = data[start:]
-        if not data.startswith(_VERSION) or len(body) < _HEAD.size:
-            raise ValueError("These bytes are no state of this version of the z-score.")
-        if zlib.crc32(body).to_bytes(4) != data[len(_VERSION) : start]:
-            raise ValueError("A z-score's state with a wrong checksum: its bytes were damaged.")
+        body = unseal(_MARK, data, self.name)
+        if len(body) < _HEAD.size:
+            raise damaged(data, self.name)
         window, next_, mean, squares = _HEAD.unpack_from(body)
         if window != self.window:
             raise ValueError(f"A z-score's state over {window} readings, not {self.window}.")

@@ -179,7 +179,7 @@ def _counted(
 def _weeks(series: Sequence[Series], runs: Sequence[Sequence[Floats]]) -> float:
     weeks = sum(_span(one) for one in series) / WEEK * len(runs)
     if not weeks:
-        raise ValueError("The series are too short to count alerts a week on.")
+        raise ValueError("The series are too short to count alerts per week: give longer ones.")
     return weeks
 
 

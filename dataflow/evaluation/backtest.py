@@ -8,7 +8,6 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from dataflow.detectors import NEED_RANGE
 from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.evaluation import alarms
 from dataflow.evaluation.alarms import Counts
@@ -46,7 +45,7 @@ class Outcome:
 
 def series_for(detector: AnyDetector, series: Sequence[Series], raw: bool) -> list[Series]:
     """Return the series in the range that the detector works in; `raw` ones have any range."""
-    if raw and detector.name in NEED_RANGE:
+    if raw and detector.needs_range:
         return [to_unit_range(one) for one in series]
     return list(series)
 

@@ -1,4 +1,4 @@
-"""Reads labelled series: this project's sample form, and a checkout of NAB (MIT licence)."""
+"""Reads labeled series: the form of this project's sample, and a checkout of NAB (MIT license)."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ import pandas as pd
 from dataflow.errors import UserError
 from dataflow.evaluation.nab import Floats, Series
 
-__all__ = ["EC2_CPU", "LabelsError", "convert", "load_nab", "load_sample", "to_unit_range"]
+__all__ = ["EC2_CPU", "convert", "load_nab", "load_sample", "to_unit_range"]
 
 SCALE = 100.0
-
-
-class LabelsError(ValueError):
-    """Labelled data that cannot be used: which file, what is wrong, what to do."""
+_LABELS_FORM = "{instance: [[start, end], ...]}"
 
 
 def load_sample(data: Path, labels: Path | None) -> list[Series]:
     """Read a CSV with columns timestamp, value, instance and its labels, one series an instance.
 
     The labels are JSON, `{instance: [[start, end], ...]}`; an instance without labels has no
-    anomaly. Values run from 0 to 100 and are returned as 0 to 1, as the flow normalizes them.
-    Raises LabelsError. Without a labels file the series have no windows.
+    anomaly, and without a labels file no series has windows. Values run from 0 to 100 and are
+    returned as 0 to 1, as the flow normalizes them.
+
+    Raises `UserError` if a file cannot be used.
     """
     table = _table(data, {"timestamp", "value", "instance"})
-    _refuse(data, table["instance"] == "", "has no instance")
-    _refuse(data, ~table["value"].between(0, SCALE), f"has a value outside 0 to {SCALE:g}")
+    _check(data, table["instance"] == "", "has no instance")
+    _check(data, ~table["value"].between(0, SCALE), f"has a value outside 0 to {SCALE:g}")
     table["value"] /= SCALE
     windows = _labels(labels) if labels else {}
     groups = {str(name): rows for name, rows in table.groupby("instance", sort=False)}
     if windows and not set(windows) & set(groups):
-        raise LabelsError(f"{labels}: labels no instance of {data} (but {min(windows)!r}).")
+        raise UserError(
+            f"{labels} labels no instance of {data} (but {min(windows)!r}, for one): give the "
+            "labels of these readings."
+        )
     source = labels or data
     series = [
         _series(name, rows, windows.get(name, []), [], source) for name, rows in groups.items()
@@ -49,8 +51,8 @@ def to_unit_range(series: Series) -> Series:
     """Return a NAB series with values from 0 to 1, for detectors that do not scale for themselves.
 
     CPU percent is divided by 100. Other metrics have no natural range: they are stretched between
-    the least and the greatest value of the whole file, NAB's own convention, which shows a detector
-    the future and so can only flatter it.
+    the smallest and the largest value of the whole file, NAB's own convention, which shows the
+    detector the future and so can only improve its figures.
     """
     if "cpu_utilization" in series.instance and series.values.max() <= SCALE:
         return replace(series, values=series.values / SCALE)
@@ -62,11 +64,15 @@ def load_nab(directory: Path, files: str = "**/*.csv") -> list[Series]:
     """Read the files of a NAB checkout whose path under `data/` fits a glob, one series a file.
 
     The moments at which anomalies began come from `labels/combined_labels.json` where it is
-    there, else they are the beginnings of the windows. Raises LabelsError.
+    there, otherwise they are the starts of the windows.
+
+    Raises `UserError` if a file is missing or cannot be used.
     """
     root = directory / "data"
     if not root.is_dir():
-        raise LabelsError(f"{directory} is no NAB checkout: it has no folder data.")
+        raise UserError(
+            f"{directory} is not a NAB checkout (it has no folder data): give the folder of one."
+        )
     source = directory / "labels" / "combined_windows.json"
     windows = _labels(source)
     moments = directory / "labels" / "combined_labels.json"
@@ -77,10 +83,10 @@ def load_nab(directory: Path, files: str = "**/*.csv") -> list[Series]:
     except (NotImplementedError, ValueError):  # absolute, empty or out of the folder
         paths, names = [], []
     if not paths:
-        raise LabelsError(f"{root}: no file fits {files!r}.")
+        raise UserError(_nothing(root, files))
     for name in names:
         if name not in windows:
-            raise LabelsError(f"{source}: says nothing of {name}.")
+            raise UserError(f"{source} has no entry for {name}: give a whole NAB checkout.")
     series = []
     for name, path in zip(names, paths, strict=True):
         table = _table(path, {"timestamp", "value"})
@@ -93,28 +99,33 @@ def _table(path: Path, columns: set[str]) -> pd.DataFrame:
         # All as text: an instance may be called NA, and 007 is not 7.
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except OSError as error:
-        raise LabelsError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UserError(
+            f"Cannot read {path} ({error.strerror}): give an existing .csv file."
+        ) from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise LabelsError(f"{path}: is no CSV ({' '.join(str(error).split())}).") from error
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is not a CSV ({why}): give one with a line of column names."
+        ) from error
     missing = sorted(columns - set(table.columns))
     if missing:
-        raise LabelsError(f"{path}: has no column {', '.join(missing)}.")
+        raise UserError(f"{path} lacks the column {', '.join(missing)}: add it to the file.")
     values = pd.to_numeric(table["value"], errors="coerce").astype(float)
-    _refuse(path, ~values.between(-1.7e308, 1.7e308), "has a value that is not a finite number")
+    _check(path, ~values.between(-1.7e308, 1.7e308), "has a value that is not a finite number")
     times = pd.Series(_seconds(table["timestamp"]), index=table.index)
-    _refuse(path, times.isna(), "has a timestamp that cannot be read")
+    _check(path, times.isna(), "has a timestamp that cannot be read")
     if table.empty:
-        raise LabelsError(f"{path}: holds no readings.")
+        raise UserError(f"{path} has no readings: give a file with some.")
     return table.assign(value=values, time=times)
 
 
-def _refuse(path: Path, wrong: pd.Series[bool], what: str) -> None:
+def _check(path: Path, wrong: pd.Series[bool], what: str) -> None:
     if wrong.any():
-        raise LabelsError(f"{path}: line {int(wrong.argmax()) + 2} {what}.")
+        raise UserError(f"{path}, line {int(wrong.argmax()) + 2}, {what}: correct or remove it.")
 
 
 def _seconds(stamps: pd.Series[Any]) -> Floats:
-    """Return times in seconds since 1970, NaN where one cannot be read.
+    """Return times in seconds since 1970, UTC, NaN where one cannot be read.
 
     Numbers are seconds, or milliseconds from 1e11 on; text without a zone is UTC.
     """
@@ -131,11 +142,13 @@ def _labels(path: Path) -> dict[str, list[Any]]:
     try:
         labels = json.loads(path.read_bytes())
     except OSError as error:
-        raise LabelsError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UserError(
+            f"Cannot read {path} ({error.strerror}): give an existing file of labels."
+        ) from error
     except ValueError as error:
-        raise LabelsError(f"{path}: is no JSON ({error}).") from error
+        raise UserError(f"{path} is not JSON ({error}): give {_LABELS_FORM}.") from error
     if not isinstance(labels, dict) or not all(isinstance(v, list) for v in labels.values()):
-        raise LabelsError(f"{path}: must be {{instance: [[start, end], ...]}}.")
+        raise UserError(f"{path} has another form than labels: give {_LABELS_FORM}.")
     return labels
 
 
@@ -143,15 +156,21 @@ def _series(
     name: str, table: pd.DataFrame, windows: list[Any], began: list[Any], source: Path
 ) -> Series:
     if not all(isinstance(window, list) and len(window) == 2 for window in windows):
-        raise LabelsError(f"{source}: a window of {name} is not a pair [start, end].")
+        raise UserError(f"{source} has a window of {name} that is not a pair: give [start, end].")
     bounds = _seconds(pd.Series([moment for window in windows for moment in window], dtype=object))
     moments = _seconds(pd.Series(began, dtype=object))
     if np.isnan(bounds).any() or np.isnan(moments).any():
-        raise LabelsError(f"{source}: a time of {name} cannot be read.")
+        raise UserError(
+            f"{source} has a time of {name} that cannot be read: give one such as "
+            "2024-03-01 12:00:00."
+        )
     pairs = sorted((float(a), float(b)) for a, b in bounds.reshape(-1, 2))
     edges = [moment for pair in pairs for moment in pair]
     if edges != sorted(edges):
-        raise LabelsError(f"{source}: windows of {name} run backwards or overlap.")
+        raise UserError(
+            f"{source} has windows of {name} that run backward or overlap: give each window start "
+            "first, and join those that overlap."
+        )
     labels = tuple(
         min((float(m) for m in moments if start <= m <= end), default=start) for start, end in pairs
     )
@@ -166,7 +185,10 @@ def _series(
 
 def _usable(series: list[Series], source: Path) -> list[Series]:
     if not any(one.spans() for one in series):
-        raise LabelsError(f"{source}: no window holds a reading, so there is nothing to score by.")
+        raise UserError(
+            f"{source} has no window with a reading in it, so nothing can be scored: give labels "
+            "of the readings' own time, or files with anomalies."
+        )
     return series
 
 
@@ -179,8 +201,9 @@ def convert(nab: Path, files: str = EC2_CPU) -> tuple[pd.DataFrame, dict[str, An
 
     The readings have the columns index, timestamp, value and instance, all but the index as the
     text that NAB has; they are ordered by index, then instance, as a topic would have them. The
-    labels are the windows of `labels/combined_windows.json`, by instance. A UserError if there is
-    nothing to convert.
+    labels are the windows of `labels/combined_windows.json`, by instance.
+
+    Raises `UserError` if there is nothing to convert.
     """
     root = nab / "data"
     try:
@@ -196,9 +219,15 @@ def convert(nab: Path, files: str = EC2_CPU) -> tuple[pd.DataFrame, dict[str, An
         name = path.relative_to(root).as_posix()
         instance = _instance(path)
         if instance in series:
-            raise UserError(f"{files!r} fits two files called {instance}: convert them one by one.")
+            raise UserError(
+                f"{files!r} matches two files named {instance}: convert them one by one, "
+                "with --files."
+            )
         if name not in windows:
-            raise UserError(f"{nab}: labels/combined_windows.json says nothing of {name}.")
+            raise UserError(
+                f"labels/combined_windows.json in {nab} has no entry for {name}: give a whole NAB "
+                "checkout."
+            )
         series[instance] = _read(path)
         labels[instance] = windows[name]
     readings = pd.concat(
@@ -219,20 +248,22 @@ def _read(path: Path) -> pd.DataFrame:
         return series[["timestamp", "value"]]
     except (OSError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as timestamp,value: {why}.") from error
+        raise UserError(
+            f"Cannot read {path} ({why}): it must be a CSV with the columns timestamp and value."
+        ) from error
 
 
 def _windows(path: Path) -> dict[str, Any]:
     try:
         windows: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+        raise UserError(f"Cannot read {path} ({error}): give a whole NAB checkout.") from error
     return windows
 
 
 def _nothing(root: Path, files: str) -> str:
     folders = sorted({path.parent.name for path in root.glob("*/*.csv")})
     if not folders:
-        return f"{root} holds no series: give the folder of a NAB checkout."
+        return f"{root} has no series: give the folder of a NAB checkout."
     like = ("realAWSCloudwatch" if "realAWSCloudwatch" in folders else folders[0]) + "/*.csv"
-    return f"{root} has no file like {files!r}: say which, for example --files {like!r}."
+    return f"{root} has no file that matches {files!r}: name some, for example --files {like!r}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log2, sqrt
-from typing import Final
+from typing import ClassVar, Final
 
 from dataflow.detectors.base import Verdict
 from dataflow.detectors.calibrated import masses
@@ -86,7 +86,9 @@ class Calibrated:
     (0.27, 0.34, 0.42)
     """
 
-    name = "calibrated"
+    name: ClassVar[str] = "calibrated"
+    needs_range: ClassVar[bool] = False
+    compilable: ClassVar[bool] = True
 
     def __init__(self, seed: int = 42, interval: float = 300.0, threshold: float = 0.5) -> None:
         if not 0 < threshold < 1:
@@ -127,6 +129,13 @@ class Calibrated:
             self._signature[3], most, lambda mass: log2(LEAVES * mass + 1.0) / TREES
         )
 
+    @classmethod
+    def create(cls, *, seed: int, interval: float, threshold: float | None) -> Calibrated:
+        """Return a detector for these settings; a threshold of None is the default one."""
+        if threshold is None:
+            return cls(seed, interval)
+        return cls(seed, interval, threshold)
+
     def __reduce__(self) -> tuple[type[Calibrated], tuple[int, float, float]]:
         return type(self), (self.seed, self.interval, self.threshold)
 
@@ -142,102 +151,114 @@ class Calibrated:
             if not abs(value) < float("inf"):
                 raise ValueError(f"A reading's value must be a finite number, not {value!r}.")
             value = LARGEST if value > 0 else -LARGEST
-        m = begin(self._signature, float(value)) if state is None else state
-        n = m.seen
-        x = value - m.origin
-        hour = int((n * self.interval if time is None else time) // 3600)
+        memory = begin(self._signature, float(value)) if state is None else state
+        seen = memory.seen
+        # From here on, values count from the instance's first one.
+        offset = value - memory.origin
+        hour = int((seen * self.interval if time is None else time) // 3600)
         day = hour % 24
         week = 24 + hour % 168
 
-        by_day = m.hours[day]
-        by_week = m.hours[week]
-        expected, miss = expect(m, by_day, by_week)
-        high = m.high if m.high > m.last_high else m.last_high
-        low = m.low if m.low < m.last_low else m.last_low
-        top = 0.0
-        if n:
-            # Comparisons, here and below: a call of max takes longer than all the rest of its line.
-            top = abs(high + m.origin)
-            bottom = abs(low + m.origin)
-            if bottom > top:
-                top = bottom
-        if x == m.previous:
-            m.same += 1
+        by_day = memory.hours[day]
+        by_week = memory.hours[week]
+        expected, miss = expect(memory, by_day, by_week)
+        # Comparisons, here and below: a call of max takes longer than all the rest of its line.
+        high = memory.high if memory.high > memory.last_high else memory.last_high
+        low = memory.low if memory.low < memory.last_low else memory.last_low
+        largest = 0.0
+        if seen:
+            largest = abs(high + memory.origin)
+            lowest = abs(low + memory.origin)
+            if lowest > largest:
+                largest = lowest
+        if offset == memory.previous:
+            memory.same += 1
         else:
-            if m.same > m.longest:
-                m.longest = m.same
-            m.same = 0
-        y = self._surprise(m, x - expected, x - m.previous, FLAT_STEP * top + FLAT)
-        if n < self._start:
-            y = 0.0
+            if memory.same > memory.longest:
+                memory.longest = memory.same
+            memory.same = 0
+        surprise = self._surprise(
+            memory, offset - expected, offset - memory.previous, FLAT_STEP * largest + FLAT
+        )
+        if seen < self._start:
+            surprise = 0.0
         else:
-            outside = x - high if x > high else low - x
+            outside = offset - high if offset > high else low - offset
             if outside > 0.0:
-                outside /= max(high - low, FLAT_RANGE * top, FLAT)
-                y += BONUS * outside / (outside + BONUS_HALF)
-            stuck = STUCK * m.longest
-            if m.same == (stuck if stuck > self._stuck else self._stuck):
-                y += BONUS
-            y = once(m, y, self._least, self._quiet)
+                outside /= max(high - low, FLAT_RANGE * largest, FLAT)
+                surprise += BONUS * outside / (outside + BONUS_HALF)
+            stuck = STUCK * memory.longest
+            if memory.same == (stuck if stuck > self._stuck else self._stuck):
+                surprise += BONUS
+            surprise = once(memory, surprise, self._least, self._quiet)
 
-        learn(m, x, day, week, by_day, by_week, self._level_rate)
-        m.previous = x
-        if x > m.high:
-            m.high = x
-        if x < m.low:
-            m.low = x
-        m.seen = n = n + 1
-        if n % self._fortnight == 0:
-            turn(m)
-        expected += m.origin
+        learn(memory, offset, day, week, by_day, by_week, self._level_rate)
+        memory.previous = offset
+        if offset > memory.high:
+            memory.high = offset
+        if offset < memory.low:
+            memory.low = offset
+        memory.seen = seen = seen + 1
+        if seen % self._fortnight == 0:
+            turn(memory)
+        expected += memory.origin
         miss *= BAND
         # What Verdict(...) returns, without the call in Python.
-        return m, tuple.__new__(
-            Verdict, (y / (y + HALF), expected, expected - miss, expected + miss)
+        return memory, tuple.__new__(
+            Verdict, (surprise / (surprise + HALF), expected, expected - miss, expected + miss)
         )
 
-    def _surprise(self, m: Memory, residual: float, step: float, least: float) -> float:
-        """Return how rare the last readings were, in deviations of this instance; learn it."""
-        n = m.seen
-        residual_off = abs(residual)
-        step_off = abs(step)
-        rate = self._size_rate if n >= self._first else 1.0 / n if n else 0.0
-        m.residual_size += rate * (residual_off - m.residual_size)
-        m.step_size += rate * (step_off - m.step_size)
-        if n < self._first:
-            m.residual_scale = m.residual_size
-            m.step_scale = m.step_size
+    def _surprise(self, memory: Memory, residual: float, step: float, least: float) -> float:
+        """Return how rare the last readings were, in deviations of this instance; learn it.
+
+        `least` is the smallest scale of a feature.
+        """
+        seen = memory.seen
+        residual_distance = abs(residual)
+        step_distance = abs(step)
+        rate = self._size_rate if seen >= self._first else 1.0 / seen if seen else 0.0
+        memory.residual_size += rate * (residual_distance - memory.residual_size)
+        memory.step_size += rate * (step_distance - memory.step_size)
+        if seen < self._first:
+            memory.residual_scale = memory.residual_size
+            memory.step_scale = memory.step_size
         else:
-            m.residual_scale = follow(m.residual_scale, m.residual_size)
-            m.step_scale = follow(m.step_scale, m.step_size)
-        residual_wide = WIDTH * (m.residual_scale if m.residual_scale > least else least)
-        step_wide = WIDTH * (m.step_scale if m.step_scale > least else least)
+            memory.residual_scale = follow(memory.residual_scale, memory.residual_size)
+            memory.step_scale = follow(memory.step_scale, memory.step_size)
+        residual_width = WIDTH * (memory.residual_scale if memory.residual_scale > least else least)
+        step_width = WIDTH * (memory.step_scale if memory.step_scale > least else least)
 
-        information = self._all_bits[m.total]
-        m.total += 1
-        place = 0.5 + 0.5 * residual / (residual_wide + residual_off)
-        bits = information - m.masses.visit(self._residual_trees.leaves(place), self._leaf_bits)
-        m.residual_bits += self._smooth * (bits - m.residual_bits)
-        place = 0.5 + 0.5 * step / (step_wide + step_off)
-        bits = information - m.masses.visit(self._step_trees.leaves(place), self._leaf_bits)
-        m.step_bits += self._smooth * (bits - m.step_bits)
+        information = self._all_bits[memory.total]
+        memory.total += 1
+        place = 0.5 + 0.5 * residual / (residual_width + residual_distance)
+        bits = information - memory.masses.visit(
+            self._residual_trees.leaves(place), self._leaf_bits
+        )
+        memory.residual_bits += self._smooth * (bits - memory.residual_bits)
+        place = 0.5 + 0.5 * step / (step_width + step_distance)
+        bits = information - memory.masses.visit(self._step_trees.leaves(place), self._leaf_bits)
+        memory.step_bits += self._smooth * (bits - memory.step_bits)
 
-        apart = m.residual_bits - m.residual_mean
-        other = m.step_bits - m.step_mean
-        y = apart / sqrt(m.residual_variance + SPREAD * SPREAD)
-        also = other / sqrt(m.step_variance + SPREAD * SPREAD)
-        if also > y:
-            y = also
-        if y < 0.0:
-            y = 0.0
-        if n >= self._calibrate:
-            n += 1 - self._calibrate
-            rate = 1.0 / (n if n < self._memory else self._memory)
-            m.residual_mean += rate * apart
-            m.residual_variance += rate * (apart * apart * (1.0 - rate) - m.residual_variance)
-            m.step_mean += rate * other
-            m.step_variance += rate * (other * other * (1.0 - rate) - m.step_variance)
-        return y
+        residual_excess = memory.residual_bits - memory.residual_mean
+        step_excess = memory.step_bits - memory.step_mean
+        surprise = residual_excess / sqrt(memory.residual_variance + SPREAD * SPREAD)
+        step_surprise = step_excess / sqrt(memory.step_variance + SPREAD * SPREAD)
+        if step_surprise > surprise:
+            surprise = step_surprise
+        if surprise < 0.0:
+            surprise = 0.0
+        if seen >= self._calibrate:
+            counted = seen + 1 - self._calibrate
+            rate = 1.0 / (counted if counted < self._memory else self._memory)
+            memory.residual_mean += rate * residual_excess
+            memory.residual_variance += rate * (
+                residual_excess * residual_excess * (1.0 - rate) - memory.residual_variance
+            )
+            memory.step_mean += rate * step_excess
+            memory.step_variance += rate * (
+                step_excess * step_excess * (1.0 - rate) - memory.step_variance
+            )
+        return surprise
 
     def dump(self, state: Memory) -> bytes:
         """Return the state as bytes, less than 3 kB."""
@@ -266,33 +287,33 @@ def follow(scale: float, size: float) -> float:
     return scale
 
 
-def once(m: Memory, y: float, least: float, quiet: int) -> float:
-    """Return y if it is news, or what is let through of it: one alert an episode.
+def once(memory: Memory, surprise: float, least: float, quiet: int) -> float:
+    """Return the surprise if it is new, or what is let through of it: one alert an episode.
 
-    A y in least * 2**i to least * 2**(i + 1) holds back all up to the end of that step for the
-    next `quiet` readings. An alert begins at such an end, so that it is followed by another only
-    if that is twice as much, or later.
+    A surprise of least * 2**i to least * 2**(i + 1) holds back all up to the end of that step for
+    the next `quiet` readings. The threshold is such an end, so an alert is followed by another only
+    if that is twice as large, or later.
     """
-    m.since += 1
-    if m.since >= quiet:
-        m.bar = least
-    if y <= least:
-        return y
-    if y <= m.bar:
+    memory.since += 1
+    if memory.since >= quiet:
+        memory.bar = least
+    if surprise <= least:
+        return surprise
+    if surprise <= memory.bar:
         return least
-    m.since = 0
+    memory.since = 0
     bar = least
-    while bar < y:
+    while bar < surprise:
         bar *= 2.0
-    m.bar = bar
-    return y
+    memory.bar = bar
+    return surprise
 
 
-def turn(m: Memory) -> None:
+def turn(memory: Memory) -> None:
     """Start another fortnight: halve the masses, forget the range before the last fortnight."""
-    m.masses.halve()
-    m.total >>= 1
-    m.last_high = m.high
-    m.last_low = m.low
-    m.high = -BEYOND
-    m.low = BEYOND
+    memory.masses.halve()
+    memory.total >>= 1
+    memory.last_high = memory.high
+    memory.last_low = memory.low
+    memory.high = -BEYOND
+    memory.low = BEYOND

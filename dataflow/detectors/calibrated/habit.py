@@ -17,49 +17,55 @@ UNKNOWN_MISS: Final = 1.5
 """Misses counted for an hour never seen, times the running level's: no credit without proof."""
 
 
-def expect(m: Memory, by_day: float, by_week: float) -> tuple[float, float]:
-    """Return the level that has been nearest of late, by a clear margin, and its usual miss.
+def expect(memory: Memory, by_day: float, by_week: float) -> tuple[float, float]:
+    """Return the level that was nearest in the last days, by a clear margin, and its usual miss.
 
-    It is the running level, that of this hour of the day, or that of this hour of the week, which
-    are given, NaN where there is none.
+    It is the running level, or that of this hour of the day or of the week: `by_day` and `by_week`,
+    NaN where there is none.
     """
-    level = m.level
-    miss = m.off_level
+    level = memory.level
+    miss = memory.off_level
     least = miss
-    if m.off_hour < MARGIN * miss and by_day == by_day:
+    if memory.off_hour < MARGIN * miss and by_day == by_day:
         level = by_day
-        miss = m.off_hour
-    if m.off_hour < least:
-        least = m.off_hour
-    if m.off_week < MARGIN * least and by_week == by_week:
+        miss = memory.off_hour
+    if memory.off_hour < least:
+        least = memory.off_hour
+    if memory.off_week < MARGIN * least and by_week == by_week:
         level = by_week
-        miss = m.off_week
+        miss = memory.off_week
     return level, miss
 
 
 def learn(
-    m: Memory, x: float, day: int, week: int, by_day: float, by_week: float, rate: float
+    memory: Memory,
+    offset: float,
+    day: int,
+    week: int,
+    by_day: float,
+    by_week: float,
+    rate: float,
 ) -> None:
-    """Move the levels towards a reading, and their usual misses towards how far off they were.
+    """Move the levels towards a reading, and their usual misses towards this reading's.
 
-    `day` and `week` are the places in `m.hours` of the levels of this hour, which are given.
+    `offset` is the reading's value from the instance's first one. `day` and `week` are the places
+    in `memory.hours` of the levels of this hour, which are `by_day` and `by_week`.
     """
-    hours = m.hours
-    level = m.level
-    off = x - level
-    m.level = level + rate * off
-    off = abs(off)
-    m.off_level += rate * (off - m.off_level)
-    unknown = UNKNOWN_MISS * off
+    hours = memory.hours
+    distance = offset - memory.level
+    memory.level = memory.level + rate * distance
+    miss = abs(distance)
+    memory.off_level += rate * (miss - memory.off_level)
+    unknown = UNKNOWN_MISS * miss
     if by_day == by_day:
-        m.off_hour += rate * (abs(x - by_day) - m.off_hour)
-        hours[day] = by_day + HOUR_RATE * (x - by_day)
+        memory.off_hour += rate * (abs(offset - by_day) - memory.off_hour)
+        hours[day] = by_day + HOUR_RATE * (offset - by_day)
     else:
-        m.off_hour += rate * (unknown - m.off_hour)
-        hours[day] = x
+        memory.off_hour += rate * (unknown - memory.off_hour)
+        hours[day] = offset
     if by_week == by_week:
-        m.off_week += rate * (abs(x - by_week) - m.off_week)
-        hours[week] = by_week + WEEK_RATE * (x - by_week)
+        memory.off_week += rate * (abs(offset - by_week) - memory.off_week)
+        hours[week] = by_week + WEEK_RATE * (offset - by_week)
     else:
-        m.off_week += rate * (unknown - m.off_week)
-        hours[week] = x
+        memory.off_week += rate * (unknown - memory.off_week)
+        hours[week] = offset

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from array import array
 from collections.abc import Sequence
 from typing import Final
 
 from dataflow.detectors.calibrated.masses import CODES, Masses, none_yet
 from dataflow.detectors.calibrated.masses import read as read_masses
+from dataflow.detectors.sealing import LITTLE_CRC32, damaged, seal, unseal
 
 __all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
 
@@ -25,10 +25,8 @@ BEYOND: Final = 1e300
 COUNTS: Final = 5
 NUMBERS: Final = 21
 
-CHECK: Final = struct.Struct("<I")
 SIGNATURE: Final = struct.Struct("<Qd8sc")
 FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
-BODY: Final = len(MARK) + CHECK.size
 UNKNOWN: Final = array("f", [float("nan")]) * HOURS
 
 LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
@@ -171,7 +169,8 @@ class Memory:
                 self.masses.view(),
             )
         )
-        return b"".join((MARK, CHECK.pack(zlib.crc32(body)), body))
+        data: bytes = seal(MARK, body, LITTLE_CRC32)
+        return data
 
 
 def begin(signature: Signature, value: float) -> Memory:
@@ -185,22 +184,9 @@ def begin(signature: Signature, value: float) -> Memory:
 
 def read(data: bytes) -> Memory:
     """Read the bytes of `Memory.dump`; ValueError if they are anything else."""
-    if not data.startswith(MARK):
-        found = bytes(data[: len(MARK)])
-        raise ValueError(
-            f"This is not a state of detector 'calibrated', version 2: it begins with {found!r}, "
-            f"not with {MARK!r}. Go on with the detector and the version that stored it, or start "
-            "with an empty recovery store."
-        )
-    body = data[BODY:]
-    memory = None
-    if data[len(MARK) : BODY] == CHECK.pack(zlib.crc32(body)):
-        memory = parse(body)
+    memory = parse(unseal(MARK, data, "calibrated", LITTLE_CRC32))
     if memory is None:
-        raise ValueError(
-            f"This state of detector 'calibrated' is damaged: its {len(data)} bytes are not those "
-            "that were stored. Start with an empty recovery store."
-        )
+        raise damaged(data, "calibrated")
     return memory
 
 

@@ -1,1 +1,1 @@
-"""Half-space trees, equal to River's to the bit."""
+"""The trees of half-space forests, equal to River's to the bit."""

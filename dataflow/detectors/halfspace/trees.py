@@ -1,24 +1,24 @@
-"""The trees of a half-space forest: drawn once by River's own builder, then only read.
+"""The trees of a half-space forest: drawn once, then only read.
 
-River draws its trees from nothing but their number, height, limits and seed, so all the keys of a
-flow can share them. A perfect tree of height h is kept in heap order: node 1 is the root, node i
-has the children 2i (value < threshold) and 2i + 1 (anything else, NaN too), and the nodes from 2^h
-on are the leaves.
+The trees depend on their number, height, limits and seed, not on the readings, so that all
+instances share them. They equal those of `river.anomaly.HalfSpaceTrees` for the same parameters;
+drawing them here keeps `river.tree`, and scikit-learn with it, out of every start (2 s). A perfect
+tree of height h is kept in heap order: node 1 is the root, node i has the children 2i (value <
+threshold) and 2i + 1 (any other value, NaN too), and the nodes from 2^h on are the leaves.
+
+References
+----------
+Tan, Ting and Liu, "Fast Anomaly Detection for Streaming Data", IJCAI 2011.
 """
 
 from __future__ import annotations
 
-import importlib
 import random
 import struct
-import sys
 from bisect import bisect_left
 from collections.abc import Hashable
 from hashlib import blake2b
-from types import ModuleType
-from typing import Any, NamedTuple, TypeAlias
-
-import river
+from typing import NamedTuple, TypeAlias
 
 __all__ = ["Forest", "Limits", "Line", "Seed", "draw"]
 
@@ -29,28 +29,8 @@ Seed: TypeAlias = int | float | str | bytes
 """What `random.Random` takes as a seed, None apart."""
 
 
-def _rivers_builder() -> Any:
-    """Return River's `make_padded_tree`, without the rest of `river.tree`.
-
-    That package imports all of River's trees, and with them scikit-learn: a second or
-    more of every start. An empty package of its name stands in while the one module is loaded.
-    """
-    name = "river.tree"
-    if name in sys.modules:
-        return importlib.import_module(f"{name}.padded").make_padded_tree
-    stand_in = ModuleType(name)
-    stand_in.__path__ = [f"{folder}/tree" for folder in river.__path__]
-    sys.modules[name] = stand_in
-    try:
-        return importlib.import_module(f"{name}.padded").make_padded_tree
-    finally:
-        del sys.modules[name]
-
-
-_make_tree = _rivers_builder()
-
-# River leaves this share of a node's range free of cut points on either side.
 PADDING = 0.15
+"""Share of a node's range, on either side, in which River places no cut."""
 
 
 class Forest(NamedTuple):
@@ -69,11 +49,6 @@ class Forest(NamedTuple):
     def max_score(self) -> int:
         """The largest sum of weighted masses, by which River divides."""
         return self.n_trees * self.window_size * ((2 << self.height) - 1)
-
-    @property
-    def size_limit(self) -> float:
-        """The mass under which a walk stops (River's and the paper's constant)."""
-        return 0.1 * self.window_size
 
     def fingerprint(self) -> bytes:
         """Four bytes that differ between forests: of the trees themselves, so of River's draw."""
@@ -115,15 +90,9 @@ def draw(n_trees: int, height: int, window_size: int, limits: Limits, seed: Seed
     rng = random.Random(seed)
     features, thresholds = [], []
     for _ in range(n_trees):
-        nodes: list[Any] = [
-            None,
-            _make_tree(dict(limits), height, PADDING, rng, l_mass=0, r_mass=0),
-        ]
-        for i in range(1, 2**height):
-            nodes.extend(nodes[i].children)
-        branches = nodes[1 : 2**height]
-        features.append((None, *(node.feature for node in branches)))
-        thresholds.append((0.0, *(node.threshold for node in branches)))
+        tree_features, tree_thresholds = _draw_tree(limits, height, rng)
+        features.append(tree_features)
+        thresholds.append(tree_thresholds)
     forest = Forest(n_trees, height, window_size, tuple(features), tuple(thresholds))
     if forest.max_score >= 2**53:
         raise ValueError(
@@ -131,6 +100,30 @@ def draw(n_trees: int, height: int, window_size: int, limits: Limits, seed: Seed
             "double cannot hold exactly: take a smaller window."
         )
     return forest
+
+
+def _draw_tree(
+    limits: Limits, height: int, rng: random.Random
+) -> tuple[tuple[Hashable, ...], tuple[float, ...]]:
+    """Return the feature and the threshold of each inner node, in heap order from place 1 on."""
+    leaves = 2**height
+    features: list[Hashable] = [None] * leaves
+    thresholds = [0.0] * leaves
+    # Depth first, the left half of a box before the right one: River's order of random draws.
+    boxes = [(1, dict(limits))]
+    while boxes:
+        node, box = boxes.pop()
+        if node >= leaves:
+            continue
+        # A feature is the likelier, the wider its range still is.
+        (feature,) = rng.choices(list(box), [high - low for low, high in box.values()])
+        low, high = box[feature]
+        margin = PADDING * (high - low)
+        threshold = rng.uniform(low + margin, high - margin)
+        features[node], thresholds[node] = feature, threshold
+        boxes.append((2 * node + 1, {**box, feature: (threshold, high)}))
+        boxes.append((2 * node, {**box, feature: (low, threshold)}))
+    return tuple(features), tuple(thresholds)
 
 
 class Line:

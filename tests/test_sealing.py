@@ -1,0 +1,64 @@
+"""States keep the bytes that version 0.1.0 stored, and it reads them."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from dataflow.detectors import make
+from dataflow.detectors.sealing import seal, unseal
+
+VALUES = [0.2, 0.25, 0.3, 0.9, 0.1, 0.4, 0.45]
+
+DETECTORS = {
+    "tutorial": make("tutorial"),
+    "zscore": replace(make("zscore"), window=4, start=2),
+    "isolation-forest": replace(make("isolation-forest"), window=4),
+    "calibrated": make("calibrated"),
+}
+STORED = {
+    "tutorial": "116ca006325fff080a0c22051011",
+    "zscore": "7a73636f726501530433350400000003000000989999999999dd3fec51b81e85ebd43f"
+    "9a9999999999b93f9a9999999999d93fcdccccccccccdc3fcdccccccccccec3f",
+    "isolation-forest": "69736f6c6174696f6e2d666f7265737401f94b4069040000000400000000000000"
+    "7b14ae47e17a843f2a0000009a9999999999c93f000000000000d03f333333333333d33fcdccccccccccec3f"
+    "9a9999999999b93f9a9999999999d93fcdccccccccccdc3f",
+}
+CALIBRATED = "f59bc38ea606578c6c370e1939622f554b8d37c645120e8d70dd855c780d411a"
+"""SHA-256 of its 2,042 bytes."""
+
+
+def learned(detector):
+    state = None
+    for i, value in enumerate(VALUES):
+        state, _ = detector.update(state, value, 300.0 * i)
+    return state
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_bytes_of_a_state_are_those_of_before(name):
+    detector, stored = DETECTORS[name], bytes.fromhex(STORED[name])
+    assert detector.dump(learned(detector)) == stored
+    assert detector.dump(detector.load(stored)) == stored
+
+
+def test_the_bytes_of_calibrated_are_those_of_before():
+    data = DETECTORS["calibrated"].dump(learned(DETECTORS["calibrated"]))
+    assert data.startswith(bytes.fromhex("63616c696272617465642f3220695c8f0e"))
+    assert hashlib.sha256(data).hexdigest() == CALIBRATED
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is not a state of detector 'jump'"),
+        (b"jump/2 ....", "begins with b'jump/2 ', not with b'jump/1 '"),
+        (b"jump/1 ...", "is not a state"),
+        (seal(b"jump/1 ", b"state") + b"!", "is damaged: its 17 bytes"),
+    ],
+)
+def test_other_bytes_are_an_error_that_says_what_to_do(data, says):
+    with pytest.raises(ValueError, match=r"empty recovery store\.$") as error:
+        unseal(b"jump/1 ", data, "jump")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
