@@ -19,12 +19,16 @@ from __future__ import annotations
 
 import gc
 
-from bytewax import operators as op
-from bytewax.dataflow import Dataflow
+from dataflow.errors import UserError, missing_bytewax
+
+try:
+    from bytewax import operators as op
+    from bytewax.dataflow import Dataflow
+except ModuleNotFoundError:
+    raise SystemExit(f"error: {missing_bytewax()}") from None
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
-from dataflow.errors import UserError
 from dataflow.metrics import server as metrics_server
 from dataflow.recovery.store import Store, guard
 from dataflow.runtime import shutdown

@@ -343,6 +343,12 @@ class Settings(IncidentSettings):
         return tuple(self.output.split(","))
 
     @property
+    def columns(self) -> dict[str, str | None]:
+        """The fields that a CSV file must have as columns, by the setting that names each."""
+        names = ("key_field", "value_field", "time_field", "index_field")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def only_instance(self) -> str | None:
         """What the one instance is called if no field names it; None if one does.
 

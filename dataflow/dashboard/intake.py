@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from dataflow.metrics import counters
 from dataflow.records import Raw, Reading
 from dataflow.settings import Settings
 from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
-from dataflow.steps.reorder import ReorderBuffer
 from dataflow.steps.score import normalizer
+
+if TYPE_CHECKING:
+    from dataflow.steps.reorder import ReorderBuffer
 
 __all__ = ["Intake"]
 
@@ -37,6 +40,9 @@ class Intake:
             return
         order = self._orders.get(record.instance)
         if order is None:
+            # Here, because this module needs Bytewax.
+            from dataflow.steps.reorder import ReorderBuffer
+
             order = ReorderBuffer(self._settings.reorder_size, self._settings.reorder_seconds)
             self._orders[record.instance] = order
         yield from map(self._normalize, order.add(record, time.monotonic()))

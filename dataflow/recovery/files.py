@@ -7,8 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bytewax.recovery import init_db_dir
-
 from dataflow.errors import UserError
 
 __all__ = ["check", "executions", "initialise", "is_made"]
@@ -37,6 +35,9 @@ def initialise(folder: Path, partitions: int) -> bool:
     As many workers as files can write at a time. What a command that was killed in the midst of it
     left is made anew. A UserError if the folder holds anything else.
     """
+    # Here, so that the rest of this package does without Bytewax.
+    from bytewax.recovery import init_db_dir
+
     unfinished = folder / UNFINISHED
     if is_made(folder):
         return False

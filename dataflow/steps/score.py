@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow.detectors import make
 from dataflow.detectors.base import AnyDetector, Detector, Verdict
@@ -16,7 +16,9 @@ from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
-from dataflow.steps.exchange import Keyed
+
+if TYPE_CHECKING:
+    from dataflow.steps.exchange import Keyed
 
 __all__ = ["Judged", "Scored", "above", "detector", "form_of_states", "normalizer", "scorer"]
 
