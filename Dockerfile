@@ -8,7 +8,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.12.13-slim-bookworm
 LABEL org.opencontainers.image.title="ec2-anomaly-dataflow" \
-      org.opencontainers.image.description="Anomalies in the CPU of many EC2 instances, found as the readings arrive: a Bytewax dataflow over Kafka or Redpanda." \
+      org.opencontainers.image.description="Flags EC2 instances whose CPU departs from their own past behavior, as readings arrive: a Bytewax dataflow over Kafka or Redpanda." \
       org.opencontainers.image.licenses="Apache-2.0"
 # What is found is said at once, and not when a buffer is full.
 ENV PYTHONUNBUFFERED=1

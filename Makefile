@@ -1,88 +1,110 @@
-# make run    see it work: the sample stream through a broker and the flow
-# make dashboard   see it live in a browser; INSTANCES=2000 makes it a fleet
-# make test   every test that needs no more than pip
-# make test-faults   what dies, in the long form: about an hour
-# make lint   lint, format check, types
-# make bench  what a record costs, beside the tutorial's flow and others; BENCH=--quick: a glance
-# make pictures   draw the pictures of the live page again (needs chromium)
-# make format, make clean
 .DEFAULT_GOAL := help
-.PHONY: help run dashboard pictures test test-faults lint format bench clean
+.PHONY: help run dashboard test test-python test-faults lint format bench pictures lock clean
 
-# The newest Python that Bytewax and River both have wheels for; PYTHON=... names another.
-PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
-	&& echo $$python && break; done)
+# Python 3.11 or 3.12; if not given, .ci/venv searches the PATH for one, or gets one with uv.
+PYTHON ?=
 BIN := .venv/bin
 INSTANCES ?= 8
 
+# The versions that are known to work together: a new release of a dependency changes nothing
+# here. The second name is for the build, where pip 25.3 and later do not look at the first.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Python writes bytecode when it first imports a file: 100 MB less, and a shorter installation.
+INSTALL := -m pip install --quiet --no-compile
+
 help:
-	@sed -n 's/^# //p' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-run: .venv/run
+run: .venv/run ## Demo: send a sample stream through a broker and the flow, print the anomalies
 	@$(BIN)/python -m dataflow demo
+	@echo "To continue: .venv/bin/ec2-anomaly --help, or \`. .venv/bin/activate\` and then \`ec2-anomaly --help\`."
 
-dashboard: .venv/dashboard
+dashboard: .venv/dashboard ## Demo in the browser; INSTANCES=2000 for a large fleet
 	@$(BIN)/python -m dataflow demo --dashboard --instances $(INSTANCES)
 
-pictures: .venv/dev
-	@$(BIN)/python -m pytest tests/test_dashboard_pictures.py --pictures docs/images
-
-test: .venv/dev
+test: .venv/dev ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
-test-faults: .venv/dev
+test-python: ## Run the tests on another Python: make test-python PYTHON=python3.13
+	@[ -n "$(PYTHON)" ] || { echo "error: name the Python: make test-python PYTHON=python3.13" >&2; exit 1; }
+	@$(MAKE) --no-print-directory .venv/$(notdir $(PYTHON))/done
+	@.venv/$(notdir $(PYTHON))/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
+
+test-faults: .venv/dev ## Run the long fault-injection tests (about an hour)
 	@$(BIN)/python -m pytest tests/test_faults.py --faults long --timeout 3600
 
-bench: .venv/bench/done
+lint: .venv/lint ## Check style, format, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: .venv/lint ## Fix style and format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/bench/done ## Measure throughput beside other libraries; BENCH=--quick for a short run
 	@.venv/bench/bin/python benchmarks/throughput.py $(BENCH)
 	@.venv/bench/bin/python benchmarks/start.py $(filter --quick,$(BENCH))
 	@.venv/bench/bin/python benchmarks/snapshots.py $(filter --quick,$(BENCH))
 	@.venv/bench/bin/python benchmarks/detectors.py $(filter --quick,$(BENCH))
 
-lint: .venv/dev
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+pictures: .venv/dev ## Draw the pictures of the live page in docs/ again (needs chromium)
+	@$(BIN)/python -m pytest tests/test_dashboard_pictures.py --pictures docs/images
 
-format: .venv/dev
-	@$(BIN)/ruff check --fix .
-	@$(BIN)/ruff format .
+lock: .venv/bin/python ## Renew constraints.txt: the newest versions that pyproject.toml allows
+	@$(BIN)/python $(INSTALL) uv
+	@$(BIN)/uv $(LOCK) --extra dev --output-file constraints.txt
+	@$(BIN)/uv $(LOCK) --extra broker --extra bench --output-file benchmarks/constraints.txt
+LOCK := pip compile pyproject.toml --upgrade --universal --python-version 3.11 \
+	--quiet --no-annotate --custom-compile-command "make lock"
 
-clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+clean: ## Delete what make installed, compiled and cached
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find dataflow -name "*.so" -delete
 
 .venv/bin/python:
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "error: Python 3.11 or 3.12 is needed and not found: install one, or say make PYTHON=/path/to/python3.12" >&2; exit 1; fi
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
-		echo "error: $(PYTHON) is not Python 3.11 or 3.12, which Bytewax and River need: say make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
-		echo "error: $(PYTHON) cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@.ci/venv .venv "$(PYTHON)"
 
-# What is installed follows pyproject.toml; the stamps say when it was last looked at.
-# So does what is compiled, which would otherwise stay as it was before an edit.
-COMPILED := hatch_build.py $(wildcard dataflow/detectors/*.py dataflow/detectors/*/*.py)
+# Each stamp is the time of an installation. It is repeated after a change of the dependencies, and
+# of the files that are compiled: what was compiled before an edit would run in place of the edit.
+SOURCES := pyproject.toml constraints.txt hatch_build.py \
+	$(wildcard dataflow/detectors/*.py dataflow/detectors/*/*.py)
 
-.venv/run: pyproject.toml $(COMPILED) | .venv/bin/python
-	@echo "installing into .venv (once, about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
+.venv/run: $(SOURCES) | .venv/bin/python
+	@echo "Installing into .venv (once, about a minute)"
+	@$(BIN)/python $(INSTALL) --editable '.[broker]'
 	@touch $@
 
-.venv/dashboard: pyproject.toml $(COMPILED) | .venv/bin/python
-	@echo "installing into .venv (once, about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker,dashboard]'
+.venv/dashboard: $(SOURCES) | .venv/bin/python
+	@echo "Installing into .venv (once, about a minute)"
+	@$(BIN)/python $(INSTALL) --editable '.[broker,dashboard]'
 	@touch $@ .venv/run
 
-# Apart from the rest: the peers hold back the versions of what both need.
-.venv/bench/done: pyproject.toml $(COMPILED) | .venv/bin/python
-	@echo "installing into .venv/bench (once, about a minute)"
-	@$(PYTHON) -m venv .venv/bench
-	@.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[broker,bench]'
+.venv/lint: $(SOURCES) | .venv/bin/python
+	@echo "Installing into .venv (once, about a minute)"
+	@$(BIN)/python $(INSTALL) --editable '.[lint]'
 	@touch $@
 
-.venv/dev: pyproject.toml $(COMPILED) | .venv/bin/python
-	@echo "installing into .venv (once, about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ .venv/run .venv/dashboard
+.venv/dev: $(SOURCES) | .venv/bin/python
+	@echo "Installing into .venv (once, about two minutes)"
+	@$(BIN)/python $(INSTALL) --editable '.[dev]'
+	@touch $@ .venv/run .venv/dashboard .venv/lint
+
+# Not into .venv: quixstreams needs older versions of what both use.
+.venv/bench/done: export PIP_CONSTRAINT := benchmarks/constraints.txt
+.venv/bench/done: $(SOURCES) benchmarks/constraints.txt | .venv/bin/python
+	@echo "Installing into .venv/bench (once, about a minute)"
+	@.ci/venv .venv/bench "$(PYTHON)"
+	@.venv/bench/bin/python $(INSTALL) --editable '.[broker,bench]'
+	@touch $@
+
+# Not compiled: a build deletes what was compiled for the Python of .venv, since it may be older.
+.venv/python%/done: export HATCH_BUILD_NO_HOOKS := true
+.venv/python%/done: pyproject.toml constraints.txt
+	@echo "Installing into .venv/python$* (once, about a minute)"
+	@$(PYTHON) -m venv .venv/python$*
+	@.venv/python$*/bin/python $(INSTALL) --editable '.[test]'
+	@touch $@

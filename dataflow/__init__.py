@@ -1,3 +1,3 @@
-"""Anomalies in the CPU of many EC2 instances, found as the readings arrive."""
+"""Flags EC2 instances whose CPU departs from their own past behavior, as readings arrive."""
 
 __version__ = "0.1.0"

@@ -1,15 +1,17 @@
-"""`python -m dataflow COMMAND`: everything that is not the flow itself."""
+"""The commands beside the flow: `ec2-anomaly COMMAND`, or `python -m dataflow COMMAND`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from dataflow.errors import UserError
+from dataflow import __version__
+from dataflow.errors import UserError, missing_bytewax
 
 __all__ = ["COMMANDS", "main"]
 
@@ -29,6 +31,8 @@ COMMANDS = (
 )
 """Each is the function of that name in the module of that name in `dataflow.commands`."""
 
+_SCRIPT = "ec2-anomaly"
+
 
 def _command(name: str) -> Callable[..., Any]:
     name = name.replace("-", "_")
@@ -36,27 +40,54 @@ def _command(name: str) -> Callable[..., Any]:
     return function
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{_SCRIPT} {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 def _app(names: tuple[str, ...]) -> typer.Typer:
     app = typer.Typer(
-        name="python -m dataflow",
-        help="Tools around the flow; the flow itself is `python -m bytewax.run dataflow.flow`.",
-        add_completion=False,
+        help="Tools around the flow. Start the flow itself with "
+        "`python -m bytewax.run dataflow.flow`.",
+        # A shell completes the name of a script, not `python -m dataflow`.
+        add_completion=_program() == _SCRIPT,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(lambda: None)  # keeps the command's name even if there is only one
+    app.callback()(_options)
     for name in names:
         app.command(name)(_command(name))
     return app
 
 
+def _program() -> str:
+    """Return how the user started this program."""
+    return "python -m dataflow" if Path(sys.argv[0]).name == "__main__.py" else _SCRIPT
+
+
 def main() -> None:
-    """Run one command; what it refuses is one line on standard error and exit status 1."""
+    """Run one command; a `UserError` is one line on standard error and exit status 1."""
     try:
-        _app(COMMANDS)()
-    except UserError as refusal:
-        sys.exit(f"error: {refusal}")
+        _app(COMMANDS)(prog_name=_program())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "bytewax":
+            raise
+        sys.exit(f"error: {missing_bytewax()}")
     except BrokenPipeError:
         sys.exit(1)

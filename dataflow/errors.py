@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-__all__ = ["UserError", "missing_extra", "stop_process"]
+__all__ = ["UserError", "missing_bytewax", "missing_extra", "stop_process"]
 
 
 class UserError(Exception):
@@ -26,6 +26,16 @@ def missing_extra(what: str, extra: str) -> UserError:
     """
     return UserError(
         f"{what} needs an extra: in a checkout of this project, run pip install '.[{extra}]'."
+    )
+
+
+def missing_bytewax() -> UserError:
+    """Return the error for what needs Bytewax, on a Python that Bytewax has no wheel for."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    return UserError(
+        f"The flow needs Bytewax, which is not installed in this Python {python} and has wheels "
+        "for 3.11 and 3.12 only: run it with one of these (uv python install 3.12, pyenv install "
+        "3.12) or in the Docker image."
     )
 
 

@@ -25,14 +25,18 @@ import gc
 from collections.abc import Mapping
 from typing import Any
 
-from bytewax import operators as op
-from bytewax.dataflow import Dataflow
-from bytewax.inputs import Source
-from bytewax.outputs import Sink
+from dataflow.errors import UserError, missing_bytewax
+
+try:
+    from bytewax import operators as op
+    from bytewax.dataflow import Dataflow
+    from bytewax.inputs import Source
+    from bytewax.outputs import Sink
+except ModuleNotFoundError:
+    raise SystemExit(f"error: {missing_bytewax()}") from None
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
-from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw

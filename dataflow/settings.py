@@ -440,6 +440,14 @@ class Settings(BaseSettings):
         return self.topic if self.input == "kafka" else self.input
 
     @property
+    def columns(self) -> dict[str, str | None]:
+        """The fields that a CSV file must have as columns, by the setting that names each."""
+        if self.format != "json":
+            return {}
+        names = ("key_field", "value_field", "time_field", "index_field")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def only_instance(self) -> str | None:
         """The name of the only instance where no field names one; None where a field does.
 

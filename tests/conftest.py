@@ -13,6 +13,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,21 @@ hypothesis.settings.load_profile("any machine")
 
 # Doctests are looked for in files; what was compiled from one stands for it.
 os.environ["PY_IGNORE_IMPORTMISMATCH"] = "1"
+
+
+class _SkipWithoutBytewax(MetaPathFinder):
+    """Skips a test, or a module of tests, that imports Bytewax on a Python without it."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "bytewax":
+            pytest.skip(
+                "needs Bytewax, which has wheels for Python 3.11 and 3.12 only",
+                allow_module_level=True,
+            )
+
+
+if find_spec("bytewax") is None:
+    sys.meta_path.insert(0, _SkipWithoutBytewax())
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -259,6 +276,8 @@ def environment(bytewax: dict[str, str] | None = None, **settings: object) -> di
 
 @pytest.fixture
 def run_flow(tmp_path: Path) -> Iterator[Flow]:
+    import bytewax  # noqa: F401
+
     flow = Flow(tmp_path)
     yield flow
     for process in flow.started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from conftest import (
 )
 from test_flow import made_rows, write_csv
 
-from dataflow import kafka
+from dataflow import __version__, kafka
 from dataflow.cli import COMMANDS
 from dataflow.demo import sine
 from dataflow.settings import Settings
@@ -34,7 +35,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def test_help_lists_every_command(run_command: Command) -> None:
     done = run_command("--help")
     assert done.returncode == 0
-    listed = re.findall(r"^  ([a-z-]+)  ", done.stdout, re.MULTILINE)
+    _, _, commands = done.stdout.partition("Commands:")
+    listed = re.findall(r"^  ([a-z-]+)  ", commands, re.MULTILINE)
     assert listed == list(COMMANDS)
 
 
@@ -43,6 +45,89 @@ def test_every_command_explains_itself(run_command: Command, command: str) -> No
     done = run_command(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Usage: python -m dataflow {command}" in done.stdout
+
+
+@pytest.fixture
+def without_bytewax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every Python that a test starts find no Bytewax, as on Python 3.13 and later."""
+    (tmp_path / "sitecustomize.py").write_text('import sys\nsys.modules["bytewax"] = None\n')
+    path = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
+@pytest.mark.usefixtures("without_bytewax")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_without_bytewax(run_command: Command, command: str) -> None:
+    done = run_command(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("without_bytewax")
+def test_commands_work_without_bytewax(
+    run_command: Command, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    path = write_csv(tmp_path / "metrics.csv", made_rows(count=100))
+    labels = tmp_path / "labels.json"
+    times = [row["timestamp"] for row in made_rows(count=100) if row["instance"] == "host-0"]
+    labels.write_text(json.dumps({"host-0": [times[50:52]]}))
+    own = {"brokers": brokers, "topic": topic}
+    for arguments in (
+        ["topics"],
+        ["produce", str(path)],
+        ["replay"],
+        ["sample", "--out", "stream"],
+        ["evaluate", "--detector", "tutorial", "--data", str(path), "--labels", str(labels)],
+        ["plan", "--instances", "1000"],
+    ):
+        done = run_command(*arguments, **own)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+    assert len(read_topic(brokers, topic)) == 800
+
+
+@pytest.mark.usefixtures("without_bytewax")
+@pytest.mark.parametrize("arguments", [["demo"], ["demo", "--dashboard"], ["recovery", "store"]])
+def test_what_needs_bytewax_says_how_to_get_it(run_command: Command, arguments: list[str]) -> None:
+    done = run_command(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "3.11 and 3.12 only" in done.stderr
+
+
+@pytest.mark.usefixtures("without_bytewax")
+def test_the_flow_without_bytewax_says_how_to_get_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import dataflow.flow"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: The flow needs Bytewax")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_script_is_the_same_program(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("ec2-anomaly")
+    if not script.exists():
+        pytest.skip("the package is not installed, only on the path")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    assert run("--version").stdout == f"ec2-anomaly {__version__}\n"
+    assert "Usage: ec2-anomaly plan" in run("plan", "--help").stdout
+    assert "--install-completion" in run("--help").stdout
+    completion = run("--show-completion", "bash")
+    assert "_EC2_ANOMALY_COMPLETE=complete_bash" in completion.stdout
+
+
+def test_the_version(run_command: Command) -> None:
+    assert run_command("--version").stdout == f"ec2-anomaly {__version__}\n"
+
+
+def test_completion_is_for_the_script_only(run_command: Command) -> None:
+    done = run_command("--help")
+    assert done.stdout.startswith("Usage: python -m dataflow")
+    assert "completion" not in done.stdout
 
 
 def test_a_wrong_command_is_refused(run_command: Command) -> None:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from dataflow.commands.demo_dashboard import play
 from dataflow.demo import producer, sample
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.detectors import compiled, find
-from dataflow.errors import UserError
+from dataflow.errors import UserError, missing_bytewax
 from dataflow.kafka import topics
 from dataflow.records import Anomaly
 
@@ -52,6 +53,8 @@ def demo(
     ] = 5006,
 ) -> None:
     """Start a broker, run the flow on the sample stream, print its anomalies, and exit."""
+    if find_spec("bytewax") is None:
+        raise missing_bytewax()
     if dashboard:
         play(instances, speed, workers, partitions, "127.0.0.1", port)
         return

@@ -14,10 +14,9 @@ from dataflow.dashboard.fleet import Fleet
 from dataflow.dashboard.intake import Intake
 from dataflow.dashboard.status import Condition, Counts, Tone
 from dataflow.errors import UserError
-from dataflow.formats.files import read_records
+from dataflow.formats.files import check_file, read_records
 from dataflow.records import Anomaly, Raw
 from dataflow.settings import Settings
-from dataflow.sources.file import FileSource
 from dataflow.steps import score
 
 __all__ = ["Feed", "FileFeed"]
@@ -116,7 +115,7 @@ class FileFeed(Feed):
         """Check the file. Raises `UserError` if it cannot be read."""
         super().__init__(settings, keep)
         self._path = Path(settings.input)
-        FileSource(self._path, settings)
+        check_file(self._path, settings.columns)
         written = [Path(place) for place in settings.outputs if place.endswith(".jsonl")]
         self._anomalies = written[0] if written else None
 

@@ -10,10 +10,9 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.formats.files import read_records
+from dataflow.formats.files import check_file, read_records
 from dataflow.kafka import topics
 from dataflow.settings import Settings
-from dataflow.sources.file import FileSource
 from dataflow.steps.decode import key_reader
 
 __all__ = ["count_records", "keyed_records", "prepare_topic", "send", "stored_records"]
@@ -30,7 +29,7 @@ def keyed_records(path: Path, settings: Settings) -> Iterator[tuple[str | None, 
     """
     if path.suffix not in (".csv", ".jsonl"):
         raise UserError(f"{path} is not a .csv or .jsonl file: give a file of readings.")
-    FileSource(path, settings)
+    check_file(path, settings.columns)
     key_of = key_reader(settings)
     return ((key_of(record), record) for record in read_records(path))
 

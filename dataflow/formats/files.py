@@ -7,9 +7,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from dataflow.errors import UserError
 from dataflow.records import encode
 
-__all__ = ["read_records"]
+__all__ = ["check_file", "read_records"]
+
+
+def check_file(path: Path, columns: dict[str, str | None]) -> None:
+    """Raise `UserError` if a file cannot be read, or is a CSV file that lacks one of the columns.
+
+    `columns` maps the name of a setting, such as `key_field`, to the column that it names, if any.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.readline(1_000_000).decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): set ANOMALY_INPUT to an existing .csv or "
+            ".jsonl file, or to kafka."
+        ) from None
+    if path.suffix == ".csv":
+        found = next(csv.reader([header]), [])
+        for setting, column in columns.items():
+            if column not in (None, *found):
+                raise UserError(
+                    f"{path} has no column {column!r} in its first line: "
+                    f"set ANOMALY_{setting.upper()} to a column that it has."
+                )
 
 
 def read_records(path: Path) -> Iterator[bytes]:

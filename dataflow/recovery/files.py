@@ -49,6 +49,8 @@ def initialise(folder: Path, partitions: int) -> bool:
     interrupted is created again. Raises `UserError` if the folder holds anything else, or cannot be
     written.
     """
+    # Here, so that the rest of this package does without Bytewax.
+
     unfinished = folder / UNFINISHED
     if is_made(folder):
         return False

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from itertools import islice
 from pathlib import Path
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from dataflow.errors import UserError
-from dataflow.formats.files import read_records
+from dataflow.formats.files import check_file, read_records
 from dataflow.metrics import counters
 from dataflow.records import Raw
 from dataflow.runtime import shutdown, threads
@@ -30,22 +28,7 @@ class FileSource(FixedPartitionedSource[Raw, int]):
 
         Raises `UserError` if it cannot be read, or if a CSV header lacks a field of the settings.
         """
-        try:
-            with path.open("rb") as file:
-                header = file.readline(1_000_000).decode("utf-8-sig", "replace")
-        except OSError as error:
-            raise UserError(
-                f"cannot read {path} ({error.strerror}): set ANOMALY_INPUT to an existing .csv or "
-                ".jsonl file, or to kafka."
-            ) from None
-        if path.suffix == ".csv":
-            columns = next(csv.reader([header]), [])
-            for name in ("key_field", "value_field", "time_field", "index_field"):
-                if getattr(settings, name) not in (None, *columns):
-                    raise UserError(
-                        f"{path} has no column {getattr(settings, name)!r} in its first line: "
-                        f"set ANOMALY_{name.upper()} to a column that it has."
-                    )
+        check_file(path, settings.columns)
         self._path = path
 
     def list_parts(self) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from dataflow.steps.exchange import Keyed
+if TYPE_CHECKING:
+    from dataflow.steps.exchange import Keyed
 
 __all__ = ["normalizer"]
 
