@@ -32,9 +32,22 @@ ELSEWHERE = {
 }
 
 
+PRINTED = {
+    "docs/extending.md": ["(33,)", "[('i-1', 0.97)]"],
+}
+"""Lines that the commands of a page print, and the page says so."""
+
+
 def blocks(page: str) -> list[str]:
     text = (REPOSITORY / page).read_text()
     return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def files(page: str) -> dict[str, str]:
+    """The Python files that a page shows, by the name in their first line."""
+    text = (REPOSITORY / page).read_text()
+    shown = re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return {name: content for content, name in shown}
 
 
 @pytest.fixture
@@ -66,6 +79,8 @@ def clone(tmp_path: Path) -> Path:
 def test_the_commands_of_a_page(page: str, clone: Path, tmp_path: Path) -> None:
     """As a reader runs them: in one shell, in order, from a clone."""
     script = "".join(block for block in blocks(page) if block.strip() not in ELSEWHERE)
+    for name, content in files(page).items():
+        (clone / name).write_text(content)
     with EmbeddedBroker(tmp_path / "broker") as broker:
         prepare(broker.address)
         script = script.replace("kafka.example:9092", broker.address)
@@ -86,7 +101,17 @@ def test_the_commands_of_a_page(page: str, clone: Path, tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 0, f"{script}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
-    assert "error" not in done.stderr, f"{script}\n{done.stderr[-2000:]}"
+    assert "error: " not in done.stderr, f"{script}\n{done.stderr[-2000:]}"
+    for line in PRINTED.get(page, ()):
+        assert line in done.stdout.splitlines(), done.stdout[-2000:]
+
+
+def test_an_example_of_a_part_of_ones_own_is_short(clone: Path) -> None:
+    shown = files("docs/extending.md")
+    assert set(shown) == {"jump.py", "telegraf.py", "table.py", "pager.py", "embedded.py"}
+    for name, content in shown.items():
+        code = [line for line in content.splitlines() if line and not line.startswith("#")]
+        assert len(code) <= 20, name
 
 
 def prepare(brokers: str) -> None:
