@@ -54,11 +54,11 @@ bench: .venv/bench/done ## Measure throughput beside other libraries; BENCH=--qu
 pictures: .venv/dev ## Draw the pictures of the live page in docs/ again (needs chromium)
 	@$(BIN)/python -m pytest tests/test_dashboard_pictures.py --pictures docs/images
 
-lock: .venv/bin/python ## Renew constraints.txt: the newest versions that pyproject.toml allows
+lock: .venv/bin/python ## Renew constraints.txt: the newest versions that pyproject.toml and Python 3.11 allow
 	@$(BIN)/python $(INSTALL) uv
 	@$(BIN)/uv $(LOCK) --extra dev --output-file constraints.txt
 	@$(BIN)/uv $(LOCK) --extra broker --extra bench --output-file benchmarks/constraints.txt
-LOCK := pip compile pyproject.toml --upgrade --universal --python-version 3.11 \
+LOCK := pip compile pyproject.toml --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--quiet --no-annotate --custom-compile-command "make lock"
 
 clean: ## Delete what make installed, compiled and cached

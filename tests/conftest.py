@@ -14,9 +14,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from importlib.abc import MetaPathFinder
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import hypothesis
 import msgspec
@@ -43,19 +42,23 @@ hypothesis.settings.load_profile("any machine")
 os.environ["PY_IGNORE_IMPORTMISMATCH"] = "1"
 
 
-class _SkipWithoutBytewax(MetaPathFinder):
-    """Skips a test, or a module of tests, that imports Bytewax on a Python without it."""
+class _SkipWithout(MetaPathFinder):
+    """Skips a test, or a module of tests, that imports a package which is not installed."""
+
+    REASONS: ClassVar = {
+        "bytewax": "needs Bytewax, which has wheels for Python 3.11 and 3.12 only",
+        "kubernetes_validate": "needs the extra `dev`",
+        "nbformat": "needs the extra `dev`",
+        "playwright": "needs the extra `dev`",
+    }
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        if fullname == "bytewax":
-            pytest.skip(
-                "needs Bytewax, which has wheels for Python 3.11 and 3.12 only",
-                allow_module_level=True,
-            )
+        # The last finder: an installed package is found before.
+        if fullname in self.REASONS:
+            pytest.skip(self.REASONS[fullname], allow_module_level=True)
 
 
-if find_spec("bytewax") is None:
-    sys.meta_path.insert(0, _SkipWithoutBytewax())
+sys.meta_path.append(_SkipWithout())
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
