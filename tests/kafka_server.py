@@ -1,4 +1,4 @@
-"""Apache Kafka itself, for tests: one node that is both broker and controller, on 127.0.0.1."""
+"""Apache Kafka for tests: one node that is both broker and controller, on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dataflow.settings import Settings
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
-# Of one node there can be one replica only; one partition and a short session start sooner.
+# One node allows one replica only; one partition and a short session start faster.
 SERVER = """\
 process.roles=broker,controller
 node.id=1
@@ -46,10 +46,10 @@ log.cleaner.dedupe.buffer.size=2097152
 
 
 class ApacheKafka:
-    """A broker in a folder, for the length of a `with`; it may be ended and started again.
+    """A broker in a folder, for the duration of a `with`; it can be stopped and started again.
 
-    `secure` adds TLS at `tls_address` and TLS with a password at `sasl_address`: SCRAM-SHA-512 or
-    PLAIN, for `user` and `password`. `ca_file` is what a client must trust.
+    `secure` adds TLS at `tls_address`, and TLS with a password at `sasl_address`: SCRAM-SHA-512 or
+    PLAIN, for `user` and `password`. Clients must trust `ca_file`.
     """
 
     user = "reader"
@@ -88,10 +88,10 @@ class ApacheKafka:
         return self._running().pid
 
     def start(self) -> None:
-        """Start the broker on what the folder holds, and wait until it answers."""
+        """Start the broker on the data in the folder, and wait until it answers."""
         if not (self.folder / "data").exists():
             self._prepare()
-        # The kernel ends the broker should the tests be killed, which end it otherwise.
+        # If the tests are killed, the kernel kills the broker.
         guard = shutil.which("setpriv")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -113,7 +113,7 @@ class ApacheKafka:
             raise
 
     def stop(self) -> None:
-        """End the broker as an operator would."""
+        """Stop the broker as an operator would."""
         process = self._running()
         process.send_signal(signal.SIGTERM)
         try:
@@ -122,18 +122,18 @@ class ApacheKafka:
             self.kill()
 
     def kill(self) -> None:
-        """End the broker as a crash would."""
+        """Kill the broker, as a crash would."""
         process = self._running()
         process.kill()
         process.wait()
 
     def pause(self) -> None:
-        """Let the broker hang, its connections open."""
+        """Make the broker hang with open connections."""
         self._running().send_signal(signal.SIGSTOP)
         await_stopped(self.pid)
 
     def resume(self) -> None:
-        """Let the broker go on."""
+        """Resume the broker."""
         self._running().send_signal(signal.SIGCONT)
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -148,7 +148,7 @@ class ApacheKafka:
             if self._running().poll() is not None:
                 raise RuntimeError(f"Apache Kafka ended at once; {self.log} ends:\n{self._tail()}")
             try:
-                # It listens before it answers, and librdkafka waits ever longer between tries.
+                # It listens before it answers, and librdkafka waits longer after each attempt.
                 if listening(self.ports["PLAINTEXT"]):
                     kafka.metadata(settings)
                     return
@@ -211,13 +211,13 @@ class ApacheKafka:
         trace: TracebackType | None,
     ) -> None:
         if self._running().poll() is None:
-            # A paused broker would not hear of its end.
+            # A paused broker ignores SIGTERM.
             self.resume()
             self.stop()
 
 
 def make_certificate(keys: Path, ca_file: Path, password: str) -> None:
-    """Make a key with a certificate for 127.0.0.1 that it signed itself, good for a day."""
+    """Create a key with a self-signed certificate for 127.0.0.1, valid for a day."""
     store = ["-keystore", str(keys), "-storetype", "PKCS12", "-storepass", password]
     keytool = program("keytool")
     _run(
@@ -236,9 +236,9 @@ def _run(*command: str) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody has, and that the system gives to no outgoing connection meanwhile.
+    """Return free ports that the system does not give to outgoing connections meanwhile.
 
-    Java takes seconds until it listens. Those that the system hands out begin at 32768, or above.
+    Java takes seconds until it listens. Ports of outgoing connections start at 32768 or above.
     """
     found: list[int] = []
     with contextlib.ExitStack() as held:
@@ -251,7 +251,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def await_stopped(pid: int) -> None:
-    """Wait until every thread of a process has been stopped: on a busy machine it takes a while."""
+    """Wait until every thread of a process is stopped; on a busy machine this takes a while."""
     while any(
         (task / "stat").read_text().rpartition(")")[2].split()[0] != "T"
         for task in Path(f"/proc/{pid}/task").iterdir()

@@ -1,8 +1,8 @@
-"""The flow, which takes batches and may be compiled, against a loop that takes a record at a time.
+"""The flow, batched and perhaps compiled, against a loop that processes one record at a time.
 
-The loop reads the same topic, and shares nothing with the flow but the detectors, in their plain
-form. An anomaly is the same only if every field is, to the bit: with `calibrated`, its expected
-value and bounds hang on all the readings of its instance before it.
+The loop reads the same topic and shares only the detectors with the flow, in their plain form. All
+fields of an anomaly must be equal to the bit: with `calibrated`, its expected value and bounds
+depend on all earlier readings of its instance.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ START = datetime(2024, 3, 1, tzinfo=UTC)
 Row = dict[str, str]
 
 
-def by_hand(
+def one_by_one(
     brokers: str, topic: str, name: str, threshold: float | None
 ) -> Iterator[dict[str, Any]]:
-    """What the flow is to write of a topic, record by record."""
+    """The anomalies that the flow must write for a topic, computed record by record."""
     settings = Settings(_env_file=None, brokers=brokers)
     with forms.plain():
         detector: Any = make(name, threshold=threshold)
@@ -71,7 +71,7 @@ def ordered(anomalies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rows(count: int, instances: int) -> Iterator[Row]:
-    """Readings of many instances with a daily habit, a spike now and then, and stuck stretches."""
+    """Readings of many instances at steady levels, with rare spikes and constant stretches."""
     rng = random.Random(5)
     levels = [rng.uniform(5, 60) for _ in range(instances)]
     for number in range(count):
@@ -112,7 +112,7 @@ def same_from_a_topic(
         **({} if threshold is None else {"threshold": threshold}),
     )
     assert done.returncode == 0, done.stderr
-    expected = ordered(by_hand(brokers, topic, detector, threshold))
+    expected = ordered(one_by_one(brokers, topic, detector, threshold))
     assert ordered(read_json_lines(run_flow.folder / "found.jsonl")) == expected
     return len(expected)
 
@@ -127,7 +127,7 @@ def test_made_records(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # a minute, where nobody else wants the machine
+@pytest.mark.timeout(1200)  # a minute on an idle machine
 @pytest.mark.parametrize("detector", ["tutorial", "calibrated"])
 def test_a_million_made_records(run_flow: Flow, brokers: str, topic: str, detector: str) -> None:
     made = rows(1_000_000, 200)

@@ -1,4 +1,4 @@
-"""Apache Kafka for the tests: what is not there is said, and nothing is left behind."""
+"""Apache Kafka for the tests: a missing part is named, and no process stays behind."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ JAVA_17 = "echo 'openjdk version \"17.0.15\" 2025-04-15' >&2"
         ),
     ],
 )
-def test_what_is_missing_is_said_and_half_a_download_is_none(
+def test_a_missing_part_is_named_and_a_partial_download_is_removed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, programs: dict[str, str], reason: str
 ) -> None:
     (tmp_path / "bin").mkdir()

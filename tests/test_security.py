@@ -1,4 +1,4 @@
-"""TLS and passwords, for clients, commands and the whole flow, and that nobody prints a secret."""
+"""TLS and passwords, for clients, commands and the whole flow; no secret is printed."""
 
 from __future__ import annotations
 
@@ -46,61 +46,63 @@ def test_tls_and_a_password(apache_kafka: ApacheKafka, topic: str, mechanism: st
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Ask with these settings, and hear one line that has no password in it."""
-    # librdkafka tries again until the time is over, whatever the broker says.
+def expect_error(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Ask the broker with these settings: the error is one line without the password."""
+    # librdkafka retries until the timeout, whatever the broker answers.
     monkeypatch.setattr(topics, "TIMEOUT", 2.0)
 
     def ask(brokers: str, client: dict[str, str], said: str) -> None:
         with pytest.raises(UserError) as error:
             kafka.metadata(settings(brokers, **client))
-        sentence = str(error.value)
-        assert "\n" not in sentence
-        assert f"no answer from the broker {brokers} " in sentence
-        assert said in sentence
-        assert client.get("sasl_password", "no password") not in sentence
+        line = str(error.value)
+        assert "\n" not in line
+        assert f"no answer from the broker {brokers} " in line
+        assert said in line
+        assert client.get("sasl_password", "no password") not in line
 
     return ask
 
 
-Refused = Callable[[str, dict[str, str], str], None]
+ExpectError = Callable[[str, dict[str, str], str], None]
 
 
 def test_a_wrong_certificate_authority(
-    apache_kafka: ApacheKafka, refused: Refused, tmp_path: Path
+    apache_kafka: ApacheKafka, expect_error: ExpectError, tmp_path: Path
 ) -> None:
     make_certificate(tmp_path / "keys.p12", tmp_path / "other.pem", "the-keys-password")
     client = {"security_protocol": "SSL", "ssl_ca_location": str(tmp_path / "other.pem")}
-    refused(apache_kafka.tls_address, client, "certificate verify failed")
-    refused(
+    expect_error(apache_kafka.tls_address, client, "certificate verify failed")
+    expect_error(
         apache_kafka.sasl_address,
         secured(apache_kafka, ssl_ca_location=str(tmp_path / "other.pem")),
         "certificate verify failed",
     )
 
 
-def test_plaintext_against_tls(apache_kafka: ApacheKafka, refused: Refused) -> None:
-    refused(apache_kafka.tls_address, {}, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
+def test_plaintext_against_tls(apache_kafka: ApacheKafka, expect_error: ExpectError) -> None:
+    expect_error(apache_kafka.tls_address, {}, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
 
 
-def test_tls_against_plaintext(apache_kafka: ApacheKafka, refused: Refused) -> None:
+def test_tls_against_plaintext(apache_kafka: ApacheKafka, expect_error: ExpectError) -> None:
     client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
-    refused(apache_kafka.address, client, "SSL")
+    expect_error(apache_kafka.address, client, "SSL")
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
-def test_a_wrong_password(apache_kafka: ApacheKafka, refused: Refused, mechanism: str) -> None:
+def test_a_wrong_password(
+    apache_kafka: ApacheKafka, expect_error: ExpectError, mechanism: str
+) -> None:
     client = secured(apache_kafka, sasl_mechanism=mechanism, sasl_password="not-the-password")
-    refused(apache_kafka.sasl_address, client, "uthentication")
+    expect_error(apache_kafka.sasl_address, client, "uthentication")
 
 
-def test_no_password(apache_kafka: ApacheKafka, refused: Refused) -> None:
+def test_no_password(apache_kafka: ApacheKafka, expect_error: ExpectError) -> None:
     client = {"security_protocol": "SSL", "ssl_ca_location": str(apache_kafka.ca_file)}
-    refused(apache_kafka.sasl_address, client, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
+    expect_error(apache_kafka.sasl_address, client, "ANOMALY_KAFKA__SECURITY_PROTOCOL")
 
 
 def through_the_environment(broker: ApacheKafka, topic: str, **changed: str) -> dict[str, object]:
-    """The settings of a flow that reads and writes topics at the listener with passwords."""
+    """Settings of a flow that reads and writes topics through the listener with passwords."""
     client = {f"kafka__{name}": value for name, value in secured(broker, **changed).items()}
     return {
         **{"brokers": broker.sasl_address, "topic": topic, "anomalies_topic": f"{topic}.found"},

@@ -26,10 +26,10 @@ STEPS = 3
 
 
 def calls_remembered(settings: Settings) -> list[list[int]]:
-    """Let each worker count its calls in what Python keeps of its thread; what each has seen.
+    """Run a flow whose workers count their calls in thread-local storage; return their counts.
 
-    In several steps, as a worker comes for the interpreter anew in each: one that is given all
-    its readings in one batch has still several calls to remember.
+    In several steps, because a worker takes the interpreter lock again in each: so even a worker
+    that gets all its readings in one batch makes several calls.
     """
     own = threading.local()
     seen: defaultdict[int, list[int]] = defaultdict(list)
@@ -51,7 +51,7 @@ def calls_remembered(settings: Settings) -> list[list[int]]:
 
 @pytest.mark.parametrize("kind", ["kafka", "file"])
 def test_python_remembers_each_worker(kind: str, brokers: str, topic: str, tmp_path: Path) -> None:
-    """Those without a partition to read as well."""
+    """Also workers without a partition to read."""
     records = [{"instance": "i-1", "value": number, "index": number} for number in range(3_000)]
     if kind == "kafka":
         fill_topic(brokers, topic, [("i-1", encode(record)) for record in records])

@@ -117,8 +117,8 @@ class _BatchPart(StatelessSinkPartition[tuple[str, Anomaly | Incident]]):
             traceback.print_exc()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             stop_process(
-                f"the output {type(self._output).__name__} cannot write ({reason}): correct the "
-                "cause and start the flow again with its recovery store, which repeats this batch."
+                f"the output {type(self._output).__name__} cannot write ({reason}): correct this "
+                "and start the flow again; with a recovery store, it writes what is missing."
             )
         self._counts.wrote([*records])
         self._counts.confirm()

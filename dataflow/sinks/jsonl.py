@@ -185,7 +185,7 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
     def _stop(self, error: OSError) -> NoReturn:
         stop_process(
             f"cannot write the output {self._path} ({error.strerror}): correct this and start the "
-            "flow again with its recovery store; it writes what is missing."
+            "flow again; with a recovery store, it writes what is missing."
         )
 
     def snapshot(self) -> tuple[str, int]:

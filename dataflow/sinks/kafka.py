@@ -163,7 +163,7 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
     def _stop(self, reason: str) -> NoReturn:
         stop_process(
             f"cannot write to the topic {self._topic!r} ({reason}): correct this and start the "
-            "flow again with its recovery store; it writes what is missing."
+            "flow again; with a recovery store, it writes what is missing."
         )
 
     def snapshot(self) -> tuple[str, dict[int, int]]:

@@ -188,9 +188,10 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self._consumer.close()
 
     def _stop(self, reason: str) -> NoReturn:
+        start = "its beginning" if self._offset < 0 else f"offset {self._offset}"
         stop_process(
-            f"cannot read partition {self._partition} of the topic {self._topic!r} from offset "
-            f"{self._offset} ({reason}): check that the topic exists, and the broker's log."
+            f"cannot read partition {self._partition} of the topic {self._topic!r} from {start} "
+            f"({reason}): check that the topic exists, and the broker's log."
         )
 
 
