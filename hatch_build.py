@@ -1,11 +1,11 @@
-"""Compiles the hot code of the detectors while the package is built, where that can be.
+"""Compiles the hot code of the detectors while the package is built, if there is a C compiler.
 
-    python hatch_build.py     compiles in place (mypy and setuptools must be there)
+    python hatch_build.py     compiles in place (needs mypy and setuptools)
 
-mypyc makes C of the typed Python files, a C compiler makes extension modules of that, and Python
-prefers those to the files beside them. Without a C compiler, or if anything fails, the files run as
-they are, with the same results to the bit; `dataflow.detectors.compiled()` says which form runs.
-`HATCH_BUILD_NO_HOOKS=true pip install .` leaves them as they are on purpose.
+mypyc translates the typed Python files to C, a C compiler builds extension modules, and Python
+imports those rather than the files beside them. Without a C compiler, or if anything fails, the
+Python files run, with the same results to the bit; `dataflow.detectors.compiled()` says which form
+runs. `HATCH_BUILD_NO_HOOKS=true pip install .` skips the compilation.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ NAMES = [
     "calibrated/trees",
     "tutorial",
 ]
-# The version that `make lint` checks the types with, so that both agree on what they are.
+# The version of mypy that `make lint` uses, so that both infer the same types.
 NEEDS = ["mypy>=2.4,<2.5", "setuptools>=77"]
 
 
 def compiler() -> str | None:
-    """Return the C compiler that extension modules are built with, if it is there."""
+    """Return the path of the C compiler for extension modules, or None."""
     named = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     return shutil.which(named.split()[0])
 
 
 def built() -> list[Path]:
-    """Return the extension modules that lie in the source tree, of any version of Python."""
+    """Return the extension modules in the source tree, of any Python version."""
     return [*FOLDER.rglob("*.so"), *FOLDER.rglob("*.pyd")]
 
 
 def compile_in_place() -> None:
-    """Compile; what an earlier version was compiled to goes first."""
+    """Compile, after deleting earlier extension modules."""
     from mypyc.build import mypycify
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
@@ -60,7 +60,7 @@ def compile_in_place() -> None:
         extensions = mypycify(
             [
                 "--config-file=",
-                # What is not compiled is called as Python; looking into River takes minutes.
+                # Modules that are not compiled are called as Python.
                 "--follow-imports=skip",
                 f"--cache-dir={folder}/cache",
                 *(f"dataflow/detectors/{name}.py" for name in NAMES),
@@ -71,7 +71,7 @@ def compile_in_place() -> None:
             target_dir=f"{folder}/c",
         )
         for extension in extensions:
-            # A fused multiplication and addition rounds once, not twice: other bits.
+            # A fused multiply-add rounds once, not twice, and would change bits of scores.
             flags = [flag for flag in extension.extra_compile_args if flag != "-Werror"]
             extension.extra_compile_args = [*dict.fromkeys(flags), "-ffp-contract=off"]
         command = build_ext(Distribution({"ext_modules": extensions, "packages": []}))
@@ -82,20 +82,20 @@ def compile_in_place() -> None:
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """What Hatchling calls before it packs a wheel, an editable one too."""
+    """The hook that Hatchling calls before it packs a wheel, an editable one too."""
 
     def dependencies(self) -> list[str]:
-        """Return what the compilation needs; nothing if there is no C compiler."""
+        """Return the requirements of the compilation; none if there is no C compiler."""
         return NEEDS if compiler() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile and pack what came of it; without, the wheel is one for any platform."""
+        """Compile and pack the extension modules; without them, the wheel is for any platform."""
         for path in built():
             path.unlink()
         if not compiler():
             self.app.display_warning("no C compiler: the detectors are left as Python")
             return
-        # A process of its own: a failure in there, of whatever kind, is no failure of the build.
+        # In a process of its own, so that no failure there fails the build.
         done = subprocess.run([sys.executable, __file__], check=False)
         if done.returncode:
             self.app.display_warning("compiling failed: the detectors are left as Python")
