@@ -73,9 +73,9 @@ def test_what_is_there_stays_unless_forced(run_command: Command, nab: Path) -> N
     mine = nab.parent / "out" / "labels.json"
     mine.parent.mkdir()
     mine.write_text("mine")
-    refused = run_command("import-nab", str(nab), "out")
-    assert refused.returncode == 1
-    assert refused.stderr == (
+    done = run_command("import-nab", str(nab), "out")
+    assert done.returncode == 1
+    assert done.stderr == (
         "error: out/labels.json exists with other content: give --force to replace it.\n"
     )
     assert [path.name for path in mine.parent.iterdir()] == ["labels.json"]
