@@ -1,11 +1,11 @@
-"""What each detector costs, with River's half-space trees beside it.
+"""The cost of each detector, beside River's half-space trees.
 
     python benchmarks/detectors.py [--json] [--rounds 5] [--records 20000] [--quick]
 
-The subjects take turns in each round; times are medians of CPU time over the rounds, and a ratio is
-the median of the rounds' ratios to River's trees of the same parameters (of the tutorial's for
-detectors that River has not). Times vary with the machine; ratios much less. To store a state is
-what the recovery store is handed: the detector's own bytes; of River's trees a pickled copy.
+The subjects run in turns in each round; times are medians of CPU time over the rounds, and a ratio
+is the median of the rounds' ratios to River's trees (of the tutorial's parameters, for detectors of
+this package). Times vary with the machine, ratios much less. Storing a state means making the bytes
+that the recovery store gets: the detector's own, or a pickled copy of River's trees.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataflow.detectors.base import AnyDetector
 
 KEYS = 50
 MANY_KEYS = 100_000
-# States are multiplied up to this many bytes to weigh them.
+# States are copied until they take this many bytes, to measure their memory.
 MOST_BYTES = 10_000_000
 
 TUTORIAL = (5, 3, 5)
@@ -88,7 +88,7 @@ def subjects() -> list[Subject]:
 
 
 def readings(count: int) -> list[tuple[int, float, float]]:
-    """Made-up CPU readings (key, value, time) of KEYS instances, each around its own level."""
+    """Return generated CPU readings (key, value, time), each key around its own level."""
     rng = random.Random(1)
     levels = [rng.random() for _ in range(KEYS)]
     rows = []
@@ -100,7 +100,7 @@ def readings(count: int) -> list[tuple[int, float, float]]:
 
 
 def cpu(call: Callable[[], Any]) -> float:
-    """Microseconds of CPU a call, over 20 ms of calls."""
+    """Return the microseconds of CPU per call, over 20 ms of calls."""
     calls, taken = 5, 0.0
     while taken < 0.02:
         calls *= 2
@@ -112,7 +112,7 @@ def cpu(call: Callable[[], Any]) -> float:
 
 
 def stream(subject: Subject, rows: list[tuple[int, float, float]]) -> tuple[float, list[Any]]:
-    """Microseconds of CPU a record, the calls included and the loop not; the states after."""
+    """Return the microseconds of CPU per record, without the loop, and the states after."""
     step = subject.step
     states: list[Any] = [None] * KEYS
     start = time.process_time()
@@ -126,7 +126,7 @@ def stream(subject: Subject, rows: list[tuple[int, float, float]]) -> tuple[floa
 
 
 def weigh(subject: Subject, states: list[Any]) -> float:
-    """Bytes of memory a key: a state that has scored, and its slot in a dict of all keys."""
+    """Return the bytes of memory per key: a state that has scored, and its slot in a dict."""
     saved = [subject.dump(state) for state in states]
     mean = statistics.mean(map(len, saved))
     keys = list(range(min(MANY_KEYS, int(MOST_BYTES / mean))))

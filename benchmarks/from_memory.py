@@ -1,9 +1,9 @@
-"""The detector `calibrated` by itself, over readings made up on the spot: no broker, no flow.
+"""The detector `calibrated` alone, over generated readings: no broker, no flow.
 
     python benchmarks/from_memory.py RECORDS
 
-A row of `throughput.py`, alone and twice at once: so much can a machine gain by a second process
-that shares nothing at all with the first.
+A row of `throughput.py`, once and twice at a time: the most that a machine can gain from a second
+process that shares nothing with the first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INTERVAL = 300
 
 
 def score(records: int) -> None:
-    """Score so many readings of instances in turn."""
+    """Score this many readings of instances in turn."""
     update = make("calibrated", interval=INTERVAL).update
     rng = random.Random(1)
     values = [rng.uniform(0, 1) for _ in range(997)]

@@ -1,4 +1,4 @@
-"""What a fleet costs: CPU, memory, recovery store and restart, by the number of instances.
+"""The cost of a fleet: CPU, memory, recovery store and restart, by the number of instances.
 
     python benchmarks/instances.py [--instances 8 1000 100000 1000000] [--detectors NAME ...]
                                    [--epochs 10 60] [--json FILE] [--picture FILE] [--quick]
@@ -6,9 +6,9 @@
 
 Each instance sends a reading every `interval` seconds, here as fast as the flow takes them: the
 readings of an epoch of 10 or 60 seconds come as one batch, and the epoch ends with it. They are
-made in the process itself, and the CPU time that takes is subtracted; there is no broker. Each
-figure is of processes of its own, one at a time: without a recovery store; with one; and started
-again on that. CPU is the median of the rounds after the first, in which the states are made.
+generated in the process itself, whose CPU time for that is subtracted; there is no broker. Each
+figure comes from processes of its own, one at a time: without a recovery store, with one, and
+restarted on that. CPU is the median of the rounds after the first, in which states are created.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataflow.recovery.files import initialise
 
 INTERVAL = 300
 LIMIT = 1_200.0
-"""Seconds that one process may take."""
+"""Time limit of one process, in seconds."""
 
 MOST_ROUNDS = 40
 ENOUGH = 4_000
@@ -48,7 +48,7 @@ def run(
     *,
     leave: bool = False,
 ) -> dict[str, Any]:
-    """Let a process take all readings up to `records`, and return what it saw."""
+    """Run a process over all readings up to `records`, and return what it measured."""
     (folder / "none.jsonl").touch()
     figures = folder / "figures.json"
     plan: dict[str, Any] = {
@@ -82,12 +82,12 @@ def run(
 
 
 def rounds_of(instances: int) -> int:
-    """Return how often each instance sends: at least a first time, and once to be measured."""
+    """Return how often each instance sends: at least twice, as the first round is not measured."""
     return max(2, min(MOST_ROUNDS, 1 + ENOUGH // instances))
 
 
 def cost(seen: dict[str, Any], instances: int) -> float:
-    """Return the microseconds of CPU a reading."""
+    """Return the microseconds of CPU per reading."""
     return statistics.median(cpu for cpu, _, _ in seen["rounds"][1:]) / instances * 1e6
 
 
@@ -126,7 +126,7 @@ def measure(detector: str, instances: int, epochs: list[int]) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Write the figures as a Markdown table."""
+    """Return the figures as a Markdown table."""
     lines = [
         "| detector | instances | saves every | CPU µs a reading, without store | with it "
         "| of a core | memory | at most | store | restart, CPU | by the clock | stop, CPU |",
@@ -151,7 +151,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Draw the figures over the number of instances, of the longest epoch that was measured."""
+    """Draw the figures of the longest epoch over the number of instances."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -213,7 +213,7 @@ def main() -> None:
             for instances in asked.instances:
                 began = time.monotonic()
                 sizes = found["detectors"].setdefault(detector, {})
-                # Twice is long for the largest fleets.
+                # The largest fleets are not measured twice: that takes long.
                 epochs = asked.epochs if instances <= 100_000 else asked.epochs[-1:]
                 sizes[str(instances)] = measure(detector, instances, epochs)
                 took = time.monotonic() - began

@@ -1,7 +1,8 @@
-"""The flow of `instances.py`: ours, but that its readings are made up on the spot.
+"""The flow of `instances.py`: ours, with a source that generates its readings.
 
 Started as `python -m bytewax.run instances_flow -s 0`, so that each batch of the source is an
-epoch; INSTANCES_PLAN says what to make. When the source is done it writes what it saw to a file.
+epoch; INSTANCES_PLAN says what to generate. At its end the source writes its measurements to a
+file.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from dataflow.records import Raw
 from dataflow.steps import filter
 
 START = 1_709_251_200
-"""Of the readings, in seconds since 1970."""
+"""Time of the first readings, in seconds since 1970."""
 
 
 class Plan(msgspec.Struct):
-    """What to make: `records` in all, of so many `instances` in turn, `batch` in an epoch."""
+    """What to generate: `records` of `instances` in turn, `batch` of them in an epoch."""
 
     instances: int
     records: int
@@ -36,11 +37,11 @@ class Plan(msgspec.Struct):
     started: float
     figures: str
     leave: bool = False
-    """Whether to end at once, and save nothing more."""
+    """Whether to exit at once, without a last snapshot."""
 
 
 class Seen(msgspec.Struct):
-    """What a run saw: clock and CPU in seconds since the command, memory in bytes."""
+    """The measurements of a run: clock and CPU in seconds since the command, memory in bytes."""
 
     read_after: float = 0.0
     scored_after: float = 0.0
@@ -49,7 +50,7 @@ class Seen(msgspec.Struct):
     read_cpu: float = 0.0
     peak: int = 0
     rounds: list[tuple[float, float, int]] = []
-    """Of each whole round: CPU but for the making of the readings, clock, memory after it."""
+    """Of each complete round: CPU without generating the readings, clock, memory after it."""
 
 
 PLAN = msgspec.json.decode(os.environ["INSTANCES_PLAN"], type=Plan)
@@ -62,14 +63,14 @@ def memory() -> int:
 
 
 class Made(FixedPartitionedSource[Raw, int]):
-    """Readings of all instances in turn, round after round; its state is the next one's number."""
+    """Readings of all instances in turn; its state is the number of the next one."""
 
     def list_parts(self) -> list[str]:
-        """Return the one partition that there is."""
+        """Return the only partition."""
         return ["made"]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _MadePart:
-        """Go on with the reading that the last snapshot names."""
+        """Continue with the reading that the last snapshot names."""
         return _MadePart(resume_state or 0)
 
 
@@ -123,7 +124,7 @@ class _MadePart(StatefulSourcePartition[Raw, int]):
 
 
 def noticed(above: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the filter's maker, to see when the first score comes to it."""
+    """Wrap the factory of the filter, to see when the first score arrives."""
 
     def watched(threshold: float) -> Callable[[Any], Any]:
         keep = above(threshold)

@@ -5,11 +5,11 @@
                                  [--brokers HOST:PORT]
     python benchmarks/picture.py PICTURE --show FILE
 
-The rows of `throughput.py` with a recovery store take their turns as there, once for each number of
+The rows of `throughput.py` with a recovery store run in turns as there, once for each number of
 instances; beside them, up to 1,000, the tutorial's flow. Points are medians of the rounds, whiskers
-the least and the most. Of many instances each has few readings, and the first are the dearest: what
-is drawn is rather too slow there. --json keeps what was measured, after each round; --show draws
-that again.
+their minimum and maximum. With many instances each has few readings, of which the first cost most:
+the true speed is rather higher there. --json saves the figures after each round; --show draws them
+again.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ LINES = {
     TUTORIAL: ("the tutorial's flow, without recovery", "x--"),
 }
 MOST_FOR_TUTORIAL = 1_000
-"""It copies each model that an epoch touched: with 10,000, that takes longer than the epoch."""
+"""It copies each model that an epoch touches: with 10,000 that takes longer than the epoch."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#666666")
-"""Told apart also by eyes that see few colours, and by the markers."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#666666")
+"""Distinct for color-blind readers too, as are the markers."""
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """Return what was found by the number of instances, as text."""
+    """Return the figures by the number of instances (as text)."""
     sizes: dict[str, Any] = {}
     for instances in sorted(asked.instances):
         print(f"{instances:,} instances", file=sys.stderr)
@@ -78,7 +78,7 @@ def draw(found: dict[str, Any], picture: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained", facecolor="white")
     axes = figure.subplots()
     most = 0.0
-    for (name, (label, style)), colour in zip(LINES.items(), COLOURS, strict=True):
+    for (name, (label, style)), color in zip(LINES.items(), COLORS, strict=True):
         own = {one["instances"]: one["rows"][name] for one in measured if name in one["rows"]}
         middle = [one["records_s"] for one in own.values()]
         below = [one["records_s"] - one["records_s_least"] for one in own.values()]
@@ -89,13 +89,13 @@ def draw(found: dict[str, Any], picture: Path) -> None:
             middle,
             (below, above),
             fmt=style,
-            color=colour,
+            color=color,
             label=label,
             elinewidth=1,
             capsize=2,
         )
         most = max(most, *middle)
-    # A whisker may leave the picture: one bad round must not flatten all lines.
+    # Whiskers may be cut off: one bad round must not flatten all lines.
     axes.set(xscale="log", xlabel="instances", ylabel="records a second", ylim=(0, 1.25 * most))
     counts = [one["instances"] for one in measured]
     axes.set_xticks(counts, [f"{count:,}" for count in counts])

@@ -1,4 +1,4 @@
-"""Starts the processes of a benchmark, bounds them in time, and tells what they cost, and where."""
+"""Starts the processes of a benchmark with a time limit, and measures their cost."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LIBRARIES = ("bytewax", "river", "confluent-kafka", "msgspec")
 
 
 class Run(NamedTuple):
-    """A process to start: its command, and its environment beside the usual one."""
+    """A process to start: its command, and what it adds to the environment."""
 
     command: Sequence[str]
     environment: dict[str, str]
     head_start: float = 0.0
-    """Seconds until the next one is started."""
+    """Seconds until the next process starts."""
 
 
 class Process(NamedTuple):
-    """A process that was started, and what it says on standard error."""
+    """A started process and its standard error."""
 
     popen: subprocess.Popen[bytes]
     errors: IO[bytes]
@@ -39,12 +39,12 @@ class Process(NamedTuple):
         """End the benchmark if the process has failed."""
         if self.popen.returncode:
             self.errors.seek(0)
-            said = self.errors.read().decode(errors="replace")[-2000:]
-            raise SystemExit(f"error: {name} failed, or took too long:\n{said}")
+            output = self.errors.read().decode(errors="replace")[-2000:]
+            raise SystemExit(f"error: {name} failed, or took too long:\n{output}")
 
 
 class Cost(NamedTuple):
-    """Seconds of CPU and of the clock, and the most memory of all processes together in bytes."""
+    """Seconds of CPU and of the clock, and peak memory of all processes together in bytes."""
 
     cpu: float
     wall: float
@@ -53,7 +53,7 @@ class Cost(NamedTuple):
 
 @contextlib.contextmanager
 def started(runs: Sequence[Run], folder: Path, limit: float) -> Iterator[list[Process]]:
-    """Start processes in a folder; what still runs after `limit` seconds, or at the end, is killed.
+    """Start processes in a folder; kill what still runs after `limit` seconds, or at the end.
 
     One that waits for ever must neither keep the others waiting nor outlive the benchmark.
     """
@@ -64,7 +64,7 @@ def started(runs: Sequence[Run], folder: Path, limit: float) -> Iterator[list[Pr
     with contextlib.ExitStack() as files:
         try:
             for run in runs:
-                # A file, and not a pipe: nobody reads it meanwhile, and a full pipe would block.
+                # A file, not a pipe: nothing reads it meanwhile, and a full pipe would block.
                 errors = files.enter_context(tempfile.TemporaryFile())
                 popen = subprocess.Popen(
                     run.command,
@@ -85,7 +85,7 @@ def started(runs: Sequence[Run], folder: Path, limit: float) -> Iterator[list[Pr
 
 
 def measure(name: str, runs: Sequence[Run], folder: Path, limit: float) -> Cost:
-    """Wait until all processes have ended well; what they, with all their threads, cost."""
+    """Wait until all processes have ended with status 0; return their cost, with all threads."""
     began = time.monotonic()
     cpu, memory = 0.0, 0
     with started(runs, folder, limit) as processes:
@@ -99,7 +99,7 @@ def measure(name: str, runs: Sequence[Run], folder: Path, limit: float) -> Cost:
 
 
 def machine() -> dict[str, Any]:
-    """Return what figures depend on."""
+    """Return what figures depend on: CPU, cores, versions."""
     model = "unknown"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -117,7 +117,7 @@ def machine() -> dict[str, Any]:
 
 
 def describe(where: dict[str, Any]) -> str:
-    """Say in a line what `machine` returned."""
+    """Return a line that describes what `machine` returned."""
     return (
         f"{where['cpu']}, {where['cores']} cores, load {where['load']:.1f}, "
         f"Python {where['python']}"

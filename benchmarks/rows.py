@@ -1,4 +1,4 @@
-"""The rows of `throughput.py`: what is compared, each as the commands that read the topic once."""
+"""The rows of `throughput.py`, each as the commands that read the topic once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLOW = (sys.executable, "-m", "bytewax.run", "dataflow.flow")
 
 
 class Place(NamedTuple):
-    """A filled topic, how many records it holds, and an empty folder of the run's own."""
+    """A filled topic, its number of records, and an empty folder for the run."""
 
     brokers: str
     topic: str
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the table: its name, and the processes that share its work."""
+    """A line of the table: its name and the processes that share its work."""
 
     name: str
     runs: Callable[[Place], list[Run]]
@@ -58,7 +58,7 @@ def _tutorial(place: Place) -> list[Run]:
 
 
 def settings(place: Place, detector: str, **more: object) -> dict[str, str]:
-    """Return the environment of our flow; if nothing else is said, it ends with the topic."""
+    """Return the environment of our flow; by default it stops at the end of the topic."""
     named = {
         "brokers": place.brokers,
         "topic": place.topic,
@@ -70,13 +70,13 @@ def settings(place: Place, detector: str, **more: object) -> dict[str, str]:
 
 
 def with_store(folder: Path, files: int = 1) -> tuple[str, ...]:
-    """Make an empty recovery store; the command of a flow that saves to it."""
+    """Create an empty recovery store; return the command of a flow that saves to it."""
     initialise(folder, files)
     return (*FLOW, "-r", str(folder), "-s", "10", "-b", "0")
 
 
 def _alone(detector: str, path: Path | None = None) -> Callable[[Place], list[Run]]:
-    """Run the flow without a store; the package is taken from `path`, if there is one."""
+    """Run the flow without a store, with the package from `path` if it is given."""
 
     def runs(place: Place) -> list[Run]:
         more = {"PYTHONPATH": str(path)} if path else {}
@@ -86,7 +86,7 @@ def _alone(detector: str, path: Path | None = None) -> Callable[[Place], list[Ru
 
 
 def _apart(detector: str, processes: int) -> Callable[[Place], list[Run]]:
-    """Run as many flows, each with partitions and a recovery store of its own."""
+    """Run this many flows, each with partitions and a recovery store of its own."""
 
     def runs(place: Place) -> list[Run]:
         found = []
@@ -100,12 +100,12 @@ def _apart(detector: str, processes: int) -> Callable[[Place], list[Run]]:
 
 
 def _cluster(detector: str, processes: int) -> Callable[[Place], list[Run]]:
-    """Run one flow in as many processes of a Bytewax cluster, which share a recovery store."""
+    """Run one flow in this many processes of a Bytewax cluster, which share a recovery store."""
 
     def runs(place: Place) -> list[Run]:
         command = (*with_store(place.folder / "recovery", processes), "-a", _addresses(processes))
         environment = settings(place, detector)
-        # One that the others do not find yet is looked for again a second later.
+        # Bytewax retries a second later to reach a process that is not up yet.
         return [
             Run((*command, "-i", str(number)), environment, 0.0 if number else HEAD_START)
             for number in range(processes)
@@ -115,7 +115,7 @@ def _cluster(detector: str, processes: int) -> Callable[[Place], list[Run]]:
 
 
 def _addresses(count: int) -> str:
-    """Return addresses with ports that are free."""
+    """Return addresses with free ports."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -124,7 +124,7 @@ def _addresses(count: int) -> str:
 
 
 def _workers(detector: str, workers: int) -> Callable[[Place], list[Run]]:
-    """Run one flow with a recovery store in one process of so many workers."""
+    """Run one flow with a recovery store in one process with this many workers."""
 
     def runs(place: Place) -> list[Run]:
         command = with_store(place.folder / "recovery", workers)
@@ -134,7 +134,7 @@ def _workers(detector: str, workers: int) -> Callable[[Place], list[Run]]:
 
 
 def _from_memory(processes: int) -> Callable[[Place], list[Run]]:
-    """Let the detector score as many records, shared among processes that have nothing to share."""
+    """Score the records with the detector alone, divided among independent processes."""
 
     def runs(place: Place) -> list[Run]:
         share = str(place.count // processes)
@@ -145,7 +145,7 @@ def _from_memory(processes: int) -> Callable[[Place], list[Run]]:
 
 
 def uncompiled(folder: Path) -> Path:
-    """Copy the package without what was compiled; what to put on PYTHONPATH."""
+    """Copy the package without extension modules; return what to put on PYTHONPATH."""
     source = Path(dataflow.__file__).parent
     ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
     shutil.copytree(source, folder / "dataflow", ignore=ignored)
@@ -161,7 +161,7 @@ def _recovering(detector: str) -> list[Row]:
 
 
 def rows(folder: Path) -> list[Row]:
-    """Return what can be compared here; `folder` is for what they share."""
+    """Return the rows that can run here; `folder` is for files that they share."""
     found = [Row(TUTORIAL, _tutorial), _peer("confluent-kafka loop + River", "plain_loop.py")]
     if importlib.util.find_spec("aiokafka"):
         found.append(_peer("aiokafka loop + River", "aiokafka_loop.py"))

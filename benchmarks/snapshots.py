@@ -1,11 +1,11 @@
-"""What a snapshot costs: each detector's state, beside a state of one byte.
+"""The cost of a snapshot: each detector's state, beside a state of one byte.
 
     python benchmarks/snapshots.py [--rounds 5] [--keys 2000] [--epochs 20] [--json FILE]
                                    [--quick]
 
 A Bytewax flow touches every key in every epoch, once with a recovery store and once without; the
-difference in CPU time, for each key and epoch, is what is told: making bytes of a state, pickling
-them, and the store.
+difference in CPU time per key and epoch is the figure: making bytes of a state, pickling them, and
+the store.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dataflow.recovery.files import initialise
 from dataflow.runtime.stateful_map import stateful_map
 
 LIMIT = 300.0
-"""Seconds that one process may take."""
+"""Time limit of one process, in seconds."""
 
 STATES = ("one byte", "2,100 bytes", "tutorial", "calibrated")
 
@@ -48,7 +48,7 @@ def plain(state: bytes) -> bytes:
 
 
 def state(name: str) -> tuple[bytes, Any, Any]:
-    """Return what is stored of a state that has learned something, its `dump` and its `load`."""
+    """Return the stored bytes of a state that has learned, its `dump` and its `load`."""
     if name == "one byte":
         return b"1", plain, plain
     if name == "2,100 bytes":
@@ -61,7 +61,7 @@ def state(name: str) -> tuple[bytes, Any, Any]:
 
 
 def cost(name: str, keys: int, epochs: int, folder: Path | None) -> float:
-    """Return the seconds of CPU that a flow takes which hands each key's state on and on."""
+    """Return the seconds of CPU of a flow that passes each key's state through every epoch."""
     saved, dump, load = state(name)
     config = None
     if folder is None:
@@ -109,7 +109,7 @@ def main() -> None:
     sizes = ["--keys", str(options.keys), "--epochs", str(options.epochs)]
     rounds: list[dict[str, float]] = []
     for _ in range(options.rounds):
-        # Each in a process of its own: what one leaves in memory is no other's cost.
+        # Each in a process of its own: memory that one leaves costs the others nothing.
         rounds.append({})
         for name in STATES:
             command = [sys.executable, __file__, "--one", name, *sizes]

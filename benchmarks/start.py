@@ -1,12 +1,12 @@
-"""How long it takes from the command to the first record that is scored.
+"""The time from the command to the first scored record.
 
     python benchmarks/start.py [--rounds 5] [--json FILE] [--quick]
 
-Readings wait in a topic. The flow is started as its users start it, and follows; at a threshold
-that every score above 0 exceeds, it writes a line for each. Told are the seconds until the first
-line is in its output, by the clock, as medians of rounds in which the rows take turns. `calibrated`
-says nothing of the first 200 readings of an instance, so that it has taken hundreds by then. Each
-flow is then stopped by SIGTERM, and must end well.
+Readings wait in a topic. The flow starts as its users start it, and follows the topic; at a
+threshold that every score above 0 exceeds, it writes a line for each. The figure is the seconds by
+the clock until the first line is in its output, as medians of rounds in which the rows take turns.
+`calibrated` scores the first 200 readings of an instance 0, so it has taken hundreds by then. Each
+flow is then stopped by SIGTERM, and must end with status 0.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from dataflow.demo.broker import EmbeddedBroker
 
 INSTANCES = 8
 READINGS = 300
-"""Of each instance: more than `calibrated` takes before it says anything."""
+"""Readings of each instance: more than the 200 that `calibrated` scores 0."""
 
 THRESHOLD = 1e-9
 OUTPUT = "found.jsonl"
 LIMIT = 120.0
-"""Seconds that a flow may take."""
+"""Time limit of a flow, in seconds."""
 
 
 class Row(NamedTuple):
@@ -63,7 +63,7 @@ def seconds(row: Row, place: Place) -> float:
         while not (output.exists() and output.stat().st_size):
             if process.popen.poll() is not None:
                 process.check(row.name)
-                raise SystemExit(f"error: {row.name} ended without a line of output")
+                raise SystemExit(f"error: {row.name} ended without a line of output.")
             time.sleep(0.002)
         took = time.monotonic() - began
         process.popen.send_signal(signal.SIGTERM)

@@ -1,17 +1,16 @@
-"""What a record costs from the broker to the output, beside the tutorial's flow and other ways.
+"""The cost of a record from the broker to the output, beside the tutorial's flow and others.
 
     python benchmarks/throughput.py [--rounds 5] [--records 200000] [--instances 100] [--only WORD]
                                     [--minutes 9] [--json FILE] [--compare FILE] [--quick]
                                     [--brokers HOST:PORT]
 
-Each row is read from the same topic of the embedded broker, or of one that is given (its topics
-`bench-...` are deleted at the end), by processes of its own. In a round all
-rows take their turn, first with a short topic and then with the long one: what is told is what the
-long one costs more than the median of the short ones, so that a start costs nothing. CPU is that of
-all threads and processes of a row, and not the broker's; figures are medians of the rounds, and
-ratios are medians of the rounds' ratios to the tutorial's flow in the same round. With --json a
-file is written after each round: an end by Ctrl-C, or by --minutes, keeps the rounds that were
-whole.
+Each row runs in processes of its own and reads the same topic, of the embedded broker or of the one
+given with --brokers (the topics `bench-...` are deleted at the end). In each round all rows run in
+turn, first on a short topic, then on the long one. The figures are the cost of the long one minus
+the median of the short ones, so that starting costs nothing. CPU is that of all threads and
+processes of a row, without the broker's; figures are medians of the rounds, and ratios are medians
+of the rounds' ratios to the tutorial's flow in the same round. With --json a file is written after
+each round: an end by Ctrl-C, or by --minutes, keeps the complete rounds.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ __all__ = ["SHORT", "add_options", "take_turns"]
 
 SHORT = 2_000
 LIMIT = 300.0
-"""Seconds that a row may take."""
+"""Time limit of a row, in seconds."""
 
 SHARE = 0.2
-"""Of what a start takes: where records took less, the difference is noise, and no figure."""
+"""Share of the time of a start: where records took less, the difference is only noise."""
 
 ONLY = "the rows with this in their name, and the tutorial's flow, which they are compared with"
 
 
 Turn = tuple[Cost, Cost]
-"""What a row cost with the short topic, and with the long one."""
+"""The cost of a row on the short topic, and on the long one."""
 
 
 def turn(row: Row, short: Place, long: Place) -> Turn:
-    """Let a row read both topics."""
+    """Run a row on both topics."""
     costs = []
     for place in (short, long):
         with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +61,7 @@ def turn(row: Row, short: Place, long: Place) -> Turn:
 
 
 def per_record(turns: list[Turn], more: int) -> tuple[list[float], list[float]]:
-    """Return each round's microseconds of CPU a record, and records a second, without the start."""
+    """Return each round's µs of CPU per record and records per second, without the start."""
     cpu = statistics.median(start.cpu for start, _ in turns)
     wall = statistics.median(start.wall for start, _ in turns)
     return (
@@ -72,7 +71,7 @@ def per_record(turns: list[Turn], more: int) -> tuple[list[float], list[float]]:
 
 
 def share(turns: list[Turn]) -> float:
-    """Return the time that the records took, in starts: of CPU or by the clock, the less."""
+    """Return the time of the records relative to a start: CPU or clock, the smaller."""
 
     def of(costs: list[tuple[float, float]]) -> float:
         start = statistics.median(short for short, _ in costs)
@@ -119,10 +118,9 @@ def take_turns(
     minutes: float,
     brokers: str | None = None,
 ) -> None:
-    """Let the rows take their turns in so many rounds; none is begun after so many minutes.
+    """Run the rows in turns, for this many rounds; start none after this many minutes.
 
-    What was found is handed to `keep` after each round. If no broker is given, one of its own is
-    in `folder`.
+    `keep` gets the figures after each round. If no broker is given, one is started in `folder`.
     """
     began = time.monotonic()
     seen: list[dict[str, Turn]] = []
@@ -143,8 +141,8 @@ def take_turns(
             keep({"machine": machine(), **found, "rows": medians(seen, records - SHORT)})
 
 
-def told(found: dict[str, Any]) -> str:
-    """Say where, and of how much, figures are."""
+def conditions(found: dict[str, Any]) -> str:
+    """Return the machine and the amounts that figures are of, as a line."""
     return (
         f"{describe(found['machine'])}; {found['records']:,} records of "
         f"{found['instances']:,} instances, {found['rounds']} round"
@@ -153,7 +151,7 @@ def told(found: dict[str, Any]) -> str:
 
 
 def table(figures: dict[str, dict[str, float]], old: dict[str, dict[str, float]]) -> str:
-    """Write the figures as a Markdown table; beside an older run, the change of the ratios."""
+    """Return the figures as a Markdown table; beside an older run, the change of the ratios."""
     heads = ["", "records/s, x tutorial", "CPU µs a record", "CPU, 1/x of tutorial", "peak MB"]
     lines = [[*heads, "CPU against the older run"] if old else heads]
     lines.append(["---"] * len(lines[0]))
@@ -176,21 +174,21 @@ def table(figures: dict[str, dict[str, float]], old: dict[str, dict[str, float]]
 
 
 def caution(figures: dict[str, dict[str, float]]) -> str:
-    """Say what a question mark in the table means, if there is one."""
+    """Return what a question mark in the table means, if there is one."""
     if all(one["share"] >= SHARE for one in figures.values()):
         return ""
     return (
-        "\n? It ran, but of so few records nothing can be told: they took less than "
-        f"{SHARE:.0%} of\nthe time that a start takes. More are read with --records.\n"
+        "\n? The row ran, but on too few records for a figure: they took less than "
+        f"{SHARE:.0%} of\nthe time of a start. Use more --records.\n"
     )
 
 
 def add_options(parser: argparse.ArgumentParser, minutes: float) -> None:
-    """Let a command line say what `take_turns` is to do."""
+    """Add the options of `take_turns` to a command line."""
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--minutes", type=float, default=minutes, help="begin no round after these")
-    parser.add_argument("--brokers", metavar="HOST:PORT", help="in place of the embedded one")
+    parser.add_argument("--minutes", type=float, default=minutes, help="start no round after these")
+    parser.add_argument("--brokers", metavar="HOST:PORT", help="instead of the embedded one")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
 
@@ -235,10 +233,10 @@ def main() -> None:
                 brokers=asked.brokers,
             )
     if not found:
-        raise SystemExit("error: no round was whole")
-    print(told(found))
+        raise SystemExit("error: No round was complete: raise --minutes.")
+    print(conditions(found))
     if old:
-        print(f"the older run: {told(old)}")
+        print(f"the older run: {conditions(old)}")
     print(f"\n{table(found['rows'], old.get('rows', {}))}")
     print(caution(found["rows"]), end="")
 

@@ -21,7 +21,7 @@ START = datetime(2024, 3, 1, tzinfo=UTC)
 
 @contextlib.contextmanager
 def filled(brokers: str, records: int, instances: int) -> Iterator[str]:
-    """Make a topic of readings of all instances in turn, by instance to a partition; its name.
+    """Create a topic of readings, partitioned by instance, and yield its name.
 
     At the end it is deleted.
     """
@@ -38,7 +38,7 @@ def filled(brokers: str, records: int, instances: int) -> Iterator[str]:
 
 
 def fill(settings: Settings, topic: str, records: int, instances: int) -> None:
-    """Write readings of all instances in turn, by instance to a partition."""
+    """Write readings of all instances in turn, partitioned by instance."""
     rng = random.Random(1)
     levels = [rng.uniform(5, 60) for _ in range(instances)]
     producer = kafka.producer(settings, **{"linger.ms": 50})
@@ -59,4 +59,6 @@ def fill(settings: Settings, topic: str, records: int, instances: int) -> None:
         if number % 20_000 == 0:
             producer.flush()
     if producer.flush(60):
-        raise SystemExit(f"error: the broker {settings.brokers} did not take all records")
+        raise SystemExit(
+            f"error: The broker {settings.brokers} did not take all records: check that it is up."
+        )

@@ -33,7 +33,7 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
     chosen = [word for name in only for word in ("--only", name)]
     table = run("throughput.py", "--quick", "--json", figures, *chosen)
     assert "| ours, tutorial, a cluster of two processes | ? | ? | ? |" in table
-    assert "nothing can be told" in table
+    assert "too few records for a figure" in table
     found = json.loads(figures.read_text())
     assert found["rounds"] == 1
     assert found["machine"]["cores"] >= 1
@@ -59,7 +59,7 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
     assert all(row.endswith("|  |") for row in rows)
 
 
-def test_figures_are_told_where_there_are_enough_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_shown_where_there_are_enough_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row whose records took less than a fifth of its start has none, and it says so."""
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
     from processes import Cost
@@ -75,13 +75,13 @@ def test_figures_are_told_where_there_are_enough_records(monkeypatch: pytest.Mon
         for more in (0.0, -0.05, 0.05)
     ]
     figures = medians(rounds, 1_000_000)
-    told = table(figures, {}).splitlines()[2:]
-    assert told == [
+    shown = table(figures, {}).splitlines()[2:]
+    assert shown == [
         "| tutorial's flow | 1.0 (100,000/s) | 10.00 | 1.0 | 90 |",
         "| quick | 10.0 (1,000,000/s) | 1.00 | 10.0 | 60 |",
         "| lost | ? | ? | ? | 60 |",
     ]
-    assert "nothing can be told" in caution(figures)
+    assert "too few records for a figure" in caution(figures)
     assert table(figures, {"quick": {"cpu_x": 5.0}}).splitlines()[3].endswith("| x 0.50 |")
     del figures["lost"]
     assert not caution(figures)

@@ -258,7 +258,7 @@ def test_a_detector_that_knows_a_higher_threshold_finds_as_much_at_it():
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, math.nan])
-def test_a_threshold_that_no_score_or_every_one_passes_is_refused(threshold):
+def test_a_threshold_that_no_score_or_every_one_passes_is_an_error(threshold):
     with pytest.raises(ValueError, match="threshold"):
         Calibrated(threshold=threshold)
 
@@ -417,12 +417,12 @@ def test_a_shorter_interval_scales_the_state_not_its_size():
 
 
 @pytest.mark.parametrize("interval", [0.0, -1.0, math.nan, math.inf])
-def test_an_interval_that_is_none_is_refused(interval):
+def test_an_interval_that_is_none_is_an_error(interval):
     with pytest.raises(ValueError, match="interval"):
         Calibrated(interval=interval)
 
 
-def test_another_interval_or_seed_is_refused_by_name():
+def test_another_interval_or_seed_is_an_error_that_names_it():
     state, _ = Calibrated().update(None, 0.5, None)
     for other in (Calibrated(seed=7), Calibrated(interval=60.0)):
         with pytest.raises(ValueError, match=r"seed 42 and interval 300 s; this detector has"):

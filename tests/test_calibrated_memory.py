@@ -17,7 +17,7 @@ from dataflow.detectors.calibrated.memory import Memory, read
 MARK = b"calibrated/2 "
 MASSES = 512
 BEFORE = len(MARK) + 4 + 25 + 5 * 8 + 21 * 8 + 192 * 4
-"""What stands before the masses: mark, check sum, signature, counts, numbers, hours."""
+"""What stands before the masses: mark, checksum, signature, counts, numbers, hours."""
 
 
 def sealed(body):
@@ -68,38 +68,38 @@ def learned():
 LEARNED = learned()
 
 
-def read_or_refused(data):
-    """Assert that the bytes are refused in a sentence, or read as what dumps them again."""
+def read_or_error(data):
+    """Assert that the bytes raise a sentence, or are read as what dumps them again."""
     try:
         memory = read(data)
     except ValueError as wrong:
-        refusal = str(wrong)
+        message = str(wrong)
     else:
         assert memory.dump() == data
         return
-    assert refusal.endswith("empty recovery store.")
+    assert message.endswith("empty recovery store.")
 
 
 @settings(deadline=None)
 @given(st.binary() | st.binary(min_size=BEFORE, max_size=BEFORE + 1_900))
-def test_any_bytes_are_refused_in_a_sentence(data):
-    read_or_refused(data)
-    read_or_refused(MARK + data)
-    read_or_refused(sealed(data))
+def test_any_bytes_are_an_error_in_a_sentence(data):
+    read_or_error(data)
+    read_or_error(MARK + data)
+    read_or_error(sealed(data))
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_any_change_with_a_right_check_sum_is_refused_or_read(data):
+def test_any_change_with_a_right_checksum_is_an_error_or_read(data):
     body = LEARNED[len(MARK) + 4 :]
     for _ in range(data.draw(st.integers(1, 3))):
         upto = data.draw(st.integers(0, len(body)))
         at = upto - data.draw(st.integers(0, min(6, upto)) | st.integers(0, upto))
         body = body[:at] + data.draw(st.binary(max_size=6)) + body[upto:]
-    read_or_refused(sealed(body))
+    read_or_error(sealed(body))
 
 
-def test_damage_is_refused():
+def test_damage_is_an_error():
     for at in range(len(LEARNED)):
         changed = bytearray(LEARNED)
         changed[at] ^= 4
@@ -109,7 +109,7 @@ def test_damage_is_refused():
 
 
 @pytest.mark.parametrize("code", [b"H", b"b", b"d", b"i", b"\0", b"\xff"])
-def test_another_type_of_masses_than_theirs_is_refused(code):
+def test_another_type_of_masses_than_theirs_is_an_error(code):
     body = bytearray(LEARNED[len(MARK) + 4 :])
     assert body[24:25] == b"h"
     body[24:25] = code
@@ -117,7 +117,7 @@ def test_another_type_of_masses_than_theirs_is_refused(code):
         read(sealed(bytes(body)))
 
 
-def test_another_version_is_refused_by_its_name():
+def test_another_version_is_an_error_that_names_it():
     old = b"calibrated/9 " + LEARNED[len(MARK) :]
     with pytest.raises(
         ValueError, match=r"it begins with b'calibrated/9 ', not with b'calibrated/2 '.* start with"

@@ -104,11 +104,11 @@ def tutorials(values: list[float], window: int) -> list[tuple[str, bytes]]:
     """Each verdict of the tutorial's detector, its numbers with their types, and state."""
     detector = detectors.make("tutorial")
     detector = type(detector)(window_size=window)  # type: ignore[call-arg]
-    state, told = None, []
+    state, found = None, []
     for value in values:
         state, verdict = detector.update(state, value, None)
-        told.append((repr(verdict), detector.dump(state)))
-    return told
+        found.append((repr(verdict), detector.dump(state)))
+    return found
 
 
 @settings(max_examples=50)

@@ -144,7 +144,7 @@ def test_a_saved_state_is_not_changed_by_what_the_original_learns(name):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_is_refused_and_changes_nothing(name, value):
+def test_a_value_that_is_not_finite_is_an_error_and_changes_nothing(name, value):
     detector = make(name)
     for count in (0, 3, 500):
         state, _ = run(detector, readings(count))
@@ -164,7 +164,7 @@ def test_a_state_does_not_grow_with_the_stream(name):
     assert sizes[1] <= 1.5 * sizes[0] + 64
 
 
-def test_bytes_of_another_detector_seed_or_version_or_damaged_ones_are_refused(name):
+def test_bytes_of_another_detector_seed_or_version_or_damaged_ones_are_an_error(name):
     detector = make(name, seed=5)
     state, _ = run(detector, readings(300))
     data = detector.dump(state)

@@ -92,7 +92,7 @@ def test_json_has_every_figure_of_the_asked_and_the_baselines(run, sample):
         assert set(one["at_best"]) == figures | {"threshold", "threshold_sd"}
     zscore = found["zscore"]
     assert zscore["threshold"] == 0.5
-    # Both instances jump at reading 500; one of the jumps is labelled, from reading 490 on.
+    # Both instances jump at reading 500; one of the jumps is labeled, from reading 490 on.
     best = zscore["at_best"]
     assert (best["recall"], best["precision"], best["f1"]) == (1, 0.5, pytest.approx(2 / 3))
     assert best["delay_hours"] == pytest.approx(10 / 12)

@@ -63,7 +63,7 @@ def test_other_files_are_named_by_their_stem_and_may_need_no_scale(
     done = run_command("import-nab", str(nab), "out", "--files", "*/*.csv")
     assert done.stdout.splitlines()[2:] == [
         "7 readings of 4 instances",
-        "some values are not within 0 to 100: set ANOMALY_SCALE=none for the flow",
+        "Some values are outside 0 to 100: set ANOMALY_SCALE=none for the flow.",
     ]
     labels = json.loads((nab.parent / "out" / "labels.json").read_text())
     assert list(labels) == ["00aa17", "ec2_network_in_257a54", "ffee01", "speed"]
@@ -73,10 +73,10 @@ def test_what_is_there_stays_unless_forced(run_command: Command, nab: Path) -> N
     mine = nab.parent / "out" / "labels.json"
     mine.parent.mkdir()
     mine.write_text("mine")
-    refused = run_command("import-nab", str(nab), "out")
-    assert refused.returncode == 1
-    assert refused.stderr == (
-        "error: out/labels.json is there and differs: say --force to write over it.\n"
+    done = run_command("import-nab", str(nab), "out")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: out/labels.json exists with other content: give --force to replace it.\n"
     )
     assert [path.name for path in mine.parent.iterdir()] == ["labels.json"]
     assert mine.read_text() == "mine"

@@ -397,11 +397,11 @@ def test_the_commands_of_the_readme_do_what_it_says(
     assert done.returncode == 0, done.stderr
     found = [record for _, record in read_topic(own_broker.address, "anomalies")]
     assert found_in(found) == found_by_hand(wave(10_000))
-    told = re.search(r"(\d+) anomalies, (\d+) of the (\d+) raised points among them", section[1])
-    assert told is not None
+    shown = re.search(r"(\d+) anomalies, (\d+) of the (\d+) raised points among them", section[1])
+    assert shown is not None
     raised = {point.time_step for point in sine.points(10_000) if point.raised}
     hits = len(raised & found_in(found).keys())
-    figures = [int(number) for number in told.groups()]
+    figures = [int(number) for number in expected.groups()]
     # Another scikit-learn may draw other trees.
     assert figures == pytest.approx([len(found), hits, len(raised)], abs=3)
 
@@ -416,8 +416,8 @@ def test_the_index_keeps_its_own_name_on_the_way_to_another_process() -> None:
     for field in ("time step", "class", "repeated_index", "again"):
         named = index_namer(field)(anomaly)
         assert isinstance(named, Anomaly)
-        told = {**msgspec.json.decode(encode(anomaly)), field: 7}
-        assert msgspec.json.decode(encode(named)) == told
+        expected = {**msgspec.json.decode(encode(anomaly)), field: 7}
+        assert msgspec.json.decode(encode(named)) == expected
         assert encode(pickle.loads(pickle.dumps(named))) == encode(named)
     for field in ("index", "value", "id", "source"):
         assert index_namer(field)(anomaly) is anomaly
@@ -426,7 +426,7 @@ def test_the_index_keeps_its_own_name_on_the_way_to_another_process() -> None:
 # What it needs.
 
 
-def test_without_scikit_learn_it_is_refused_in_one_line(
+def test_without_scikit_learn_it_is_one_line(
     run_flow: Flow, run_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = tmp_path / "missing"

@@ -105,8 +105,8 @@ def test_where_silence_is_best_the_threshold_lets_nothing_through():
     assert best.threshold == 1.0
 
 
-def test_scores_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="one number a reading"):
+def test_scores_that_do_not_fit_are_an_error():
+    with pytest.raises(ValueError, match="one number per reading"):
         Corpus([minutes(40, (20, 23))]).score([np.zeros(39)], 0.5)
 
 

@@ -116,6 +116,7 @@ def test_rivers_trees_score_as_in_rivers_own_loop() -> None:
             state = detector.load(detector.dump(state))
     assert positive > 500
     assert find(TREES).needs_range
+    assert detector.needs_range
     assert detector.name == TREES
 
 

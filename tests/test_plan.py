@@ -89,8 +89,11 @@ def test_the_command(run_command: Callable[..., CompletedProcess[str]]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--instances", "5000000", "--cores", "0.5"], "cores and there are 0.5: "),
-        (["--instances", "5", "--detector", "isolation-forest"], "no figures for the detector"),
+        (["--instances", "5000000", "--cores", "0.5"], "cores, more than the 0.5 available: "),
+        (
+            ["--instances", "5", "--detector", "isolation-forest"],
+            "'isolation-forest' were not measured",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(

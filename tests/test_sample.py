@@ -235,14 +235,14 @@ def test_the_command_writes_over_another_file_only_when_forced(
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert refused.stderr == (
-        "error: data/ec2_metrics.csv is there and differs: say --force to write over it.\n"
+        "error: data/ec2_metrics.csv exists with other content: give --force to replace it.\n"
     )
     # Not even one of the two: half a sample would be worse than none.
     assert labels.read_text() == "{}\n"
     forced = run_command("sample", "--force")
     assert forced.returncode == 0
     assert forced.stdout.splitlines() == [
-        "data/ec2_metrics.csv is as it should be",
+        "data/ec2_metrics.csv is unchanged",
         "wrote data/labels.json",
     ]
     assert json.loads(labels.read_text()) == generate().windows()

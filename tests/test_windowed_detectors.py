@@ -85,7 +85,7 @@ SAVES = {
 @settings(max_examples=3, deadline=None)
 @given(at=st.integers(1, 230), end=st.booleans())
 def test_a_state_saved_and_loaded_at_any_reading_changes_nothing_after_it(name, save, at, end):
-    """Nor where the input had ended at that reading, and goes on."""
+    """Nor where the input ends at that reading and continues later."""
     detector = small(name)
     stream = list(readings(240))
     runs = []
@@ -123,7 +123,7 @@ def test_a_copy_is_not_changed_by_what_the_original_learns(name, save):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_is_refused_and_changes_nothing(name, value):
+def test_a_value_that_is_not_finite_is_an_error_and_changes_nothing(name, value):
     detector = small(name)
     for count in (0, 3, 150):
         state, _ = run(detector, readings(count))
@@ -142,7 +142,7 @@ def test_a_state_does_not_grow_with_the_stream(name):
     assert sizes[1] <= sizes[0] + 64
 
 
-def test_bytes_of_another_detector_seed_or_version_or_damaged_ones_are_refused(name):
+def test_bytes_of_another_detector_seed_or_version_or_damaged_ones_are_an_error(name):
     detector = small(name, seed=5)
     state, _ = run(detector, readings(130))
     data = detector.dump(state)

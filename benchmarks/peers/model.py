@@ -1,6 +1,6 @@
-"""What the peers do with a record: decode, learn and score it in River's trees, keep a model a key.
+"""The peers' work on a record: decode it, learn and score it in River's trees, one model per key.
 
-The same work as the tutorial's flow, as a loop without a framework would have it.
+The same work as the tutorial's flow, without a framework.
 """
 
 from __future__ import annotations

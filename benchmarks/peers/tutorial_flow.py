@@ -1,4 +1,4 @@
-"""The tutorial's flow, its logic written again for the benchmark: stock parts, a model per key."""
+"""The tutorial's flow, its logic rewritten for the benchmark: stock parts, one model per key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def score(model: HalfSpaceTrees | None, reading: dict[str, Any]) -> tuple[HalfSp
 
 
 def is_anomaly(keyed: tuple[str, dict[str, Any]]) -> bool:
-    """Tell whether a score lies above the tutorial's threshold."""
+    """Return whether a score lies above the tutorial's threshold."""
     return bool(keyed[1]["score"] > 0.7)
 
 

@@ -22,12 +22,12 @@ def import_nab(
     files: Annotated[
         str, typer.Option(metavar="GLOB", help="Which files under DIR/data.")
     ] = EC2_CPU,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that differ.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
 ) -> None:
-    """Turn series of a NAB checkout into a stream like the sample.
+    """Convert series of a NAB checkout into a stream like the sample.
 
-    OUT gets `ec2_metrics.csv` and `labels.json`. An instance is called as its file, or by the six
-    digits that end the name of an `ec2_cpu_utilization` file.
+    Writes `ec2_metrics.csv` and `labels.json` to OUT. An instance has the name of its file, or the
+    six digits that end the name of an `ec2_cpu_utilization` file.
     """
     readings, labels = convert(directory, files)
     contents = {
@@ -39,4 +39,4 @@ def import_nab(
     typer.echo(f"{len(readings):,} readings of {len(labels)} instances")
     values = pd.to_numeric(readings["value"], errors="coerce")
     if not values.between(0, 100).all():
-        typer.echo("some values are not within 0 to 100: set ANOMALY_SCALE=none for the flow")
+        typer.echo("Some values are outside 0 to 100: set ANOMALY_SCALE=none for the flow.")

@@ -15,24 +15,24 @@ __all__ = ["COSTS", "MEASURED", "Costs", "Plan", "estimate", "plan", "store_file
 
 
 MEASURED = "November 2026, AMD EPYC, Python 3.11, Bytewax 0.21.1, calibrated compiled"
-"""When and where the figures below were taken."""
+"""When and where the figures below were measured."""
 
 
 class Costs(NamedTuple):
-    """What a detector costs, of an instance or a reading: microseconds of CPU, and bytes."""
+    """The costs of a detector per instance or reading, in microseconds of CPU and in bytes."""
 
     reading: float
-    """A reading through the flow, without a recovery store."""
+    """A reading through the flow, without a recovery store, in µs."""
     saving: float
-    """A state into the recovery store, once for each epoch in which its instance sent."""
+    """Saving a state, once for each epoch in which its instance sent, in µs."""
     starting: float
-    """A state out of the store, at a restart."""
+    """Loading a state at a restart, in µs."""
     memory: int
-    """An instance, in memory."""
+    """An instance in memory, in bytes."""
     copied: int
-    """A state as it waits to be saved; at a clean end, that of every instance does."""
+    """A state that waits to be saved, in bytes; at a clean end every state waits."""
     stored: int
-    """An instance on the disk, with the room that SQLite keeps free."""
+    """An instance on disk, with the space that SQLite keeps free, in bytes."""
 
 
 COSTS = {
@@ -41,59 +41,59 @@ COSTS = {
 }
 
 SLOWER = 1.4
-"""Times the CPU that the same work took of the same machine, a virtual one, on another day."""
+"""Factor of CPU that the same work took on the same virtual machine on another day."""
 
 FETCHING = 1.5
 """Microseconds of CPU that librdkafka takes for a record, with its own threads."""
 
 IDLE = 0.04
-"""Of a core, for a process that has nothing to read from Apache Kafka."""
+"""Share of a core that a process takes with nothing to read from Apache Kafka."""
 
 EPOCH = 1000.0
-"""Microseconds of CPU that an epoch costs, whatever is in it."""
+"""Microseconds of CPU that an epoch costs, whatever its content."""
 
 BASE = 130_000_000
-"""Bytes of a process without instances, librdkafka's buffers among them."""
+"""Bytes of a process without instances, including librdkafka's buffers."""
 
 FILE_KEYS = 10_000
-"""Instances to a file of the store: Bytewax looks through a whole file again and again as it loads
-from it, so that ten times the instances in one file take a hundred times as long."""
+"""Instances per file of the store. While Bytewax loads from a file, it scans the whole file again
+and again: ten times the instances in one file take a hundred times as long."""
 
 BUSY = 0.5
-"""Of a core, the most that a process is planned to take: the rest is for catching up."""
+"""Largest planned share of a core per process: the rest is for catching up."""
 
 MARGIN = 1.25
-"""Partitions are not equally full, and a fleet grows."""
+"""Factor of reserve: partitions are not equally full, and a fleet grows."""
 
 MOST_MEMORY = 8_000_000_000
 MOST_RESTART = 60.0
 
 
 class Plan(NamedTuple):
-    """What a fleet needs. Not rounded."""
+    """What a fleet needs, not rounded."""
 
     partitions: int
     processes: int
     files: int
-    """Of each recovery store."""
+    """Files of each recovery store."""
     every: int
     """Seconds between two saves."""
     cores: float
-    """Cores that all processes keep busy."""
+    """Cores that all processes together keep busy."""
     memory: float
-    """Bytes of each process, at the most: when it ends cleanly and saves all."""
+    """Largest memory of a process in bytes: when it ends cleanly and saves every state."""
     disk: float
-    """Bytes of each store."""
+    """Bytes of each recovery store."""
     restart: float
     """Seconds of CPU from the command to the first score."""
     behind: float
-    """Seconds from a crash until all readings are scored that came meanwhile."""
+    """Seconds from a crash until all readings that arrived meanwhile are scored."""
     largest: int
-    """Instances of a process, at the most."""
+    """Most instances of one process."""
 
 
 def store_files(instances: int) -> int:
-    """Return how many files a recovery store of so many instances is best made of.
+    """Return the best number of files for a recovery store of this many instances.
 
     >>> store_files(1_000), store_files(1_000_000), store_files(50_000_000)
     (1, 100, 1024)
@@ -102,9 +102,9 @@ def store_files(instances: int) -> int:
 
 
 def estimate(instances: int, interval: float, detector: str = "calibrated") -> Plan:
-    """Plan for so many instances that each send a reading every `interval` seconds.
+    """Plan for this many instances that each send a reading every `interval` seconds.
 
-    A UserError if nothing was measured for the detector.
+    Raises `UserError` if nothing was measured for the detector.
 
     >>> estimate(8, 300).processes
     1
@@ -112,7 +112,8 @@ def estimate(instances: int, interval: float, detector: str = "calibrated") -> P
     costs = COSTS.get(detector)
     if costs is None:
         raise UserError(
-            f"no figures for the detector {detector}: there are some for {', '.join(COSTS)}."
+            f"The costs of the detector {detector!r} were not measured: plan with one of "
+            f"{', '.join(COSTS)}."
         )
     every = 10 if instances <= FILE_KEYS else 60
     readings = instances / interval
@@ -130,7 +131,7 @@ def estimate(instances: int, interval: float, detector: str = "calibrated") -> P
     cores = busy + processes * (IDLE + EPOCH / every / 1e6)
     restart = 2 + instances / processes * starting
     share = busy / processes
-    # What came since the last save is read again, with what came since the crash.
+    # Readings since the last save are read again, and those since the crash are read.
     waiting = share * (every + restart)
     return Plan(
         partitions=max(3, 4 * processes),
@@ -147,49 +148,52 @@ def estimate(instances: int, interval: float, detector: str = "calibrated") -> P
 
 
 def plan(
-    instances: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="Of the whole fleet.")],
+    instances: Annotated[
+        int, typer.Option(min=1, max=1_000_000_000, help="Number of instances in the fleet.")
+    ],
     interval: Annotated[
-        float, typer.Option(min=0.001, max=604_800, help="Seconds between two readings of one.")
+        float,
+        typer.Option(min=0.001, max=604_800, help="Seconds between two readings of an instance."),
     ] = 300,
     detector: Annotated[str, typer.Option(help=f"One of {', '.join(COSTS)}.")] = "calibrated",
     cores: Annotated[
-        float | None, typer.Option(min=0.1, help="Cores that there are: refuse if they are few.")
+        float | None, typer.Option(min=0.1, help="Available cores: an error if they are too few.")
     ] = None,
 ) -> None:
-    """Tell what a fleet needs: partitions, processes, memory, disk, CPU, time to restart."""
-    made = estimate(instances, interval, detector)
+    """Estimate what a fleet needs: partitions, processes, memory, disk, CPU, restart time."""
+    need = estimate(instances, interval, detector)
     rows = [
-        ("partitions of the topic", str(made.partitions)),
-        ("processes", f"{made.processes}, each with its partitions and a recovery store"),
+        ("partitions of the topic", str(need.partitions)),
+        ("processes", f"{need.processes}, each with its partitions and a recovery store"),
         (
             "files of a store",
-            f"{made.files}: python -m dataflow recovery DIR --partitions {made.files}",
+            f"{need.files}: python -m dataflow recovery DIR --partitions {need.files}",
         ),
-        ("seconds between saves", f"{made.every}: -s {made.every}"),
-        ("CPU", f"{_count(made.cores)} cores kept busy, by all processes together"),
-        ("memory of a process", f"{_size(made.memory)}, at a clean end; less before"),
-        ("disk of a store", _size(made.disk)),
-        ("restart", f"{_count(made.restart)} s of CPU until the first score"),
-        ("after a crash", f"{_count(made.behind)} s until it is up to date, with a core to itself"),
+        ("seconds between saves", f"{need.every}: -s {need.every}"),
+        ("CPU", f"{_count(need.cores)} cores kept busy, by all processes together"),
+        ("memory of a process", f"{_size(need.memory)}, at a clean end; less before"),
+        ("disk of a store", _size(need.disk)),
+        ("restart", f"{_count(need.restart)} s of CPU until the first score"),
+        ("after a crash", f"{_count(need.behind)} s until it is up to date, with a core to itself"),
     ]
-    if made.largest > Settings.model_fields["max_instances"].default:
-        rows.append(("setting", f"ANOMALY_MAX_INSTANCES={_up(made.largest):.0f}"))
+    if need.largest > Settings.model_fields["max_instances"].default:
+        rows.append(("setting", f"ANOMALY_MAX_INSTANCES={_up(need.largest):.0f}"))
     readings = instances / interval
     typer.echo(
         f"{instances:,} instances, a reading each {interval:g} s, {detector}: "
         f"{_count(readings)} readings a second"
     )
     print_table(rows, left=2, indent=2)
-    typer.echo(f"Estimates, from figures of: {MEASURED}.")
-    if cores is not None and made.cores > cores:
+    typer.echo(f"Estimates, from measurements of {MEASURED}.")
+    if cores is not None and need.cores > cores:
         raise UserError(
-            f"this takes {_count(made.cores)} cores and there are {cores:g}: more cores, a longer "
-            "interval, or a cheaper detector."
+            f"The fleet takes {_count(need.cores)} cores, more than the {cores:g} available: use "
+            "more cores, a longer interval, or a cheaper detector."
         )
 
 
 def _up(value: float) -> float:
-    """Round up to two figures.
+    """Round up to two significant digits.
 
     >>> _up(0.1234), _up(1234.5)
     (0.13, 1300.0)
@@ -201,7 +205,7 @@ def _up(value: float) -> float:
 
 
 def _count(value: float) -> str:
-    """Return a number of about two figures, for people.
+    """Return a number as text with two significant digits, rounded up.
 
     >>> _count(0.0267), _count(3333.3), _count(45.0)
     ('0.027', '3,400', '45')
@@ -211,7 +215,7 @@ def _count(value: float) -> str:
 
 
 def _size(size: float) -> str:
-    """Return bytes for people, rounded up.
+    """Return a number of bytes as text in MB or GB, rounded up.
 
     >>> _size(131_000_000), _size(8_450_000_000)
     ('140 MB', '8.5 GB')

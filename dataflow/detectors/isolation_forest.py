@@ -1,4 +1,4 @@
-"""scikit-learn's isolation forest over windows of readings: each is judged by its own window."""
+"""scikit-learn's isolation forest over windows of readings, each scored by its own window."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["IsolationForest", "Windows"]
 
 _MARK = b"isolation-forest\x01"
 _HEAD = struct.Struct("<IIIdI")
-# scikit-learn holds readings in single precision, and refuses what that cannot hold.
+# scikit-learn holds values in single precision, and raises for larger ones.
 _LARGEST = float(np.finfo(np.float32).max)
 _JUST_ABOVE = math.nextafter(0.5, 1)
 
@@ -32,8 +32,8 @@ _JUST_ABOVE = math.nextafter(0.5, 1)
 class Windows:
     """The last full window of one instance (empty at first) and the present one.
 
-    `judged` readings of the present window have their verdicts already: the input ended after
-    them, and went on.
+    The first `judged` readings of the present window have their verdicts already: the input ended
+    after them, and was continued later.
     """
 
     __slots__ = ("held", "judged", "last")
@@ -46,21 +46,20 @@ class Windows:
 
 @dataclass(frozen=True)
 class IsolationForest(WindowedDetector[Windows]):
-    """Gathers a window of readings, fits a forest on it, and judges the window by it.
+    """Gathers a window of readings, fits a forest on it, and scores the window with it.
 
     The forest is `sklearn.ensemble.IsolationForest(contamination=..., random_state=seed)` on the
     values alone. Its cut is set so that a share of `contamination` of the window lies beyond: it
-    finds that share in every window, whether there is anything to find or not, and what is rare
-    without being extreme as readily as what is extreme. Verdicts come when the window is full.
-    Where the input ends before, they are the last full window's forest's; if there was none, that
-    of a forest fitted on what there is.
+    flags that share of every window, anomalous or not, and flags rare values as readily as extreme
+    ones. Verdicts come when the window is full. If the input ends before, the rest is scored by the
+    forest of the last full window or, if there was none, by one fitted on the rest itself.
 
     The score is (1 - d) / 2, where d is scikit-learn's `decision_function`, from -1 to 1: it lies
     above the threshold of 0.5 exactly where scikit-learn's `predict` says -1.
 
-    A forest costs a fifth of a second and a megabyte, so none is kept: the state holds values, of
-    at most two windows, and a forest is fitted when there is something to judge. Readings beyond
-    3.4e38 are taken for that, and a seed for its remainder by 2^32.
+    A forest costs a fifth of a second and a megabyte, so none is stored: the state holds the values
+    of at most two windows, and a forest is fitted when readings are scored. Values beyond 3.4e38
+    count as 3.4e38, and a seed as its remainder by 2^32.
 
     >>> detector = IsolationForest(window=200)
     >>> state = None
@@ -85,7 +84,7 @@ class IsolationForest(WindowedDetector[Windows]):
 
     @property
     def threshold(self) -> float:
-        """Where scikit-learn's `predict` cuts."""
+        """The score at which scikit-learn's `predict` cuts."""
         return 0.5
 
     @classmethod
@@ -96,9 +95,9 @@ class IsolationForest(WindowedDetector[Windows]):
     def update(
         self, state: Windows | None, value: float, time: float | None
     ) -> tuple[Windows, list[Verdict]]:
-        """Take a reading; the verdicts on a window's readings when it is full, else none."""
+        """Take a reading; return the verdicts of a window when it is full, else none."""
         if not math.isfinite(value):
-            raise ValueError(f"A reading must be a finite number, not {value}.")
+            raise ValueError(f"A reading's value must be a finite number, not {value!r}.")
         if state is None:
             state = Windows(array("d"), array("d"), 0)
         state.held.append(value)
@@ -108,7 +107,7 @@ class IsolationForest(WindowedDetector[Windows]):
         return Windows(state.held, array("d"), 0), verdicts
 
     def finish(self, state: Windows) -> tuple[Windows, list[Verdict]]:
-        """Judge the readings of a window that will not be filled; they stay in it, judged."""
+        """Score the readings of a window that is not full; they stay in it, marked as judged."""
         waiting = state.held[state.judged :]
         if not waiting:
             return state, []
@@ -117,18 +116,18 @@ class IsolationForest(WindowedDetector[Windows]):
         return state, verdicts
 
     def _judge(self, learned: array[float], judged: array[float]) -> list[Verdict]:
-        """Fit a forest on some values and judge others by it."""
+        """Fit a forest on some values and score others with it."""
         forest = Forest(contamination=self.contamination, random_state=self.seed % 2**32)
         forest.fit(_column(learned))
         verdicts = []
         for decision in forest.decision_function(_column(judged)).tolist():
             score = (1 - decision) / 2
-            # Rounding must not take a reading back from beyond the cut.
+            # Rounding must not bring an anomaly back to the threshold.
             verdicts.append(Verdict(max(score, _JUST_ABOVE) if decision < 0 else score))
         return verdicts
 
     def dump(self, state: Windows) -> bytes:
-        """Return the state as bytes that name their version: 8 for each value, and 45."""
+        """Return the state as bytes: 8 for each value, and 45."""
         values = np.array([*state.last, *state.held], "<f8")
         seed = self.seed % 2**32
         head = _HEAD.pack(self.window, len(state.last), state.judged, self.contamination, seed)
@@ -136,15 +135,17 @@ class IsolationForest(WindowedDetector[Windows]):
         return seal(_MARK, body)
 
     def load(self, data: bytes) -> Windows:
-        """Read `dump`'s bytes; ValueError if they are another detector's or damaged."""
+        """Read the bytes of `dump`; raises ValueError if they are another detector's or damaged."""
         body = unseal(_MARK, data, self.name)
         if len(body) < _HEAD.size:
             raise damaged(data, self.name)
         window, last, judged, contamination, seed = _HEAD.unpack_from(body)
         if (window, contamination, seed) != (self.window, self.contamination, self.seed % 2**32):
             raise ValueError(
-                f"A state of isolation-forest with the window {window}, contamination "
-                f"{contamination} and seed {seed}: this one has other ones."
+                f"This state of detector 'isolation-forest' has window {window}, contamination "
+                f"{contamination} and seed {seed}, this detector has {self.window}, "
+                f"{self.contamination} and {self.seed % 2**32}: set them as they were, or start "
+                "with an empty recovery store."
             )
         values = array("d", np.frombuffer(body, "<f8", offset=_HEAD.size).tolist())
         return Windows(values[:last], values[last:], judged)

@@ -1,9 +1,9 @@
-"""River's anomaly detectors, and models of your own with their two methods, as detectors.
+"""River's anomaly detectors, and your own models with the same two methods, as detectors.
 
     ANOMALY_DETECTOR=river.anomaly:HalfSpaceTrees
 
-River's models keep all they know in one object, so each instance has a model of its own: expect
-kilobytes to megabytes an instance (HalfSpaceTrees with its defaults: 1.5 MB in memory, 170 kB each
+River's models keep all they learn in one object, so each instance has a model of its own: expect
+kilobytes to megabytes per instance (HalfSpaceTrees with its defaults: 1.5 MB in memory, 170 kB each
 time that it is stored), where the detectors of this package take 0.1 to 3 kB.
 """
 
@@ -43,7 +43,7 @@ class RiverModel(NamedTuple):
     def create(self, *, seed: int, interval: float, threshold: float | None) -> RiverDetector:
         """Return a detector of this model; a class that takes a seed gets it."""
         seeded = seed if "seed" in self._parameters() else None
-        return RiverDetector(self.name, self.model, seeded)
+        return RiverDetector(self.name, self.model, seeded, self.needs_range)
 
     def _parameters(self) -> frozenset[str]:
         return frozenset(signature(self.model).parameters if isinstance(self.model, type) else ())
@@ -80,6 +80,7 @@ class RiverDetector(Detector[Any]):
     model_name: str
     model: Any
     seed: int | None = None
+    needs_range: bool = False  # type: ignore[misc]  # One class for models of both kinds.
 
     @property
     def name(self) -> str:

@@ -134,6 +134,6 @@ class Tutorial:
         return data
 
     def load(self, data: bytes) -> bytes:
-        """Read the bytes of `dump`; ValueError if they are another detector's or damaged."""
+        """Read the bytes of `dump`; raises ValueError if they are another detector's or damaged."""
         state: bytes = unseal(self._mark, data, "tutorial", CRC16)
         return state

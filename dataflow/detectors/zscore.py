@@ -1,7 +1,7 @@
-"""The rolling z-score: how many standard deviations a reading is from the day before it.
+"""The rolling z-score: how many standard deviations a reading lies from the day before it.
 
-The baseline that a detector has to beat. It knows no hour and no week, and an anomaly that lasts
-raises the deviation by which it is judged.
+A baseline for other detectors. It ignores the hour and the weekday, and an anomaly that lasts
+raises the deviation by which it is scored.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Window", "ZScore"]
 _MARK = b"zscore\x01"
 _HEAD = struct.Struct("<IIdd")
 _SIGMAS = 3.0
-# Where nothing has varied yet, a deviation of a thousandth of the level is one of note.
+# Smallest standard deviation, as a share of the level: a still instance may move a little.
 _FLOOR = 1e-3
 
 
 class Window:
-    """The last readings of one instance, their mean and the sum of squares about it."""
+    """The last readings of one instance, their mean, and the sum of squared distances from it."""
 
     __slots__ = ("mean", "next", "squares", "values")
 
@@ -40,8 +40,8 @@ class ZScore(Detector[Window]):
     """Scores z / (z + 3), where z is a reading's distance from the mean in standard deviations.
 
     Mean and deviation are those of the `window` readings before it (one day of CloudWatch); the
-    first `start` readings of an instance score 0. Half a score is three deviations, and the
-    threshold. The band is mean and three deviations.
+    first `start` readings of an instance score 0. Three deviations are a score of 0.5, the
+    threshold. The band reaches three deviations from the mean.
 
     >>> detector = ZScore()
     >>> state = None
@@ -63,13 +63,13 @@ class ZScore(Detector[Window]):
 
     @property
     def threshold(self) -> float:
-        """Three standard deviations."""
+        """The score at three standard deviations."""
         return 0.5
 
     def score(self, state: Window | None, value: float, time: float | None) -> Verdict:
         """Score a reading against a state, leaving the state as it is."""
         if not math.isfinite(value):
-            raise ValueError(f"A reading must be a finite number, not {value}.")
+            raise ValueError(f"A reading's value must be a finite number, not {value!r}.")
         if state is None or len(state.values) < self.start:
             return Verdict(0.0)
         if not math.isfinite(state.squares):  # readings beyond 1e150
@@ -79,7 +79,7 @@ class ZScore(Detector[Window]):
         deviation = max(deviation, _FLOOR * abs(mean), 1e-12)
         z = abs(value - mean) / deviation
         reach = _SIGMAS * deviation
-        # z / (z + 3), in the form that infinity does not turn into NaN.
+        # z / (z + 3), written so that an infinite z does not give NaN.
         return Verdict(1 - _SIGMAS / (z + _SIGMAS), mean, mean - reach, mean + reach)
 
     def update(
@@ -102,7 +102,7 @@ class ZScore(Detector[Window]):
         before, mean = state.squares, state.mean
         state.mean = mean + (value - old) / self.window
         state.squares += (value - old) * (value - state.mean + old - mean)
-        # Rounding adds up, and a giant that leaves takes the digits of the rest along.
+        # Rounding errors add up, and a huge value that leaves takes the digits of the others along.
         if state.next == 0 or state.squares < 1e-6 * before:
             state.mean = sum(values) / self.window
             state.squares = sum((v - state.mean) * (v - state.mean) for v in values)
@@ -115,12 +115,15 @@ class ZScore(Detector[Window]):
         return seal(_MARK, body)
 
     def load(self, data: bytes) -> Window:
-        """Read `dump`'s bytes; ValueError if they are another detector's or damaged."""
+        """Read the bytes of `dump`; raises ValueError if they are another detector's or damaged."""
         body = unseal(_MARK, data, self.name)
         if len(body) < _HEAD.size:
             raise damaged(data, self.name)
         window, next_, mean, squares = _HEAD.unpack_from(body)
         if window != self.window:
-            raise ValueError(f"A z-score's state over {window} readings, not {self.window}.")
+            raise ValueError(
+                f"This state of detector 'zscore' has a window of {window} readings, this "
+                f"detector one of {self.window}: start with an empty recovery store."
+            )
         values = array("d", struct.unpack(f"<{(len(body) - _HEAD.size) // 8}d", body[_HEAD.size :]))
         return Window(values, next_, mean, squares)

@@ -1,1 +1,1 @@
-"""What detectors are worth on labelled series. Knows neither Bytewax nor Kafka."""
+"""Scores detectors on labeled series. Imports neither Bytewax nor Kafka."""

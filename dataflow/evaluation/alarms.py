@@ -1,8 +1,8 @@
 """Counts what a person on call would: anomalies found, false alarms a day, hours of delay.
 
-The probation (see `nab`) does not count. A labelled window with an alert is a true
-positive, one without a false negative. Alerts outside windows form false alarms of at most one
-hour each, so that an incident that lasts ten readings wakes nobody ten times.
+The probation (see `nab`) does not count. A labeled window with an alert is a true positive, one
+without a false negative. Alerts outside windows form false alarms of at most one hour each, so
+that an incident of ten readings counts once.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ALARM = 3_600.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What the alerts of a detector came to.
+    """The counts of a detector's alerts: true positives, false negatives, false positives.
 
     `days` are instance-days after the probation, `delays` the hours from each true positive's
-    labelled time to its first alert: below 0 where the alert came first, as it can, because
-    windows begin before the labelled time.
+    labeled time to its first alert: negative where the alert came first, which is possible because
+    windows begin before the labeled time.
     """
 
     tp: int = 0
@@ -50,12 +50,12 @@ class Counts:
 
     @property
     def precision(self) -> float | None:
-        """The share of alarms that were right; None without any alarm."""
+        """The share of alarms that were right, 0 to 1; None without any alarm."""
         return self.tp / (self.tp + self.fp) if self.tp + self.fp else None
 
     @property
     def recall(self) -> float | None:
-        """The share of labelled windows that were found; None without any window."""
+        """The share of labeled windows that were found, 0 to 1; None without any window."""
         return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
 
     @property
@@ -66,7 +66,7 @@ class Counts:
 
     @property
     def false_alarms_per_day(self) -> float | None:
-        """False alarms an instance and day; None if no time passed."""
+        """False alarms per instance and day; None if no time passed."""
         return self.fp / self.days if self.days else None
 
     @property
@@ -76,7 +76,7 @@ class Counts:
 
 
 def count(series: Series, alerts: NDArray[np.bool_]) -> Counts:
-    """Count the alerts of one series, given as True or False a reading.
+    """Count the alerts of one series, given as True or False for each reading.
 
     >>> hourly = Series("a", np.arange(100) * 3600.0, np.zeros(100), ((180_000, 190_000),))
     >>> found = np.isin(np.arange(100), [3, 51, 52, 70, 71, 80])  # 3 is in the probation
@@ -109,14 +109,14 @@ def count(series: Series, alerts: NDArray[np.bool_]) -> Counts:
 
 
 def alarms(times: Floats) -> list[float]:
-    """Return when the alarms began that alerts at these times form, of at most one hour each.
+    """Return the start times of the alarms that these alerts form, of at most one hour each.
 
     >>> alarms(np.array([0.0, 300.0, 3600.0, 3900.0, 90_000.0]))
     [0.0, 3900.0, 90000.0]
     """
     begun: list[float] = []
     for time in times.tolist():
-        # The clock may step back by an hour (daylight saving); that begins no new alarm.
+        # The clock may step back by an hour (daylight saving): this starts no new alarm.
         if not begun or abs(time - begun[-1]) > ALARM:
             begun.append(time)
     return begun
@@ -125,11 +125,11 @@ def alarms(times: Floats) -> list[float]:
 def tune(
     series: Sequence[Series], runs: Sequence[Sequence[Floats]], rate: float
 ) -> tuple[float, float]:
-    """Return the lowest threshold with at most `rate` alarms an instance and week, and its rate.
+    """Return the lowest threshold with at most `rate` alarms per instance and week, and its rate.
 
-    Labels are not looked at: every alarm counts, right or wrong. `runs` are the scores of one or
-    more runs (seeds), each one array a series; the rate is their mean. Raises ValueError if no time
-    passes after the probation.
+    Labels have no effect: every alarm counts, right or wrong. `runs` are the scores of one or
+    more runs (seeds), each with one array per series; the rate is their mean. Raises ValueError if
+    no time passes after the probation.
 
     >>> week = Series("a", np.arange(2016) * 300.0, np.zeros(2016))
     >>> scores = np.where(np.arange(2016) % 500 == 499, np.arange(2016) / 2016, 0.1)
@@ -144,7 +144,7 @@ def tune(
         return sum(len(alarms(times[scores > threshold])) for times, scores in counted) / weeks
 
     levels = np.unique(np.concatenate([scores for _, scores in counted]))
-    # Lowering the threshold never makes fewer alarms, so halving finds the lowest in few counts.
+    # A lower threshold never gives fewer alarms, so bisection finds the lowest.
     low, high = 0, len(levels) - 1
     while low < high:
         middle = (low + high) // 2
@@ -152,7 +152,7 @@ def tune(
             high = middle
         else:
             low = middle + 1
-    # Rounded up, so that what is printed is what was counted.
+    # Rounded up, so that the printed threshold is the counted one.
     threshold = math.ceil(float(levels[low]) * 1e6) / 1e6
     return threshold, reached(threshold)
 
@@ -160,7 +160,7 @@ def tune(
 def alarms_per_week(
     series: Sequence[Series], runs: Sequence[Sequence[Floats]], threshold: float
 ) -> float:
-    """Return how many alarms an instance and week a threshold brings; `runs` as for `tune`."""
+    """Return the alarms per instance and week at a threshold; `runs` as for `tune`."""
     found = sum(len(alarms(times[scores > threshold])) for times, scores in _counted(series, runs))
     return found / _weeks(series, runs)
 

@@ -1,4 +1,4 @@
-"""Replays labelled series through detectors and says what their alerts were worth."""
+"""Replays labeled series through detectors and computes figures of their alerts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataflow.evaluation.nab import Corpus, Floats, Scores, Series
 
 __all__ = ["FIGURES", "Figures", "Outcome", "judge", "judge_at", "replay", "series_for", "verdicts"]
 
-#: What is told of a detector, in this order.
+#: The figures of a detector, in this order.
 FIGURES = (
     *Scores._fields,
     "precision",
@@ -25,16 +25,16 @@ FIGURES = (
     "false_alarms_per_day",
     "delay_hours",
 )
-#: A figure is None where it has no meaning: the precision of a silent detector, its delay.
+#: A figure is None where it is undefined: the precision and delay of a detector without alerts.
 Figures = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a detector came to: figures at its threshold and at the best one for the labels.
+    """The figures of a detector: at its threshold, and at the best one for the labels.
 
-    Figures are means over the runs (one a seed); those named `..._sd` their standard deviations.
-    At the best, each of NAB's scores is at its own best threshold, as NAB publishes them; the
+    Figures are means over the runs (one per seed); those named `..._sd` are standard deviations.
+    In `at_best`, each of NAB's scores is at its own best threshold, as NAB publishes them; the
     counts are at that of the standard score, chosen for each run.
     """
 
@@ -44,17 +44,17 @@ class Outcome:
 
 
 def series_for(detector: AnyDetector, series: Sequence[Series], raw: bool) -> list[Series]:
-    """Return the series in the range that the detector works in; `raw` ones have any range."""
+    """Return the series in the range that the detector needs; `raw` ones have any range."""
     if raw and detector.needs_range:
         return [to_unit_range(one) for one in series]
     return list(series)
 
 
 def verdicts(detector: AnyDetector, series: Series) -> Iterator[Verdict]:
-    """Yield what the detector says of each reading, from the first on, with an empty state.
+    """Yield the detector's verdict on each reading, from the first on, with an empty state.
 
-    Each verdict is its own reading's, however late it came: of a windowed detector, what is
-    counted of delays and early alerts leaves out the wait for the window to fill.
+    Each verdict counts at its own reading, however late it came: the delays of a windowed detector
+    do not include the wait until the window is full.
     """
     state = None
     if isinstance(detector, WindowedDetector):
@@ -75,7 +75,7 @@ def replay(
     series: Sequence[Series],
     done: Callable[[int], object] = lambda readings: None,
 ) -> list[Floats]:
-    """Return the score of each reading, one array a series; `done` is told how many were scored."""
+    """Return the score of each reading, one array per series; `done` gets each series' length."""
     scores = []
     for one in series:
         found = (verdict.score for verdict in verdicts(detector, one))
@@ -85,7 +85,7 @@ def replay(
 
 
 def judge(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float) -> Outcome:
-    """Return what a detector came to whose runs (one a seed) gave these scores."""
+    """Return the outcome of a detector whose runs (one per seed) gave these scores."""
     best: list[Figures] = []
     for scores in runs:
         found = corpus.best(scores)

@@ -1,12 +1,12 @@
-"""The score of the Numenta Anomaly Benchmark (NAB): early alerts in labelled windows pay.
+"""The score of the Numenta Anomaly Benchmark (NAB), which rewards early alerts in labeled windows.
 
-A detector that never alerts has 0, one that alerts at the left edge of every window and nowhere
-else has 100; false alarms can take a score far below 0. Pure: no files, no clock.
+A detector that never alerts scores 0, one that alerts at the left edge of every window and nowhere
+else scores 100; false alarms can bring a score far below 0. Pure: no files, no clock.
 
 Source: Lavin and Ahmad, "Evaluating Real-time Anomaly Detection Algorithms - the Numenta Anomaly
 Benchmark" (2015), and NAB's `sweeper.py`, whose published scores this reproduces. One difference:
-NAB alerts at a score of at least the threshold, this package at a score above it, so that the
-thresholds given here lie between NAB's and the next lower score.
+NAB alerts at a score of at least the threshold, this package at a score above it, so the thresholds
+given here lie between NAB's and the next lower score.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 class Profile(NamedTuple):
-    """What a mistake costs, in units of a perfectly early hit."""
+    """The cost of each mistake, in units of a perfectly early hit."""
 
     false_alarm: float
     miss: float
@@ -39,7 +39,7 @@ class Scores(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The highest score that a threshold can reach, and the highest such threshold.
+    """The highest score of any threshold, and the highest such threshold.
 
     `scores` has each profile at its own best threshold, as NAB publishes them; `threshold` is
     that of the standard profile.
@@ -56,11 +56,11 @@ _COSTS = (Profile(0.11, 1.0), Profile(0.22, 1.0), Profile(0.11, 2.0))
 
 @dataclass(frozen=True)
 class Series:
-    """The readings of one instance in the order they came, and where its anomalies are.
+    """The readings of one instance in their order of arrival, and where its anomalies are.
 
-    Times are in seconds since 1970, UTC, and may repeat or step back. `windows` are the labelled
-    spans, first and last moment included, in order of time; `labels` the moments at which the
-    anomalies of those windows began, one a window, or nothing: then the windows' first.
+    Times are in seconds since 1970, UTC, and may repeat or step back. `windows` are the labeled
+    spans, first and last moment included, in order of time. `labels` are the moments at which the
+    anomalies of those windows began, one per window; if empty, the starts of the windows count.
     """
 
     instance: str
@@ -89,7 +89,7 @@ class Series:
 
 
 def probation(readings: int) -> int:
-    """Return how many readings at the beginning of a series do not count: 15%, at most 750.
+    """Return how many readings at the start of a series do not count: 15%, at most 750.
 
     >>> probation(4032), probation(22695)
     (604, 750)
@@ -98,9 +98,9 @@ def probation(readings: int) -> int:
 
 
 class Corpus:
-    """Labelled series, ready to score detectors on.
+    """Labeled series, prepared for scoring detectors.
 
-    Scores of a detector are given as one array a series, one number a reading, in the order of
+    Scores of a detector are given as one array per series, one number per reading, in the order of
     `series`.
 
     >>> quiet = Series("a", np.arange(100.0), np.zeros(100), windows=((50, 59),))
@@ -119,7 +119,7 @@ class Corpus:
         for one in self.series:
             credit, window = _credits(len(one.times), list(one.spans().values()))
             start = probation(len(credit))
-            # A window that lies in the probation wholly cannot be hit and so is no miss either.
+            # A window inside the probation cannot be hit, so it is not a miss either.
             _, numbered = np.unique(window[start:], return_inverse=True)
             numbered = numbered.astype(np.int64) - (1 if (window[start:] < 0).any() else 0)
             credits.append(credit[start:])
@@ -137,16 +137,18 @@ class Corpus:
         return Scores(*(float(row[above]) for row in raw))
 
     def best(self, scores: Sequence[Floats]) -> Best:
-        """Return the best score over all thresholds: every one that changes an alert is tried."""
+        """Return the best score over all thresholds that change an alert."""
         levels, raw = self._sweep(self._flatten(scores))
-        # The first of equals is the highest threshold: of two equal scores the quieter.
+        # The first of equal scores has the highest threshold, so the fewest alerts.
         at = [int(np.argmax(row)) for row in raw]
         scores_at = (float(row[i]) for row, i in zip(raw, at, strict=True))
         return Best(_between(levels, at[0]), Scores(*scores_at))
 
     def _flatten(self, scores: Sequence[Floats]) -> Floats:
         if [len(s) for s in scores] != [len(s.times) for s in self.series]:
-            raise ValueError("Scores do not fit the series: one array each, one number a reading.")
+            raise ValueError(
+                "Scores do not fit the series: give one array per series, one number per reading."
+            )
         parts = [s[start:] for s, start in zip(scores, self._starts, strict=True)]
         return np.concatenate([*parts, np.empty(0)])
 
@@ -160,7 +162,7 @@ class Corpus:
         hit = np.zeros(len(flat))
         earlier = np.zeros(len(flat))
         inside = np.flatnonzero(~outside)
-        # Readings of each window together, falling by score: what each adds to the window's credit.
+        # The readings of each window, by falling score: what each adds to the window's credit.
         inside = inside[np.argsort(window[inside], kind="stable")]
         bounds = np.flatnonzero(np.diff(window[inside])) + 1
         for readings in np.split(inside, bounds):
@@ -193,7 +195,7 @@ def _credits(readings: int, spans: Sequence[tuple[int, int]]) -> tuple[Floats, N
         credit[left : right + 1] /= _sigmoid(np.array(-1.0))
         window[left : right + 1] = number
         end = spans[number + 1][0] if number + 1 < len(spans) else readings
-        # In widths of the window behind; one of a single reading has none to measure by.
+        # In widths of the window before; a window of a single reading has no width.
         past = (at[right + 1 : end] - right) / (width - 1) if width > 1 else np.inf
         credit[right + 1 : end] = np.where(past > 3, -1.0, _sigmoid(past))
     return credit, window
@@ -215,4 +217,4 @@ def _between(levels: Floats, above: int) -> float:
     high = float(levels[above - 1])
     low = float(levels[above]) if above < len(levels) else float(np.nextafter(high, -np.inf))
     middle = (low + high) / 2
-    return middle if middle < high else low  # neighbouring floats have no middle
+    return middle if middle < high else low  # neighboring floats have no middle

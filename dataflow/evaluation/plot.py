@@ -1,4 +1,4 @@
-"""Draws a series, what a detector thought of it and where it was right. Needs matplotlib."""
+"""Draws a series with a detector's expected range, alerts and scores. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _QUIET = "#8c8c8c"
 def draw(
     path: Path, series: Series, verdicts: Sequence[Verdict], detector: str, threshold: float
 ) -> None:
-    """Write a PNG of 1400 x 700 pixels; OSError where it cannot be written.
+    """Write a PNG of 1400 x 700 pixels; raises OSError if it cannot be written.
 
-    Above the values with the expected band, where the detector has one, the labelled windows and
-    the alerts; below the scores and the threshold. Readings in the probation are greyed: neither
-    their alerts nor their labels count.
+    The upper part shows the values with the expected band, if the detector has one, the labeled
+    windows and the alerts; the lower part the scores and the threshold. Readings in the probation
+    are gray: neither their alerts nor their labels count.
     """
     table = np.array(verdicts, dtype=float).reshape(-1, 4)
     score, expected, lower, upper = table.T
     alerts = score > threshold
     start = probation(len(score))
     counts = count(series, alerts)
-    # NumPy's clock knows no zone, which is what UTC looks like on an axis.
+    # NumPy's times have no zone; on the axis they appear as UTC.
     when = (series.times * 1e6).astype("datetime64[us]")
 
     figure = Figure(figsize=(14, 7), dpi=100, layout="constrained")
@@ -59,7 +59,7 @@ def draw(
     _limit(above, series.values)
     entries += _mark(above, when, series, alerts, start)
     if series.windows:
-        entries.append(Patch(color=_WINDOW, alpha=0.4, label="labelled window"))
+        entries.append(Patch(color=_WINDOW, alpha=0.4, label="labeled window"))
     if start:
         entries.append(Patch(color=_QUIET, alpha=0.15, label="probation, not counted"))
     above.set_ylabel("value")
@@ -105,7 +105,7 @@ def _ground(axes: Axes, when: NDArray[np.datetime64], series: Series, start: int
 
 
 def _limit(axes: Axes, values: Floats) -> None:
-    """Fit the axis to the values: a band may be far wider."""
+    """Fit the axis to the values: the band may be far wider."""
     low, high = float(values.min()), float(values.max())
     margin = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)

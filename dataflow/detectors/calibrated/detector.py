@@ -1,4 +1,4 @@
-"""The default detector: half-space trees over what is left when habit is taken away."""
+"""The default detector: half-space trees over what an instance's habit does not explain."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dataflow.detectors.calibrated.trees import Trees
 __all__ = ["Calibrated"]
 
 LARGEST: Final = 1e30
-"""Values beyond are taken for this, so that no sum or square overflows."""
+"""Values beyond it count as this one, so that no sum or square overflows."""
 
 WIDTH: Final = 16.0
-"""At this many times its usual size, a feature is halfway to the end of the trees' range."""
+"""A feature of this many times its usual size lies halfway to the end of the trees' range."""
 
 SLACK: Final = 1.5
 """The scale of a feature stays until its usual size has changed by this factor."""
@@ -25,53 +25,55 @@ SLACK: Final = 1.5
 FLAT: Final = 1e-9
 FLAT_STEP: Final = 0.001
 FLAT_RANGE: Final = 0.1
-"""However still an instance was: the least usual size and range, as shares of its level."""
+"""Smallest usual size and range of a still instance: absolute, and as shares of its level."""
 
 SPREAD: Final = 0.3
-"""Bits of deviation that every instance is granted."""
+"""Bits of deviation that are added for every instance."""
 
 BONUS: Final = 6.0
 BONUS_HALF: Final = 0.08
-"""Leaving the known range by this share of it brings half the bonus."""
+"""Leaving the known range by this share of it adds half the bonus."""
 
 STUCK: Final = 4
-"""A value that stays this many times longer than any did brings the bonus too."""
+"""A value that stays this many times longer than any before adds the bonus too."""
 
 HALF: Final = 3.0
-"""Deviations that are a score of one half."""
+"""Deviations that give a score of one half."""
 
 LEAST: Final = 0.25
-"""Below this share of an alert, nothing is held back after one."""
+"""Below this share of the threshold, nothing is held back after an alert."""
 
 BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
 
 
 class Calibrated:
-    """Half-space trees at the core, made useful for many instances at one threshold.
+    """Half-space trees with one threshold for many instances.
 
-    A reading is taken apart into its *residual*, from the level that explained this instance best
-    of late (a running mean, the same hour's of other days or of other weeks), and its *step* from
-    the reading before. Each has a forest of half-space trees over it; the bits of surprise of the
-    last readings in either forest, in standard deviations of that instance's own habit, are the
-    score, with a bonus for leaving the range of the last two to four weeks. `docs/detectors.md`
-    has the formulae, what each piece is worth, and the limits.
+    A reading has a *residual*, its distance from the level that recently explained this instance
+    best (a running mean, that of the same hour of other days, or of other weeks), and a *step*, its
+    distance from the reading before. Each has a forest of half-space trees. The score is the bits
+    of surprise of the last readings in either forest, in standard deviations of that instance's own
+    habit, with a bonus for leaving the range of the last two to four weeks. `docs/detectors.md`
+    has the formulas, what each piece is worth, and the limits.
 
-    Nothing has to be known of the values: they are scaled by the instance's own habit.
+    Values need no range: they are scaled by the instance's own habit.
 
     Parameters
     ----------
     seed
-        Of the trees' cuts.
+        Draws the trees' cuts.
     interval
-        Usual seconds between two readings of an instance. The constants are times at 300 s; for
-        shorter intervals they are more readings, for longer ones as many, but for the readings
-        whose surprise is averaged, and those that an alert holds back: they go with the square
-        root. It is never inferred from the readings' times, which only say the hour.
+        Usual seconds between two readings of an instance. The constants are times at 300 s: for
+        shorter intervals they become more readings, for longer ones as many. The readings whose
+        surprise is averaged, and those that an alert holds back, change with the square root. It is
+        never inferred from the readings' times, which only give the hour.
     threshold
-        The score above which a reading is to be an anomaly: an episode is one alert at this
-        threshold. At a lower one it still is about one; at a higher one fewer are found than
-        by a detector that knows of it.
+        The score above which a reading is an anomaly, between 0 and 1: an episode is one alert at
+        this threshold. Compared with a lower threshold, an episode is still about one alert; with a
+        higher one, fewer are found than by a detector made for it.
+
+    Raises ValueError for a threshold or an interval out of range.
 
     >>> detector = Calibrated()
     >>> state = None
@@ -92,9 +94,9 @@ class Calibrated:
 
     def __init__(self, seed: int = 42, interval: float = 300.0, threshold: float = 0.5) -> None:
         if not 0 < threshold < 1:
-            raise ValueError(f"A threshold lies between 0 and 1, not at {threshold!r}.")
+            raise ValueError(f"The threshold must lie between 0 and 1, not at {threshold!r}.")
         if not 0 < interval < float("inf"):
-            raise ValueError(f"An interval is a number of seconds above 0, not {interval!r}.")
+            raise ValueError(f"The interval must be a number of seconds above 0, not {interval!r}.")
         self.seed = seed
         self.interval = float(interval)
         self.threshold = threshold
@@ -112,9 +114,8 @@ class Calibrated:
         self._start = round(200 * scale)
         self._quiet = round(84 * min(root, 1.0) * scale)
         self._stuck = round(72 * scale)
-        most = (
-            2 * self._fortnight
-        )  # that a leaf or all of them can hold: half is forgotten each fortnight
+        # The most that a leaf, or all of them, can hold: masses are halved each fortnight.
+        most = 2 * self._fortnight
         self._residual_trees = Trees(f"residual {seed}", 0)
         self._step_trees = Trees(f"step {seed}", TREES * LEAVES)
         self._signature = (
@@ -146,7 +147,7 @@ class Calibrated:
     def update(
         self, state: Memory | None, value: float, time: float | None = None
     ) -> tuple[Memory, Verdict]:
-        """Score a reading, then learn it. The state that was given is changed."""
+        """Score a reading, then learn it. The given state is changed in place."""
         if not -LARGEST <= value <= LARGEST:
             if not abs(value) < float("inf"):
                 raise ValueError(f"A reading's value must be a finite number, not {value!r}.")
@@ -265,15 +266,19 @@ class Calibrated:
         return state.dump()
 
     def load(self, data: bytes) -> Memory:
-        """Read `dump`'s bytes; ValueError if another detector, version, seed or interval wrote."""
+        """Read the bytes of `dump`.
+
+        Raises ValueError if another detector, version, seed or interval wrote them, or if they are
+        damaged.
+        """
         state = read(data)
         if state.signature != self._signature:
             seed, interval, *_ = state.signature
             raise ValueError(
                 f"This state of detector 'calibrated' was learned with seed {seed} and interval "
                 f"{interval:g} s; this detector has seed {self._signature[0]} and interval "
-                f"{self.interval:g} s, or River draws other trees for the seed by now. Set them "
-                "as they were, or start with an empty recovery store."
+                f"{self.interval:g} s, or draws other trees. Set ANOMALY_SEED and "
+                "ANOMALY_INTERVAL as they were, or start with an empty recovery store."
             )
         return state
 

@@ -19,7 +19,7 @@ LEAVES: Final = 32  # of each tree, of height 5
 HOURS: Final = 24 + 168
 MASSES: Final = 2 * TREES * LEAVES
 BEYOND: Final = 1e300
-"""Farther than any value: the range before the first reading of a fortnight."""
+"""Larger than any value: bounds the range before the first reading of a fortnight."""
 
 
 COUNTS: Final = 5
@@ -31,21 +31,21 @@ UNKNOWN: Final = array("f", [float("nan")]) * HOURS
 
 LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
 Signature = tuple[int, float, bytes, str]
-"""Seed, interval, the trees' fingerprints and the masses' type: what a state and its detector must
-share."""
+"""Seed, interval in seconds, the trees' fingerprints, the masses' type code: a state can be loaded
+only by a detector with the same."""
 
 
 class Memory:
     """What is known of one instance, in 2 kB. Values count from its first reading, `origin`.
 
-    What is loaded from `dump`'s bytes goes on as what was dumped would have, to the bit. It is
-    stored as those bytes only: compiled, it cannot be pickled or copied deeply.
+    A state loaded from the bytes of `dump` continues as the dumped one would have, to the bit. It
+    is stored as those bytes only: compiled, it cannot be pickled or deep-copied.
     """
 
     # `hours` holds 24 levels by the hour of the day, then 168 by the hour of the week, NaN where
     # no reading has fallen yet. `masses` holds those of the residual's forest, then the step's.
     # Both are blocks of numbers, not lists, so that a copy or a dump is one block move. They are
-    # little-endian, as are all machines that Bytewax is made for.
+    # little-endian, as are all machines that Bytewax is built for.
     __slots__ = (
         "bar",
         "high",
@@ -149,7 +149,7 @@ class Memory:
         )
 
     def copy(self) -> Memory:
-        """Return a copy that shares nothing that changes."""
+        """Return a copy that can change on its own."""
         return Memory(
             self.signature,
             self._counts(),
@@ -159,7 +159,7 @@ class Memory:
         )
 
     def dump(self) -> bytes:
-        """Return the state as bytes: mark, check sum, signature, numbers, hours, masses."""
+        """Return the state as bytes: mark, checksum, signature, numbers, hours, masses."""
         seed, interval, fingerprints, code = self.signature
         body = b"".join(
             (
@@ -174,7 +174,7 @@ class Memory:
 
 
 def begin(signature: Signature, value: float) -> Memory:
-    """Return the state before the first reading, which is of this value."""
+    """Return the state before the first reading, whose value is `value`."""
     numbers = [0.0] * NUMBERS
     numbers[0] = value
     numbers[-5:-1] = -BEYOND, BEYOND, -BEYOND, BEYOND
@@ -183,7 +183,7 @@ def begin(signature: Signature, value: float) -> Memory:
 
 
 def read(data: bytes) -> Memory:
-    """Read the bytes of `Memory.dump`; ValueError if they are anything else."""
+    """Read the bytes of `Memory.dump`; raises ValueError if they are anything else."""
     memory = parse(unseal(MARK, data, "calibrated", LITTLE_CRC32))
     if memory is None:
         raise damaged(data, "calibrated")
@@ -191,7 +191,7 @@ def read(data: bytes) -> Memory:
 
 
 def parse(body: bytes) -> Memory | None:
-    """Read what follows the mark and the check sum; None if `Memory.dump` cannot have made it."""
+    """Read what follows mark and checksum; return None if `Memory.dump` cannot have written it."""
     if len(body) < LEAST:
         return None
     seed, interval, fingerprints, mark = SIGNATURE.unpack_from(body)

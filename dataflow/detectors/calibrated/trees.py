@@ -11,24 +11,24 @@ from dataflow.detectors.halfspace.trees import Line, draw
 __all__ = ["Trees"]
 
 GRID: Final = 1024
-"""Equal parts of the line from 0 to 1. A power of two: a place times it is exact."""
+"""Number of equal parts of the line from 0 to 1. A power of two, so that multiplying is exact."""
 
 
 class Trees:
-    """A forest over one number from 0 to 1, drawn by River.
+    """A forest over one number from 0 to 1; the trees are those that River draws for the seed.
 
-    `leaves(place)` are the places of the number's leaves, one of each tree, among the masses, where
-    the forest's stand from `first` on.
+    `leaves(place)` returns the positions among the masses of the number's leaves, one of each tree.
+    Those of this forest begin at `first`.
     """
 
     __slots__ = ("_cells", "_cuts", "_leaves", "fingerprint")
 
     def __init__(self, seed: str, first: int) -> None:
-        # The window's size counts for nothing here: these masses are kept otherwise.
+        # The window of 1 has no effect: `calibrated` counts its masses itself.
         forest = draw(TREES, LEAVES.bit_length() - 1, 1, (("place", (0.0, 1.0)),), seed)
         line = Line(forest)
         cuts: list[float] = line.cuts
-        # Typed, so that what is compiled from here on knows numbers for numbers.
+        # Typed, so that compiled code handles them as numbers.
         self.fingerprint: bytes = forest.fingerprint()
         self._cells = [bisect_right(cuts, part / GRID) for part in range(GRID + 1)]
         self._cuts = [*cuts, float("inf")]
@@ -38,9 +38,9 @@ class Trees:
         ]
 
     def leaves(self, place: float) -> tuple[int, ...]:
-        """Return the places of a number's leaves among the masses."""
-        # What bisect_right(cuts, place) finds, from where the place's part of the line begins:
-        # compiled, a tenth of the time.
+        """Return the positions of a number's leaves among the masses."""
+        # Finds what bisect_right(cuts, place) does, from the start of the place's part of the line:
+        # compiled, in a tenth of the time.
         cuts = self._cuts
         cell = self._cells[int(place * GRID)]
         while place >= cuts[cell]:

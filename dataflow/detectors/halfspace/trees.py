@@ -23,10 +23,10 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["Forest", "Limits", "Line", "Seed", "draw"]
 
 Limits: TypeAlias = tuple[tuple[Hashable, tuple[float, float]], ...]
-"""Each feature with the range that its cut points are drawn from, in sorted order."""
+"""Each feature with the range in which its cuts are drawn, in sorted order of the features."""
 
 Seed: TypeAlias = int | float | str | bytes
-"""What `random.Random` takes as a seed, None apart."""
+"""What `random.Random` takes as a seed, except None."""
 
 
 PADDING = 0.15
@@ -51,7 +51,7 @@ class Forest(NamedTuple):
         return self.n_trees * self.window_size * ((2 << self.height) - 1)
 
     def fingerprint(self) -> bytes:
-        """Four bytes that differ between forests: of the trees themselves, so of River's draw."""
+        """Return four bytes that differ between forests: a hash of the trees themselves."""
         digest = blake2b(digest_size=4)
         digest.update(struct.pack("<3q", self.n_trees, self.height, self.window_size))
         for features, thresholds in zip(self.features, self.thresholds, strict=True):
@@ -63,8 +63,8 @@ class Forest(NamedTuple):
 def draw(n_trees: int, height: int, window_size: int, limits: Limits, seed: Seed) -> Forest:
     """Draw trees as `river.anomaly.HalfSpaceTrees` (0.26.1) does for the same parameters.
 
-    Raises ValueError where no tree can be drawn: a count that is not a positive integer (a height:
-    not negative), no feature, limits that are not finite and ascending.
+    Raises ValueError if a count is not a positive integer (a height may be 0), if there is no
+    feature, or if limits are not finite and ascending.
 
     >>> forest = draw(1, 2, 5, (("x", (0.0, 1.0)),), seed=42)
     >>> [round(threshold, 3) for threshold in forest.thresholds[0][1:]]
@@ -78,7 +78,7 @@ def draw(n_trees: int, height: int, window_size: int, limits: Limits, seed: Seed
         if not isinstance(number, int) or number < least:
             raise ValueError(f"{name} must be an integer of at least {least}, not {number!r}.")
     if not limits:
-        raise ValueError("The first reading has no features: half-space trees need one to cut.")
+        raise ValueError("There is no feature: half-space trees need one to cut.")
     for feature, (low, high) in limits:
         if not float("-inf") < low <= high < float("inf"):
             raise ValueError(
@@ -97,7 +97,7 @@ def draw(n_trees: int, height: int, window_size: int, limits: Limits, seed: Seed
     if forest.max_score >= 2**53:
         raise ValueError(
             f"n_trees={n_trees}, height={height}, window_size={window_size} make sums that a "
-            "double cannot hold exactly: take a smaller window."
+            "double cannot hold exactly: use a smaller window."
         )
     return forest
 
@@ -115,7 +115,7 @@ def _draw_tree(
         node, box = boxes.pop()
         if node >= leaves:
             continue
-        # A feature is the likelier, the wider its range still is.
+        # The wider the remaining range of a feature, the more likely it is drawn.
         (feature,) = rng.choices(list(box), [high - low for low, high in box.values()])
         low, high = box[feature]
         margin = PADDING * (high - low)
@@ -127,10 +127,10 @@ def _draw_tree(
 
 
 class Line:
-    """The trees of one feature, laid over each other: their cuts part the line into cells.
+    """The trees of one feature, laid over each other: their cuts divide the line into cells.
 
     `cuts` are the thresholds of all trees, ascending; a value's cell is
-    `bisect_right(cuts, value)`, the number of cuts that it is not under. All values of a cell fall
+    `bisect_right(cuts, value)`, the number of cuts at or below it. All values of a cell fall
     into the same leaf of every tree. `splits[t][i]` is node i's threshold in cells: a cell under it
     goes left.
     """
