@@ -27,7 +27,7 @@ import processes
 from processes import Run
 
 from dataflow.commands.plan import store_files
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 
 INTERVAL = 300
 LIMIT = 1_200.0
@@ -104,7 +104,7 @@ def measure(detector: str, instances: int, epochs: list[int]) -> dict[str, Any]:
             batch = max(1, instances * epoch // INTERVAL)
             store = folder / f"store-{epoch}"
             store.mkdir()
-            initialise(store, store_files(instances))
+            initialize(store, store_files(instances))
             kept = run(detector, instances, records, batch, store, folder)
             size = sum(path.stat().st_size for path in store.iterdir())
             more = records + batch

@@ -16,7 +16,7 @@ from topic import PARTITIONS
 
 import dataflow
 from dataflow import detectors
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 
 __all__ = ["FLOW", "TUTORIAL", "Place", "Row", "rows", "settings", "with_store"]
 
@@ -71,7 +71,7 @@ def settings(place: Place, detector: str, **more: object) -> dict[str, str]:
 
 def with_store(folder: Path, files: int = 1) -> tuple[str, ...]:
     """Create an empty recovery store; return the command of a flow that saves to it."""
-    initialise(folder, files)
+    initialize(folder, files)
     return (*FLOW, "-r", str(folder), "-s", "10", "-b", "0")
 
 

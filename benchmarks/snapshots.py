@@ -28,7 +28,7 @@ from bytewax.testing import TestingSink, TestingSource, run_main
 from processes import describe, machine
 
 from dataflow.detectors import make
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.runtime.stateful_map import stateful_map
 
 LIMIT = 300.0
@@ -68,7 +68,7 @@ def cost(name: str, keys: int, epochs: int, folder: Path | None) -> float:
         # Bytewax asks for states without a store too.
         dump = nothing
     else:
-        initialise(folder, 1)
+        initialize(folder, 1)
         config = RecoveryConfig(str(folder))
 
     def same(held: Any, value: int) -> tuple[Any, int]:

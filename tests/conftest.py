@@ -26,7 +26,7 @@ from kafka_server import ApacheKafka, await_stopped
 from dataflow import kafka
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.kafka import topics
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def run_flow(tmp_path: Path) -> Iterator[Flow]:
 def store(tmp_path: Path) -> Path:
     """An empty recovery store for three workers."""
     folder = tmp_path / "store"
-    initialise(folder, 3)
+    initialize(folder, 3)
     return folder
 
 

@@ -54,7 +54,7 @@ def test_bytewaxs_arguments_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_new_store_has_the_tables_and_columns_that_are_read(query: str, tmp_path: Path) -> None:
-    files.initialise(tmp_path / "store", 2)
+    files.initialize(tmp_path / "store", 2)
     parts = sorted((tmp_path / "store").glob(files.PARTS))
     assert len(parts) == 2, f"{CHANGED}: the files of a store have other names than {files.PARTS}."
     for part in parts:

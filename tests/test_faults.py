@@ -46,7 +46,7 @@ from test_flow import Row, made_rows, rivers_scores, write_csv
 
 from dataflow import kafka
 from dataflow.kafka import topics
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.settings import Settings
 
 pytestmark = pytest.mark.kafka
@@ -567,7 +567,7 @@ def test_a_million_records(
                 [(row["instance"], json.dumps(row).encode()) for row in rows[:count]],
             )
         folder = tmp_path / f"store-{number}"
-        initialise(folder, 3)
+        initialize(folder, 3)
         flow = run_flow.start(
             *with_store(folder, "-w", str(workers)),
             brokers=brokers,

@@ -38,7 +38,7 @@ from dataflow.detectors import isolation_forest, make
 from dataflow.detectors.isolation_forest import IsolationForest
 from dataflow.evaluation.backtest import verdicts
 from dataflow.evaluation.nab import Series
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -270,7 +270,7 @@ def test_a_file_of_the_wave_is_called_after_the_file(run_flow: Flow, tmp_path: P
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     folder = tmp_path / "store"
-    initialise(folder, 2)
+    initialize(folder, 2)
     return folder
 
 

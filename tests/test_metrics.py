@@ -100,7 +100,7 @@ def test_the_counts_of_three_workers_are_exact(
     records = write(brokers, topic, rows)
     scores = scores_of(rows)
     found = sum(score > 0.7 for score in scores)
-    files.initialise(tmp_path / "store", 3)
+    files.initialize(tmp_path / "store", 3)
     port = free_port()
     began = time.time()
     flow = run_flow.start(
@@ -213,7 +213,7 @@ def test_what_a_resumed_flow_finds_written_is_counted(
     rows = made_rows(6, 300)
     found = sum(score > 0.7 for score in scores_of(rows))
     fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
-    files.initialise(tmp_path / "store", 3)
+    files.initialize(tmp_path / "store", 3)
     port = free_port()
 
     def start() -> subprocess.Popen[str]:

@@ -203,7 +203,7 @@ def test_prometheus_asks_a_flow(
 ) -> None:
     rows = made_rows(9, 400)
     records = write(brokers, topic, rows)
-    files.initialise(tmp_path / "store", 3)
+    files.initialize(tmp_path / "store", 3)
     flow = run_flow.start(
         *("-w", "3", "-r", "store", "-s", "1", "-b", "0"),
         **{"brokers": brokers, "topic": topic, "metrics_port": port, "detector": "tutorial"},

@@ -17,7 +17,7 @@ from test_flow import made_rows, write_csv
 
 from dataflow.errors import UserError
 from dataflow.metrics import counters
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.settings import Settings, load
 from dataflow.sinks import incident_outputs, outputs
 
@@ -110,7 +110,7 @@ def test_an_entry_point_of_an_installed_package(
 def test_what_an_output_did_not_write_is_written_after_a_restart(
     run_flow: Flow, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    initialise(tmp_path / "store", 1)
+    initialize(tmp_path / "store", 1)
     store = ["-r", "store", "-s", "0", "-b", "0"]
     done = run_flow(*store, output="mine:Broken,found.jsonl", **settings)
     assert done.returncode == 1

@@ -17,7 +17,7 @@ from river import anomaly
 from dataflow.detectors import Detector, Verdict, WindowedDetector, find, make
 from dataflow.detectors.river import RiverDetector
 from dataflow.errors import UserError
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.steps.score import form_of_states
 
 SAMPLE = REPOSITORY / "data" / "ec2_metrics.csv"
@@ -199,7 +199,7 @@ def test_a_flow_that_stops_resumes_rivers_models_from_its_store(
     with SAMPLE.open() as file:
         lines = [line for line in file if line.startswith("index") or int(line.split(",")[0]) < 700]
     data = tmp_path / "metrics.csv"
-    initialise(tmp_path / "store", 1)
+    initialize(tmp_path / "store", 1)
 
     def found(upto: int, *arguments: str) -> list[dict[str, object]]:
         data.write_text("".join(lines[:upto]))

@@ -19,7 +19,7 @@ from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
 
 from dataflow.kafka import topics
 from dataflow.recovery import files
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.settings import Settings
 
 
@@ -32,7 +32,7 @@ def used(tmp_path: Path, run_flow: Flow) -> tuple[Path, dict[str, object]]:
     """A store after a finished run, and the settings of that run."""
     write_csv(tmp_path / "metrics.csv", made_rows(2, 200))
     store = tmp_path / "store"
-    initialise(store, 2)
+    initialize(store, 2)
     settings: dict[str, object] = {
         "input": "metrics.csv",
         "detector": "tutorial",
@@ -68,7 +68,7 @@ def test_a_store_has_large_pages_and_a_log(run_flow: Flow, tmp_path: Path) -> No
     """Also after Bytewax has used it."""
     write_csv(tmp_path / "metrics.csv", made_rows(2, 20))
     store = tmp_path / "store"
-    initialise(store, 2)
+    initialize(store, 2)
     for _ in range(2):
         for path in store.glob("part-*.sqlite3"):
             with contextlib.closing(sqlite3.connect(path)) as part:
@@ -116,7 +116,7 @@ def test_a_store_whose_creation_was_killed(
     with monkeypatch.context() as patch:
         patch.setattr(files, step, die)
         with pytest.raises(KeyboardInterrupt):
-            initialise(store, 3)
+            initialize(store, 3)
     assert list(store.glob("part-*"))
     done = run_flow(*with_store(store), input="metrics.csv", output="found.jsonl")
     refused(done, "no recovery store", f"python -m dataflow recovery {store}")
@@ -202,7 +202,7 @@ def test_a_start_that_failed_does_not_own_the_store(run_flow: Flow, tmp_path: Pa
     write_csv(tmp_path / "metrics.csv", made_rows(1, 20))
     (tmp_path / "found.jsonl").write_text("precious\n")
     store = tmp_path / "store"
-    initialise(store, 1)
+    initialize(store, 1)
     settings = {"input": "metrics.csv", "detector": "tutorial"}
     refused(run_flow(*with_store(store), output="found.jsonl", **settings), "already holds")
     done = run_flow(*with_store(store), output="more.jsonl", seed=7, **settings)
@@ -231,7 +231,7 @@ def test_files_of_different_times(run_flow: Flow, brokers: str, topic: str, tmp_
     rows = made_rows(2, 50)
     fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
     store, copy = tmp_path / "store", tmp_path / "copy"
-    initialise(store, 2)
+    initialize(store, 2)
     settings: dict[str, object] = {
         "brokers": brokers,
         "topic": topic,
@@ -258,7 +258,7 @@ def test_a_second_flow_on_the_store(
 ) -> None:
     fill_topic(brokers, topic, [])
     store = tmp_path / "store"
-    initialise(store, 1)
+    initialize(store, 1)
     settings: dict[str, object] = {"brokers": brokers, "topic": topic, "output": "found.jsonl"}
     first = run_flow.start(*with_store(store), **settings)
     try:
@@ -285,7 +285,7 @@ def test_a_topic_that_was_created_again(
     ]
     fill_topic(brokers, topic, records)
     store = tmp_path / "store"
-    initialise(store, 1)
+    initialize(store, 1)
     settings: dict[str, object] = {
         "brokers": brokers,
         "topic": topic,
@@ -305,7 +305,7 @@ def test_a_crash_before_the_first_snapshot(run_flow: Flow, tmp_path: Path) -> No
     rows = made_rows(8, 1500)
     write_csv(tmp_path / "metrics.csv", rows)
     store = tmp_path / "store"
-    initialise(store, 1)
+    initialize(store, 1)
     settings = {"input": "metrics.csv", "detector": "tutorial", "output": "found.jsonl"}
     hour = ["-r", str(store), "-s", "3600", "-b", "0"]
     flow = run_flow.start(*hour, **settings)

@@ -14,7 +14,7 @@ from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_flow import THRESHOLD, Key, Row, found_scores, made_rows, rivers_scores
 
 from dataflow import kafka
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.settings import Settings
 
 pytestmark = pytest.mark.kafka
@@ -51,7 +51,7 @@ def settings(brokers: str, topic: str) -> dict[str, Any]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> tuple[str, ...]:
-    initialise(tmp_path / "store", 3)
+    initialize(tmp_path / "store", 3)
     return ("-r", str(tmp_path / "store"), "-s", "1", "-b", "0")
 
 

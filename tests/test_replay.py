@@ -19,7 +19,7 @@ from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
 from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.records import Source
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 from dataflow.replay import transfer
 from dataflow.replay.plan import (
     OUTCOMES,
@@ -184,7 +184,7 @@ QUICK = {"kafka__fetch_wait_max_ms": "10"}
 @pytest.fixture
 def flow_once(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> Callable[[], None]:
     """Run the flow over the new records of the topic, to its end."""
-    initialise(tmp_path / "store", 1)
+    initialize(tmp_path / "store", 1)
 
     def run() -> None:
         done = run_flow(

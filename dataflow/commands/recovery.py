@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dataflow.recovery.files import initialise
+from dataflow.recovery.files import initialize
 
 __all__ = ["recovery"]
 
@@ -24,7 +24,7 @@ def recovery(
     ] = 3,
 ) -> None:
     """Create a recovery store for `python -m bytewax.run dataflow.flow -r FOLDER -s 10 -b 0`."""
-    if initialise(folder, partitions):
+    if initialize(folder, partitions):
         typer.echo(f"created a recovery store of {partitions} files in {folder}")
     else:
         typer.echo(f"{folder} already holds a recovery store: nothing changed")

@@ -10,7 +10,7 @@ from typing import Any
 from dataflow.errors import UserError
 from dataflow.runtime.store_files import create_files
 
-__all__ = ["check", "executions", "initialise", "is_made"]
+__all__ = ["check", "executions", "initialize", "is_made"]
 
 PAGE = 16_384
 """Page size of the store's files in bytes: writing larger pages takes an eighth less CPU."""
@@ -42,7 +42,7 @@ def is_made(folder: Path) -> bool:
     return any(folder.glob(PARTS)) and not (folder / UNFINISHED).exists()
 
 
-def initialise(folder: Path, partitions: int) -> bool:
+def initialize(folder: Path, partitions: int) -> bool:
     """Create an empty store of `partitions` files; return False if there is one already.
 
     As many workers as there are files can write at the same time. A store whose creation was
