@@ -340,7 +340,7 @@ def test_the_commands_work_one_after_the_other(own_broker: str, folder: Path) ->
         ["created", name] for name in ("ec2_metrics", "anomalies", "ec2_metrics.rejected")
     ]
     assert run("load").startswith("wrote ")
-    assert run("load").endswith("already: nothing written\n")
+    assert run("load").endswith("already: nothing is written\n")
 
     *shell, script = SERVICES["flow"]["command"]
     script = script.replace(STORE, str(folder / "store"))

@@ -26,7 +26,7 @@ from hypothesis import settings as tests
 from hypothesis import strategies as st
 from test_flow import made_rows
 
-from dataflow import settings
+from dataflow import __version__, settings
 from dataflow.commands.plan import estimate
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.metrics import server
@@ -99,7 +99,7 @@ def test_the_image_is_ours_and_of_this_version() -> None:
     (image,) = KUSTOMIZATION["images"]
     assert {container["image"] for container in CONTAINERS} == {image["name"]}
     text = (REPOSITORY / "pyproject.toml").read_text()
-    assert image["newTag"] == re.findall(r'^version = "(.*)"$', text, re.MULTILINE)[0]
+    assert image["newTag"] == __version__
     assert image["name"] == re.findall(r'^name = "(.*)"$', text, re.MULTILINE)[0]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dataflow.dashboard.fleet import DAY, HOUR, Fleet
 from dataflow.dashboard.history import REPORTED, SCORED, History
 from dataflow.detectors import make
-from dataflow.detectors.base import Verdict
+from dataflow.detectors.base import Verdict, WindowedDetector
 from dataflow.records import Anomaly, Reading, Source
 
 VALUES = st.floats(0, 1, width=32)
@@ -60,10 +60,10 @@ class Scripted:
         return 0
 
 
-class Late(Scripted):
-    """The same, of three readings at a time."""
+class Late(WindowedDetector[list[float]]):
+    """Verdicts that are the values, of three readings at a time."""
 
-    def update(  # type: ignore[override]
+    def update(
         self, state: Any, value: float, time: float | None
     ) -> tuple[list[float], Sequence[Verdict]]:
         state = [*(state or []), value]

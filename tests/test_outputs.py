@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from conftest import Flow, read_json_lines
+from prometheus_client import REGISTRY
 from test_counters import incident
 from test_errors import refused
 from test_flow import made_rows, write_csv
 
 from dataflow.errors import UserError
-from dataflow.metrics import counters
 from dataflow.recovery.files import initialize
 from dataflow.settings import Settings, load
 from dataflow.sinks import incident_outputs, outputs
@@ -198,15 +198,13 @@ def test_an_output_cannot_take_the_step_id_of_another(
         outputs(options(output), None)
 
 
-def test_metrics_count_an_output_by_its_class(
-    importable: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(counters, "OUTPUTS", [])
+def test_metrics_count_an_output_by_its_class(importable: None) -> None:
     sink: Any = incident_outputs(options("mine:Pager"), None)["write_incidents_mine_Pager"]
     part = sink.build("ec2_anomalies.write_incidents_mine_Pager", 0, 1)
     part.write_batch([("host-0", incident("silence", "opened"))])
-    (count,) = counters.OUTPUTS
-    assert (count.name, count.kind, count.written, count.confirmed) == ("Pager", "incident", 1, 1)
+    labels = {"output": "Pager", "kind": "incident"}
+    for name in ("anomaly_records_written_total", "anomaly_records_confirmed_total"):
+        assert REGISTRY.get_sample_value(name, labels) == 1
 
 
 def test_a_wrong_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dataflow.errors import missing_bytewax
 from dataflow.recovery.files import initialize
 
 __all__ = ["recovery"]
@@ -24,6 +26,8 @@ def recovery(
     ] = 3,
 ) -> None:
     """Create a recovery store for `python -m bytewax.run dataflow.flow -r FOLDER -s 10 -b 0`."""
+    if find_spec("bytewax") is None:
+        raise missing_bytewax()
     if initialize(folder, partitions):
         typer.echo(f"created a recovery store of {partitions} files in {folder}")
     else:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bytewax.recovery import init_db_dir
-
 __all__ = ["create_files"]
 
 
@@ -14,4 +12,7 @@ def create_files(folder: Path, partitions: int) -> None:
 
     Raises `OSError` or `sqlite3.Error` if they cannot be written.
     """
+    # Here, so that the rest of the module's importers work without Bytewax.
+    from bytewax.recovery import init_db_dir
+
     init_db_dir(folder, partitions)  # type: ignore[no-untyped-call]
