@@ -28,7 +28,7 @@ VERSION = 2
 """Version of the store's format: the states of sources, detectors and sinks."""
 
 DECIDE_STATE = (
-    *("topic", "partitions", "key_field", "value_field", "time_field", "index_field"),
+    *("topic", "partitions", "format", "key_field", "value_field", "time_field", "index_field"),
     *("scale", "detector", "seed", "interval", "reorder"),
 )
 """Settings that the states in a store depend on: they cannot change later."""
@@ -65,6 +65,8 @@ class Store:
             if not files.executions(folder):
                 # No flow has run on it: a start that failed does not make it the owner.
                 owner.settings, owner.states = decided, states
+            # A store from before formats had names holds readings in JSON.
+            owner.settings.setdefault("format", "json")
             if settings.incidents:
                 # A store from before these settings existed takes them now.
                 for name in DECIDE_INCIDENTS:
