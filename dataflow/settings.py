@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         "instance",
         min_length=1,
         description="field with the name of the instance; `none`: all readings belong to one "
-        "instance, named after the topic",
+        "instance, named after the topic or the file",
     )
     value_field: str = Field("value", min_length=1, description="field with the value to score")
     time_field: str | None = Field(
@@ -235,8 +235,8 @@ class Settings(BaseSettings):
     silence_gone: float = Field(
         86_400,
         ge=0,
-        description="seconds of silence after which an instance counts as gone and its incident "
-        "is resolved; `0`: never",
+        description="seconds after a silence is opened until the instance counts as gone and its "
+        "incident is resolved; `0`: never",
     )
     maintenance: str = Field(
         "",

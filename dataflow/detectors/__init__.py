@@ -37,6 +37,8 @@ KIND = Kind(
     },
 )
 
+"""A new built-in detector is a file beside this one and a line here."""
+
 NAMES = tuple(KIND.built_in)
 """The detectors of this package."""
 

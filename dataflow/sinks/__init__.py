@@ -3,6 +3,8 @@
 With a recovery store, topics and files hold each record exactly once: a resumed flow looks up what
 was written since the last snapshot, and skips it. Standard output cannot be read back: after a
 crash it may repeat records.
+
+A new built-in output is a file in this folder and a line in `OUTPUTS` of `dataflow.settings`.
 """
 
 from __future__ import annotations
