@@ -15,6 +15,7 @@ Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sou
     write       Kafka topic, JSON lines, or standard output
     incidents   anomalies and silence of an instance     only with ANOMALY_INCIDENTS=true
                 -> opened, updated, resolved
+    mark_epoch  a mark of each epoch in every file       only with a recovery store
 
 The step ids are part of the recovery store's format: they never change.
 """
@@ -50,6 +51,7 @@ from dataflow.steps import (
     exchange,
     filter,
     incidents,
+    mark_epoch,
     normalize,
     reorder,
     score,
@@ -92,7 +94,8 @@ def build(
 
     flow = Dataflow("ec2_anomalies")
     raw = op.input("read", flow, sources.source(options) if source is None else source)
-    decoded = op.flat_map_batch("decode", raw, admit.admitter(options, decode.decoder(options)))
+    decoder = mark_epoch.marked(admit.admitter(options, decode.decoder(options)), store)
+    decoded = op.flat_map_batch("decode", raw, decoder)
     checked = op.branch("check", decoded, decode.is_reading)
     keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyed)
     keyed = exchange.hand_over(flow, keyed)
@@ -110,7 +113,8 @@ def build(
     if options.incidents:
         monitors = incidents.monitors(options, detector, threshold, store)
         streams["incident"] = op.stateful_batch("incidents", scored, monitors)
-    streams["rejected"] = op.key_on("key_rejected", checked.falses, decode.origin)
+    rejected = mark_epoch.take_marks(checked.falses, store)
+    streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)
 
     for step, sink in (_outputs(options, store) if outputs is None else outputs).items():
         kind = counters.kind(step)

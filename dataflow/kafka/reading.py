@@ -19,7 +19,7 @@ from dataflow.kafka.client import TIMEOUT, consumer, describe
 from dataflow.kafka.topics import partitions
 from dataflow.settings import Settings
 
-__all__ = ["TRANSACTION_WAIT", "end_offsets", "offset_range", "read_from"]
+__all__ = ["TRANSACTION_WAIT", "end_offsets", "offset_range", "offset_ranges", "read_from"]
 
 
 _NO_LEADER_YET = {
@@ -41,10 +41,18 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     Records in open transactions count, although readers of committed records do not see them yet.
     Raises `UserError` if the topic cannot be read.
     """
+    return {partition: end for partition, (_, end) in offset_ranges(settings, topic).items()}
+
+
+def offset_ranges(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
+    """Return the `offset_range` of each partition of a topic, as `end_offsets` its end.
+
+    Raises `UserError` if the topic cannot be read.
+    """
     client = consumer(settings, **{"isolation.level": "read_uncommitted"})
     try:
         return {
-            partition: offset_range(client, topic, partition)[1]
+            partition: offset_range(client, topic, partition)
             for partition in partitions(settings, topic)
         }
     except KafkaException as error:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from dataflow.errors import UserError
+from dataflow.runtime.routing import file_of
 from dataflow.runtime.store_files import create_files
 
-__all__ = ["check", "executions", "initialize", "is_made"]
+__all__ = ["check", "epoch_marks", "executions", "forget_unfinished", "initialize", "is_made"]
 
 PAGE = 16_384
 """Page size of the store's files in bytes: writing larger pages takes an eighth less CPU."""
@@ -26,15 +28,17 @@ RUNS = "SELECT ex_num, worker_count, resume_epoch FROM exs"
 FRONTIERS = "SELECT ex_num, worker_index, worker_frontier FROM fronts"
 PART_COUNTS = "SELECT part_count FROM parts"
 LAST_COMMIT = "SELECT coalesce(max(commit_epoch), 0) FROM commits"
+LAST_MARK = "SELECT max(snap_epoch) FROM snaps WHERE step_id = ? AND snap_epoch < ?"
+FORGET = "DELETE FROM snaps WHERE snap_epoch >= ?"
+
+EPOCH_STEP = "ec2_anomalies.mark_epoch"
+"""Full id of the step whose states are in every file of a store, and written in every epoch."""
 
 UNFINISHED = "unfinished"
 """Name of a file that marks a store as incomplete while it is created: no flow starts on it."""
 
 CHECKED_WHOLE = 64 * 2**20
 """Files up to this size, in bytes, are checked completely before the start."""
-
-EPOCHS_APART = 5
-"""Epochs by which the files of a store may differ after a crash; in practice one or two."""
 
 
 def is_made(folder: Path) -> bool:
@@ -97,11 +101,24 @@ def executions(folder: Path) -> int:
         return 0  # `check` reports the damage
 
 
-def check(folder: Path, *, alone: bool) -> None:
+def epoch_marks(folder: Path) -> list[str]:
+    """Return one key for each file of the store: Bytewax keeps its states of `EPOCH_STEP` there."""
+    path = next(iter(sorted(folder.glob(PARTS))))
+    ((count,),) = _query(path, PART_COUNTS)
+    keys: dict[int, str] = {}
+    for number in itertools.count():
+        if len(keys) == count:
+            return [keys[file] for file in sorted(keys)]
+        keys.setdefault(file_of(EPOCH_STEP, str(number), count), str(number))
+    raise AssertionError
+
+
+def check(folder: Path, *, alone: bool) -> int | None:
     """Check that the files are complete, undamaged and of the same time.
 
-    Bytewax would end with a panic otherwise. `alone` says that all files must be in this folder,
-    not on other machines. Raises `UserError`.
+    Bytewax would end with a panic otherwise, or mix states of different times. `alone` says that
+    all files must be in this folder, not on other machines. Returns the epoch from which a flow
+    resumes, None if it cannot be known here. Raises `UserError`.
     """
     paths = sorted(folder.glob(PARTS))
     counts: set[int] = set()
@@ -125,24 +142,54 @@ def check(folder: Path, *, alone: bool) -> None:
                 f"the recovery store {folder} is damaged ({path.name}): restore a copy of the "
                 "whole store, or start with a new store."
             )
-    if alone and counts != {len(paths)}:
+    complete = counts == {len(paths)}
+    if alone and not complete:
         raise UserError(
             f"the recovery store {folder} is incomplete: {len(paths)} of {max(counts, default=0)} "
             "files exist; restore a copy of the whole store, or start with a new store."
         )
-    if workers and alone:
-        # As Bytewax computes the epoch to resume from: the slowest worker of the last run.
-        last = max(workers)
-        count, resumed = workers[last]
-        epoch = min(frontiers.get(last, {}).get(worker, resumed) for worker in range(count))
-        # Bytewax detects only the first case; in the second it mixes states of different times.
-        if max(commits) > epoch or max(commits) - min(commits) > EPOCHS_APART:
+    if not workers or not complete:
+        return None
+    # As Bytewax computes the epoch to resume from: the slowest worker of the last run.
+    last = max(workers)
+    count, resumed = workers[last]
+    epoch = min(frontiers.get(last, {}).get(worker, resumed) for worker in range(count))
+    # Bytewax itself detects only the first case.
+    if max(commits) > epoch or _are_of_different_times(paths, epoch):
+        raise UserError(
+            f"the recovery store {folder} mixes files of different times: restore a copy of "
+            "the whole store, or start with a new store."
+        )
+    return epoch
+
+
+def forget_unfinished(folder: Path, epoch: int) -> None:
+    """Delete the states of `epoch` and later, which a killed flow began to write.
+
+    Bytewax resumes from `epoch` without them but keeps them. The flow may end this epoch earlier in
+    the input than the killed one. A state that it does not write again would then be loaded by the
+    next flow, although it is ahead of the input. Raises `UserError`.
+    """
+    for path in sorted(folder.glob(PARTS)):
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as part:
+                part.execute(FORGET, (epoch,))
+        except sqlite3.Error as error:
             raise UserError(
-                f"the recovery store {folder} mixes files of different times: restore a copy of "
-                "the whole store, or start with a new store."
-            )
+                f"cannot write to the recovery store {folder} ({path.name}: {error}): check its "
+                "permissions and its disk."
+            ) from None
 
 
-def _query(path: Path, sql: str) -> list[Any]:
+def _are_of_different_times(paths: list[Path], epoch: int) -> bool:
+    """Return whether a file lacks the epoch before the one to resume from, and another has it.
+
+    The files of a store that an earlier version wrote have no marks.
+    """
+    marks = {_query(path, LAST_MARK, (EPOCH_STEP, epoch))[0][0] for path in paths}
+    return len(marks) > 1
+
+
+def _query(path: Path, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
     with closing(sqlite3.connect(path)) as database:
-        return database.execute(sql).fetchall()
+        return database.execute(sql, values).fetchall()

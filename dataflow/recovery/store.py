@@ -24,8 +24,11 @@ from dataflow.settings import PREFIX, Settings
 
 __all__ = ["Store", "guard"]
 
-VERSION = 2
+VERSION = 3
 """Version of the store's format: the states of sources, detectors and sinks."""
+
+CARRIED_OVER = 2
+"""The version before: a flow that resumes from it writes version 3 from then on."""
 
 DECIDE_STATE = (
     *("topic", "partitions", "format", "key_field", "value_field", "time_field", "index_field"),
@@ -111,6 +114,8 @@ class Store:
                 f"the recovery store {self._folder} is damaged (dataflow.json): restore a copy of "
                 "the whole store, or start with a new store."
             ) from None
+        if owner.version == CARRIED_OVER:
+            owner.version = VERSION
         if owner.version != VERSION:
             raise UserError(
                 f"the recovery store {self._folder} has the format {owner.version}, and this "
@@ -132,6 +137,10 @@ class Store:
     def folder(self) -> Path:
         """The folder of the store."""
         return self._folder
+
+    def epoch_marks(self) -> list[str]:
+        """Return one key for each file of the store: the file holds its states of `EPOCH_STEP`."""
+        return files.epoch_marks(self._folder)
 
     def began(self, output: str, position: Callable[[], Any]) -> Any:
         """Return the position of an output when the owner first wrote to it.
@@ -162,7 +171,10 @@ def guard(settings: Settings, states: str) -> Store | None:
             f"`python -m dataflow recovery {folder}`, or give the right folder."
         )
     store = Store(folder, settings, states, given.process_id or 0)
-    files.check(folder, alone=not given.addresses)
+    epoch = files.check(folder, alone=not given.addresses)
+    # In a cluster, no process changes the store before all have come this far.
+    if epoch is not None and store.process == 0:
+        files.forget_unfinished(folder, epoch)
     return store
 
 

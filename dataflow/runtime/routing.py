@@ -1,8 +1,11 @@
-"""Predicts to which worker Bytewax routes a key. Checked with Bytewax `CHECKED_WITH`."""
+"""Predicts where Bytewax routes a key: to which worker, and to which file of a recovery store.
+
+Checked with Bytewax `CHECKED_WITH`.
+"""
 
 from __future__ import annotations
 
-__all__ = ["Routes", "worker_of"]
+__all__ = ["Routes", "file_of", "worker_of"]
 
 MASK = (1 << 64) - 1
 
@@ -65,3 +68,28 @@ def _round(a: int, b: int, c: int, d: int) -> tuple[int, int, int, int]:
     b = (b << 17 & MASK | b >> 47) ^ c
     c = c << 32 & MASK | c >> 32
     return a, b, c, d
+
+
+def file_of(step_id: str, key: str, files: int) -> int:
+    """Return the number, from 0, of the file of a recovery store that holds a state.
+
+    `step_id` is the full one, with the name of the flow. Bytewax hashes it and the key by SeaHash
+    (https://docs.rs/seahash), each as its UTF-8 bytes and a byte 255.
+
+    >>> [file_of("ec2_anomalies.score", f"i-{number}", 4) for number in range(5)]
+    [2, 3, 2, 2, 0]
+    """
+    return _seahash(step_id.encode() + b"\xff" + key.encode() + b"\xff") % files
+
+
+def _seahash(data: bytes) -> int:
+    a, b, c, d = 0x16F11FE89B0D677C, 0xB480A793D8E6C86C, 0x6FE2E5AAF078EBC9, 0x14F994A4C5259381
+    for at in range(0, len(data), 8):
+        a, b, c, d = b, c, d, _diffuse(a ^ int.from_bytes(data[at : at + 8], "little"))
+    return _diffuse(a ^ b ^ c ^ d ^ len(data))
+
+
+def _diffuse(word: int) -> int:
+    word = word * 0x6EED0E9DA4D94A4F & MASK
+    word ^= word >> 32 >> (word >> 60)
+    return word * 0x6EED0E9DA4D94A4F & MASK

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from dataflow.records import Source
 
-__all__ = ["BY_SEQUENCE", "BY_SOURCE", "Identity"]
+__all__ = ["BY_SEQUENCE", "BY_SOURCE", "Identity", "Key"]
+
+Key: TypeAlias = tuple[str, int, int] | tuple[str, int]
+"""What identifies a record among those of its kind."""
 
 
 class _Written(msgspec.Struct):
@@ -24,14 +27,15 @@ class _WrittenIncident(msgspec.Struct):
 class Identity(NamedTuple):
     """The part of a record that stays the same when a resumed flow computes it again.
 
-    `of` returns it for a record, and `read` for a written record; `read` raises `ValueError` if the
-    bytes are not such a record.
+    `of` returns it for a record. `read` returns it for a written line, and raises `ValueError` if
+    the bytes are not such a record. `keys` is the type of a list of them.
     """
 
-    of: Callable[[Any], Hashable]
-    read: Callable[[bytes], Hashable]
+    of: Callable[[Any], Key]
+    read: Callable[[bytes], Key]
+    keys: Any
 
-    def of_line(self, line: bytes) -> Hashable | None:
+    def of_line(self, line: bytes) -> Key | None:
         """Return the identity of a written line; None if the line is incomplete."""
         if not line.endswith(b"\n"):
             return None
@@ -42,19 +46,20 @@ class Identity(NamedTuple):
 
 
 _read_written = msgspec.json.Decoder(_Written).decode
-
-
 _read_incident = msgspec.json.Decoder(_WrittenIncident).decode
 
 
-def _read_sequence(line: bytes) -> Hashable:
-    incident = _read_incident(line)
+def _place(record: Any) -> tuple[str, int, int]:
+    source = record.source
+    return source.topic, source.partition, source.offset
+
+
+def _number(incident: Any) -> tuple[str, int]:
     return incident.id, incident.sequence
 
 
-BY_SOURCE = Identity(lambda record: record.source, lambda line: _read_written(line).source)
+BY_SOURCE = Identity(_place, lambda line: _place(_read_written(line)), list[tuple[str, int, int]])
 """For anomalies and rejected records: a reading yields at most one."""
 
-
-BY_SEQUENCE = Identity(lambda incident: (incident.id, incident.sequence), _read_sequence)
+BY_SEQUENCE = Identity(_number, lambda line: _number(_read_incident(line)), list[tuple[str, int]])
 """For incidents: a reading may yield several, and timers yield some."""

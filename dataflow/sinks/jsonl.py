@@ -6,7 +6,6 @@ import fcntl
 import os
 import sys
 import threading
-from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -25,6 +24,8 @@ from dataflow.recovery.store import Store
 from dataflow.settings import Settings
 from dataflow.sinks.base import Output
 from dataflow.sinks.identity import BY_SEQUENCE, BY_SOURCE, Identity
+from dataflow.sinks.pending import Pending
+from dataflow.sinks.snapshot import Snapshot, resume
 
 __all__ = ["JsonLinesOutput", "JsonLinesSink", "StandardOutput", "StreamSink", "write_all"]
 
@@ -63,12 +64,12 @@ class StandardOutput(Output):
         return StreamSink("stdout")
 
 
-class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
+class JsonLinesSink(FixedPartitionedSink[Record, Snapshot[int]]):
     """Appends JSON lines to a file; with a recovery store, each record exactly once.
 
-    The file must be new or empty, unless this flow wrote it before and resumes. The state is the
-    file's path and size. A `lazy` sink creates its file with the first record. `identity` says
-    which records are the same.
+    The file must be new or empty, unless this flow wrote it before and resumes. Its place in the
+    snapshot is its size in bytes. A `lazy` sink creates its file with the first record. `identity`
+    says which records are the same.
     """
 
     def __init__(
@@ -113,23 +114,29 @@ class JsonLinesSink(FixedPartitionedSink[Record, tuple[str, int]]):
         return ["file"]
 
     def build_part(
-        self, step_id: str, for_part: str, resume_state: tuple[str, int] | None
+        self, step_id: str, for_part: str, resume_state: Snapshot[int] | None
     ) -> _FilePart:
         """Open the file at its size in the last snapshot, if there is one."""
-        path, size = resume_state or (str(self._path), self._start)
-        if path != str(self._path):  # the output was another file at the last snapshot
-            size = self._start
-        return _FilePart(self._path, size, self._identity, counters.output("jsonl", step_id))
+        saved, size, pending = resume(resume_state, str(self._path), self._identity)
+        size = self._start if size is None else size
+        return _FilePart(self._path, size, pending, saved, counters.output("jsonl", step_id))
 
 
-class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
-    def __init__(self, path: Path, size: int, identity: Identity, counted: counters.Output) -> None:
+class _FilePart(StatefulSinkPartition[Record, Snapshot[int]]):
+    def __init__(
+        self,
+        path: Path,
+        size: int,
+        pending: Pending,
+        saved: Snapshot[int],
+        counted: counters.Output,
+    ) -> None:
         self._path = path
-        self._identity = identity
+        self._pending = pending
+        self._saved = saved
         self._tally = counted
         self._size = size
         self._file: IO[bytes] | None = None
-        self._written: set[Hashable] = set()
         if path.exists() or size:
             self._open()
 
@@ -151,10 +158,8 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
             )
         file.seek(self._size)
         for line in file:
-            same = self._identity.of_line(line)
-            if same is None:  # cut off by a crash in the middle of a write
+            if not self._pending.add(line):  # cut off by a crash in the middle of a write
                 break
-            self._written.add(same)
             self._size += len(line)
         # Writes go to the descriptor, which does not know how far Python has read ahead.
         os.ftruncate(file.fileno(), self._size)
@@ -164,7 +169,8 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
 
     def write_batch(self, values: list[Record]) -> None:
         file = self._file or self._open()
-        new = list(self._unwritten(values))
+        new = list(self._pending.new(values))
+        self._tally.repeated.inc(len(values) - len(new))
         lines = b"".join(encode(record) + b"\n" for record in new)
         try:
             write_all(file.fileno(), lines)
@@ -173,26 +179,17 @@ class _FilePart(StatefulSinkPartition[Record, tuple[str, int]]):
         self._size += len(lines)
         self._tally.wrote(new)
 
-    def _unwritten(self, records: list[Record]) -> Iterator[Record]:
-        for record in records:
-            same = self._identity.of(record)
-            if same in self._written:
-                self._written.discard(same)
-                self._tally.repeated.inc()
-            else:
-                yield record
-
     def _stop(self, error: OSError) -> NoReturn:
         stop_process(
             f"cannot write the output {self._path} ({error.strerror}): correct this and start the "
             "flow again; with a recovery store, it writes what is missing."
         )
 
-    def snapshot(self) -> tuple[str, int]:
+    def snapshot(self) -> Snapshot[int]:
         if self._file is not None:
             os.fsync(self._file.fileno())
             self._tally.confirm()
-        return str(self._path), self._size
+        return {**self._saved, str(self._path): (self._size, self._pending.dump())}
 
     def close(self) -> None:
         if self._file is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, NoReturn
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeAlias
 
 from bytewax.outputs import FixedPartitionedSink, Sink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -17,10 +18,15 @@ from dataflow.recovery.store import Store
 from dataflow.settings import Settings
 from dataflow.sinks.base import Output
 from dataflow.sinks.identity import BY_SEQUENCE, BY_SOURCE, Identity
+from dataflow.sinks.pending import Pending
+from dataflow.sinks.snapshot import Snapshot, resume
 
 __all__ = ["KafkaOutput", "KafkaSink"]
 
 Record = Anomaly | Incident | Rejected
+
+Offsets: TypeAlias = dict[int, int]
+"""By partition, the offset after the last record."""
 
 
 class KafkaOutput(Output):
@@ -39,12 +45,12 @@ class KafkaOutput(Output):
         )
 
 
-class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
+class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
     """Writes records to a topic, keyed by instance; with a recovery store, each exactly once.
 
     The broker confirms every delivery before a snapshot. A failed delivery ends the process, and
-    the resumed flow writes the record again. The state is the topic and, for each of its
-    partitions, the offset after the last record. One worker writes for all: anomalies are few.
+    the resumed flow writes the record again. The place of the topic in the snapshot is, for each of
+    its partitions, the offset after the last record. One worker writes for all: anomalies are few.
 
     With a recovery store, records are written in transactions whose id belongs to the store. So a
     process that was presumed dead can no longer write once its successor has started.
@@ -74,56 +80,92 @@ class KafkaSink(FixedPartitionedSink[Record, tuple[str, dict[int, int]]]):
         return ["writer"]
 
     def build_part(
-        self, step_id: str, for_part: str, resume_state: tuple[str, dict[int, int]] | None
+        self, step_id: str, for_part: str, resume_state: Snapshot[Offsets] | None
     ) -> _KafkaPart:
         """Create the producer, and read what was written since the last snapshot."""
         settings, topic = self._settings, self._topic
         counted = counters.output("kafka", step_id)
+        saved, place, pending = resume(resume_state, topic, self._identity)
+        if self._store is None:
+            return _KafkaPart(topic, kafka.producer(settings), {}, pending, {}, False, counted)
         try:
-            if self._store is None:
-                producer = kafka.producer(settings)
-                return _KafkaPart(topic, producer, {}, set(), self._identity, False, counted)
             # First: this fences the previous process and aborts its open transaction.
             producer = kafka.transactional_producer(settings, f"{self._store.id}-{step_id}")
-            if resume_state is not None and resume_state[0] == topic:
-                offsets = dict(resume_state[1])
-            else:
+            if place is None:
                 began = self._store.began(
                     f"topic {topic}",
                     lambda: {str(p): o for p, o in kafka.end_offsets(settings, topic).items()},
                 )
                 offsets = {int(partition): offset for partition, offset in began.items()}
-            written: set[Hashable] = set()
+            else:
+                offsets = dict(place)
+            held = kafka.offset_ranges(settings, topic)
+            offsets, warnings = readable(topic, offsets, held, marks=place is not None)
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr, flush=True)
             for message in kafka.read_from(settings, topic, offsets):
-                same = self._identity.of_line((message.value() or b"") + b"\n")
-                if same is not None:
-                    written.add(same)
+                pending.add((message.value() or b"") + b"\n")
         except UserError as error:
             stop_process(str(error))
-        return _KafkaPart(topic, producer, offsets, written, self._identity, True, counted)
+        return _KafkaPart(topic, producer, offsets, pending, saved, True, counted)
 
 
-class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
+def readable(
+    topic: str, offsets: Offsets, held: Mapping[int, tuple[int, int]], *, marks: bool
+) -> tuple[Offsets, list[str]]:
+    """Return from which offsets a topic can be read back, and what is wrong with the given ones.
+
+    `held` are the first offset that each partition holds and the one after its last record. With
+    `marks`, each offset is the one after a record that was written in a transaction: the mark of
+    its end is there.
+
+    >>> readable("anomalies", {0: 546, 1: 4}, {0: (547, 547), 1: (0, 5), 2: (0, 3)}, marks=True)
+    ({0: 547, 1: 4, 2: 0}, [])
+    >>> readable("anomalies", {0: 546}, {0: (600, 700)}, marks=True)[0]
+    {0: 600}
+    """
+    found: Offsets = {}
+    warnings = []
+    for partition, (first, end) in held.items():
+        offset = offsets.get(partition, first)
+        where = f"partition {partition} of the topic {topic!r}"
+        if offset > end:
+            warnings.append(
+                f"{where} ends at offset {end}, and this flow has written it up to {offset}: the "
+                "topic was created again, so the records before are gone."
+            )
+            offset = first
+        elif offset + marks < first:
+            warnings.append(
+                f"{where} begins at offset {first}, and the flow reads it back from {offset}: "
+                "retention deleted records. Those that the flow wrote since its last snapshot, if "
+                "any, are written again."
+            )
+        found[partition] = max(first, offset)
+    return found, warnings
+
+
+class _KafkaPart(StatefulSinkPartition[Record, Snapshot[Offsets]]):
     def __init__(
         self,
         topic: str,
         producer: Producer,
-        offsets: dict[int, int],
-        written: set[Hashable],
-        identity: Identity,
+        offsets: Offsets,
+        pending: Pending,
+        saved: Snapshot[Offsets],
         transactional: bool,
         counted: counters.Output,
     ) -> None:
         self._topic = topic
         self._producer = producer
         self._offsets = offsets
-        self._written = written
-        self._identity = identity
+        self._pending = pending
+        self._saved = saved
         self._transactional = transactional
         self._tally = counted
 
     def write_batch(self, values: list[Record]) -> None:
-        records = [it for it in values if self._identity.of(it) not in self._written]
+        records = list(self._pending.new(values))
         self._tally.repeated.inc(len(values) - len(records))
         if not records:
             return
@@ -155,10 +197,10 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._stop(error.str())
-        partition = message.partition() or 0
         self._tally.confirm(1)
-        offset = (message.offset() or 0) + 1
-        self._offsets[partition] = max(offset, self._offsets.get(partition, 0))
+        # Deliveries to a partition are in order. Not the highest offset: a topic may be created
+        # again while the flow writes.
+        self._offsets[message.partition() or 0] = (message.offset() or 0) + 1
 
     def _stop(self, reason: str) -> NoReturn:
         stop_process(
@@ -166,11 +208,11 @@ class _KafkaPart(StatefulSinkPartition[Record, tuple[str, dict[int, int]]]):
             "flow again; with a recovery store, it writes what is missing."
         )
 
-    def snapshot(self) -> tuple[str, dict[int, int]]:
+    def snapshot(self) -> Snapshot[Offsets]:
         left = self._producer.flush(kafka.TIMEOUT)
         if left:
             self._stop(f"the broker did not confirm {left} records within 10 s")
-        return self._topic, dict(self._offsets)
+        return {**self._saved, self._topic: (dict(self._offsets), self._pending.dump())}
 
     def close(self) -> None:
         self.snapshot()

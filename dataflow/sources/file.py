@@ -11,7 +11,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from dataflow.formats.files import check_file, read_records
 from dataflow.metrics import counters
 from dataflow.records import Raw
-from dataflow.runtime import shutdown, threads
+from dataflow.runtime import epochs, shutdown, threads
 from dataflow.settings import Settings
 
 __all__ = ["FileSource"]
@@ -63,4 +63,5 @@ class _FilePart(StatefulSourcePartition[Raw, int]):
 
     def snapshot(self) -> int:
         counters.STORE.saved_at = time.time()
+        epochs.end(0)
         return self._next

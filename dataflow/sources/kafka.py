@@ -21,7 +21,7 @@ from dataflow.errors import UserError, stop_process
 from dataflow.kafka import topics
 from dataflow.metrics import counters
 from dataflow.records import Raw
-from dataflow.runtime import shutdown, threads
+from dataflow.runtime import epochs, shutdown, threads
 from dataflow.settings import Settings
 from dataflow.sources.alignment import PartitionAlignment
 from dataflow.sources.batch_size import BatchSize
@@ -182,6 +182,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
 
     def snapshot(self) -> int:
         counters.STORE.saved_at = time.time()
+        epochs.end(self._partition)
         return self._offset
 
     def close(self) -> None:
