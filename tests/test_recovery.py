@@ -17,6 +17,7 @@ from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_errors import refused
 from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
 
+from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.recovery import files
 from dataflow.recovery.files import initialize
@@ -225,31 +226,61 @@ def test_an_incomplete_store(run_flow: Flow, used: tuple[Path, dict[str, object]
     fails_untouched(run_flow, store, settings, "incomplete", "1 of 2")
 
 
-@pytest.mark.kafka
-def test_files_of_different_times(run_flow: Flow, brokers: str, topic: str, tmp_path: Path) -> None:
-    """One file of the store is restored from an old copy."""
-    rows = made_rows(2, 50)
-    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
-    store, copy = tmp_path / "store", tmp_path / "copy"
+def test_one_file_from_some_epochs_before(run_flow: Flow, tmp_path: Path) -> None:
+    """Each file of a store, from each of the five lives before: a life is an epoch or two."""
+    rows = made_rows(3, 300)
+    store = tmp_path / "store"
+    initialize(store, 4)
+    copies = []
+    for life in range(1, 7):
+        write_csv(tmp_path / "metrics.csv", rows[: 150 * life])
+        done = run_flow(
+            *with_store(store), input="metrics.csv", detector="tutorial", output="found.jsonl"
+        )
+        assert done.returncode == 0, done.stderr
+        copies.append(shutil.copytree(store, tmp_path / f"copy-{life}"))
+    assert files.check(store, alone=True) is not None
+    for copy in copies[:-1]:
+        for path in sorted(store.glob("part-*.sqlite3")):
+            newer = path.read_bytes()
+            shutil.copy(copy / path.name, path)
+            with pytest.raises(UserError, match="mixes files of different times"):
+                files.check(store, alone=True)
+            path.write_bytes(newer)
+    for copy in copies:  # all files of the same time
+        assert files.check(copy, alone=True) is not None
+
+
+def test_states_of_an_epoch_that_a_killed_flow_began(run_flow: Flow, tmp_path: Path) -> None:
+    """They are ahead of the input: the next flow must not load them, nor the one after it."""
+    rows = made_rows(2, 300)
+    store = tmp_path / "store"
     initialize(store, 2)
-    settings: dict[str, object] = {
-        "brokers": brokers,
-        "topic": topic,
-        "detector": "tutorial",
-        "output": "found.jsonl",
-        "follow": "false",
-    }
-    for number in range(8):
-        fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
-        assert run_flow(*with_store(store), **settings).returncode == 0
-        if number == 0:
-            shutil.copytree(store, copy)
-    for part in ("part-0.sqlite3", "part-1.sqlite3"):
-        newer = (store / part).read_bytes()
-        shutil.copy(copy / part, store / part)
-        done = run_flow(*with_store(store), **settings)
-        refused(done, "mixes files of different times")
-        (store / part).write_bytes(newer)
+
+    def read(rows: list[Row]) -> None:
+        write_csv(tmp_path / "metrics.csv", rows)
+        done = run_flow(
+            *with_store(store), input="metrics.csv", detector="tutorial", output="found.jsonl"
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    read(rows)
+    epoch = files.check(store, alone=True)
+    assert epoch is not None
+    for path in store.glob("part-*.sqlite3"):
+        with contextlib.closing(sqlite3.connect(path)) as part, part:
+            # As if the flow had read more of host-0, and was killed while it took the snapshot.
+            part.execute(
+                "INSERT INTO snaps (step_id, state_key, snap_epoch, ser_change)"
+                " SELECT step_id, state_key, ?, ? FROM snaps"
+                " WHERE step_id LIKE '%.score' AND state_key = 'host-0'",
+                (epoch, pickle.dumps(b"of later")),
+            )
+    more = made_rows(2, 600)[600:]
+    read([*rows, *(row for row in more if row["instance"] == "host-1")])
+    whole = [*rows, *(row for row in more if row["instance"] == "host-1"), *more[::2]]
+    read(whole)
+    check_once(read_json_lines(tmp_path / "found.jsonl"), whole)
 
 
 @pytest.mark.kafka
