@@ -286,9 +286,10 @@ class OnTopic(Lives):
         _, state = pickle.loads(self.saved)
         if state is not None:
             _, place = state if isinstance(state, tuple) else ("out", state["out"][0])
-            end = len(self.topic.logs[partition])
-            after_mark = min(place.get(partition, 0) + 1, end)
-            self.topic.first[partition] = max(self.topic.first[partition], after_mark)
+            log, first = self.topic.logs[partition], place.get(partition, 0)
+            if first < len(log) and log[first] is None:
+                first += 1
+            self.topic.first[partition] = max(self.topic.first[partition], first)
 
     def clean(self) -> None:
         self.patch.undo()

@@ -105,6 +105,7 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
                 print(f"warning: {warning}", file=sys.stderr, flush=True)
             for message in kafka.read_from(settings, topic, offsets):
                 pending.add((message.value() or b"") + b"\n")
+                offsets[message.partition() or 0] = (message.offset() or 0) + 1
         except UserError as error:
             stop_process(str(error))
         return _KafkaPart(topic, producer, offsets, pending, saved, True, counted)
