@@ -40,9 +40,11 @@ from dataflow.detectors import AnyDetector, WindowedDetector
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw
+from dataflow.recovery import disk
 from dataflow.recovery.store import Store, guard
 from dataflow.runtime import shutdown
 from dataflow.runtime.stateful_map import stateful_map
+from dataflow.sinks.kafka import KafkaSink
 from dataflow.steps import (
     admit,
     anomaly,
@@ -127,6 +129,9 @@ def _outputs(options: settings.Settings, store: Store | None) -> dict[str, Sink[
         outputs |= sinks.incident_outputs(options, store)
     # Last: it may create a topic, which it must not if another output cannot be used.
     outputs["write_rejected"] = sinks.rejected_output(options, store)
+    for step, sink in outputs.items():
+        if isinstance(sink, KafkaSink):
+            sink.prove(step)
     return outputs
 
 
@@ -138,6 +143,8 @@ def flow() -> Dataflow:
         metrics_server.start(options)
         detector = score.detector(options)
         store = guard(options, score.form_of_states(detector))
+        if store is not None:
+            disk.watch(store.folder)
         dataflow = build(options, detector, store)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()

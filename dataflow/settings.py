@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from dataflow import librdkafka
 from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
@@ -363,6 +364,27 @@ class Settings(BaseSettings):
                 ) from None
         maintenance.parse(value)
         return value
+
+    @model_validator(mode="after")
+    def _librdkafka(self) -> Self:
+        wrong = librdkafka.check(self.kafka)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _topics(self) -> Self:
+        # Also where one is not used now: the live page and `notify` read them all the same.
+        taken: dict[str, str] = {}
+        for name in ("topic", "anomalies_topic", "incidents_topic", "rejected_topic"):
+            topic = getattr(self, name)
+            if topic in taken:
+                raise ValueError(
+                    f"{PREFIX}{taken[topic].upper()} and {PREFIX}{name.upper()} both name the "
+                    f"topic {topic!r}: give them different topics"
+                )
+            taken[topic] = name
+        return self
 
     @model_validator(mode="after")
     def _incidents(self) -> Self:
