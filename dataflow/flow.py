@@ -37,6 +37,7 @@ except ModuleNotFoundError:
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
+from dataflow.kafka import outage
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw
@@ -127,12 +128,17 @@ def _outputs(options: settings.Settings, store: Store | None) -> dict[str, Sink[
     outputs = sinks.outputs(options, store)
     if options.incidents:
         outputs |= sinks.incident_outputs(options, store)
+    _prove(outputs)
     # Last: it may create a topic, which it must not if another output cannot be used.
-    outputs["write_rejected"] = sinks.rejected_output(options, store)
+    rejected = {"write_rejected": sinks.rejected_output(options, store)}
+    _prove(rejected)
+    return outputs | rejected
+
+
+def _prove(outputs: Mapping[str, Sink[Any]]) -> None:
     for step, sink in outputs.items():
         if isinstance(sink, KafkaSink):
             sink.prove(step)
-    return outputs
 
 
 def flow() -> Dataflow:
@@ -146,6 +152,8 @@ def flow() -> Dataflow:
         if store is not None:
             disk.watch(store.folder)
         dataflow = build(options, detector, store)
+        if options.input == "kafka":
+            outage.watch(options, options.topic)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)

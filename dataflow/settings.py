@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -494,7 +495,7 @@ def load(**overrides: Any) -> Settings:
             hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists the settings."
             raise UserError(f"{name} is not a setting: {hint}")
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as wrong:
         first = wrong.errors()[0]
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
@@ -506,6 +507,9 @@ def load(**overrides: Any) -> Settings:
             f"{PREFIX}KAFKA is not a JSON object: give each librdkafka setting a variable of its "
             f"own, such as {PREFIX}KAFKA__SECURITY_PROTOCOL."
         ) from None
+    for line in librdkafka.warnings(settings.kafka):
+        print(f"warning: {line}.", file=sys.stderr, flush=True)
+    return settings
 
 
 def is_output_file(output: str) -> bool:

@@ -130,7 +130,7 @@ class User:
     def grant(self, granted: list[AclBinding]) -> None:
         """Grant exactly these rights, and wait until the broker knows."""
         self.revoke_all()
-        for done in self._admin.create_acls(granted).values():
+        for done in self._admin.create_acls(granted).values() if granted else ():
             done.result()
         self._await({str(it) for it in granted})
 
