@@ -216,14 +216,13 @@ def test_a_setting_that_makes_the_connection_insecure_is_named(
 TOPICS = ("TOPIC", "ANOMALIES_TOPIC", "REJECTED_TOPIC", "INCIDENTS_TOPIC")
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(TOPICS, 2))
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(TOPICS, 2)])
 def test_no_two_topics_are_the_same(monkeypatch: pytest.MonkeyPatch, one: str, other: str) -> None:
     monkeypatch.setenv(PREFIX + one, "cpu")
     monkeypatch.setenv(PREFIX + other, "cpu")
     with pytest.raises(UserError, match="both name the topic 'cpu': give them different") as error:
         load()
-    assert f"{PREFIX}{one} and" in str(error.value) + " and"
-    assert f"{PREFIX}{other} " in str(error.value)
+    assert {f"{PREFIX}{one}", f"{PREFIX}{other}"} <= set(str(error.value).split())
 
 
 @pytest.mark.parametrize(
