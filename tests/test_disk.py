@@ -71,6 +71,18 @@ def test_a_flow_does_not_start_on_a_disk_that_is_nearly_full(
     refused(done, "the disk under the recovery store", "MB left", "free some space")
 
 
+def test_a_store_of_more_files_than_a_process_may_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        (tmp_path / f"part-{number}.sqlite3").touch()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (170, 4096))
+    disk.check(tmp_path)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (169, 4096))
+    with pytest.raises(UserError, match="has 40 files, .* 170 open files, and the limit is 169"):
+        disk.check(tmp_path)
+
+
 def test_a_disk_that_fills_while_the_flow_runs(
     run_flow: Flow, small_disk: Callable[[str], Path], tmp_path: Path, brokers: str, topic: str
 ) -> None:

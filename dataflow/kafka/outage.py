@@ -19,8 +19,11 @@ LOOK = 3.0
 LOOK_AGAIN = 1.0
 """The same while a broker does not answer."""
 
-PATIENCE = 5.0
-"""Seconds without an answer that a restart or an election takes: not worth a line."""
+PATIENCE = 8.0
+"""Seconds without an answer that a restart, an election or a busy machine takes: no line."""
+
+ANSWER = 4.0
+"""Seconds to wait for one answer: two in a row that fail are within 12 s of the last that came."""
 
 _AWAY = TRANSIENT_ERRORS | {
     KafkaError._DESTROY_BROKER,
@@ -70,12 +73,12 @@ def _silent(
     address = settings.brokers
     state.last_error = None
     try:
-        cluster = client.list_topics(topic, PATIENCE)
+        cluster = client.list_topics(topic, ANSWER)
         partitions = cluster.topics[topic].partitions
         for leader, number in {it.leader: number for number, it in partitions.items()}.items():
             broker = cluster.brokers.get(leader)
             address = settings.brokers if broker is None else f"{broker.host}:{broker.port}"
-            client.get_watermark_offsets(TopicPartition(topic, number), timeout=PATIENCE)
+            client.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER)
     except KafkaException as error:
         if error.args[0].code() not in _AWAY:
             return None  # whoever reads the topic says what is wrong with it

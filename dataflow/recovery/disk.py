@@ -7,6 +7,7 @@ does not say what to do.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
 import threading
@@ -26,6 +27,12 @@ LEAST = 2 * 2**20
 
 FILE = 256 * 2**10
 """Bytes that a file of the store takes at most while it is created."""
+
+OPEN_PER_PART = 3
+"""Open files for each file of a store: SQLite's database, its log and the log's index."""
+
+OTHER_OPEN = 50
+"""Open files beside the store's, with three partitions."""
 
 LOOK = 0.2
 """Seconds between two looks at a disk."""
@@ -47,7 +54,16 @@ def reserve(folder: Path, partitions: int) -> None:
 
 
 def check(folder: Path) -> None:
-    """Check that the disk under a store has room for snapshots. Raises `UserError`."""
+    """Check that a store has room for snapshots, and may open its files. Raises `UserError`."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    parts = sum(1 for _ in folder.glob("part-*.sqlite3"))
+    needed = parts * OPEN_PER_PART + OTHER_OPEN
+    if limit not in (resource.RLIM_INFINITY, -1) and needed > limit:
+        raise UserError(
+            f"the recovery store {folder} has {parts} files, for which a process needs {needed} "
+            f"open files, and the limit is {limit}: raise it with `ulimit -n {2 * needed}`, or "
+            "start with a new store of fewer files."
+        )
     free = shutil.disk_usage(folder).free
     if free < NEEDED:
         raise UserError(
