@@ -79,7 +79,7 @@ def test_a_store_of_more_files_than_a_process_may_open(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (170, 4096))
     disk.check(tmp_path)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (169, 4096))
-    with pytest.raises(UserError, match="has 40 files, .* 170 open files, and the limit is 169"):
+    with pytest.raises(UserError, match=r"has 40 files, .* 170 open files, and the limit is 169"):
         disk.check(tmp_path)
 
 
