@@ -38,12 +38,15 @@ except ModuleNotFoundError:
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
+from dataflow.kafka import outage
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw
+from dataflow.recovery import disk
 from dataflow.recovery.store import Store, guard
 from dataflow.runtime import shutdown
 from dataflow.runtime.stateful_map import stateful_map
+from dataflow.sinks.kafka import KafkaSink
 from dataflow.steps import (
     admit,
     anomaly,
@@ -129,9 +132,17 @@ def _outputs(options: settings.Settings, store: Store | None) -> dict[str, Sink[
     outputs = sinks.outputs(options, store)
     if options.incidents:
         outputs |= sinks.incident_outputs(options, store)
+    _prove(outputs)
     # Last: it may create a topic, which it must not if another output cannot be used.
-    outputs["write_rejected"] = sinks.rejected_output(options, store)
-    return outputs
+    rejected = {"write_rejected": sinks.rejected_output(options, store)}
+    _prove(rejected)
+    return outputs | rejected
+
+
+def _prove(outputs: Mapping[str, Sink[Any]]) -> None:
+    for step, sink in outputs.items():
+        if isinstance(sink, KafkaSink):
+            sink.prove(step)
 
 
 def flow() -> Dataflow:
@@ -142,7 +153,11 @@ def flow() -> Dataflow:
         metrics_server.start(options)
         detector = score.detector(options)
         store = guard(options, score.form_of_states(detector))
+        if store is not None:
+            disk.watch(store.folder)
         dataflow = build(options, detector, store)
+        if options.input == "kafka":
+            outage.watch(options, options.topic)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from dataflow import librdkafka
 from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
@@ -365,6 +367,27 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _librdkafka(self) -> Self:
+        wrong = librdkafka.check(self.kafka)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _topics(self) -> Self:
+        # Also where one is not used now: the live page and `notify` read them all the same.
+        taken: dict[str, str] = {}
+        for name in ("topic", "anomalies_topic", "incidents_topic", "rejected_topic"):
+            topic = getattr(self, name)
+            if topic in taken:
+                raise ValueError(
+                    f"{PREFIX}{taken[topic].upper()} and {PREFIX}{name.upper()} both name the "
+                    f"topic {topic!r}: give them different topics"
+                )
+            taken[topic] = name
+        return self
+
+    @model_validator(mode="after")
     def _incidents(self) -> Self:
         if self.incident_anomalies > self.incident_readings:
             raise ValueError(
@@ -472,7 +495,7 @@ def load(**overrides: Any) -> Settings:
             hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists the settings."
             raise UserError(f"{name} is not a setting: {hint}")
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as wrong:
         first = wrong.errors()[0]
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
@@ -484,6 +507,9 @@ def load(**overrides: Any) -> Settings:
             f"{PREFIX}KAFKA is not a JSON object: give each librdkafka setting a variable of its "
             f"own, such as {PREFIX}KAFKA__SECURITY_PROTOCOL."
         ) from None
+    for line in librdkafka.warnings(settings.kafka):
+        print(f"warning: {line}.", file=sys.stderr, flush=True)
+    return settings
 
 
 def is_output_file(output: str) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from kafka_jars import program
 
@@ -29,7 +29,8 @@ node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=\
-PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL
+PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,\
+REFUSED:PLAINTEXT,UNKNOWN:PLAINTEXT
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
@@ -49,17 +50,23 @@ class ApacheKafka:
     """A broker in a folder, for the duration of a `with`; it can be stopped and started again.
 
     `secure` adds TLS at `tls_address`, and TLS with a password at `sasl_address`: SCRAM-SHA-512 or
-    PLAIN, for `user` and `password`. Clients must trust `ca_file`.
+    PLAIN, for `user` and `password`. Clients must trust `ca_file`. The user `limited` has the same
+    password, and the rights that a test grants it; everybody else may do anything. A client that
+    starts at an address of `astray` is sent to one that does not answer.
     """
 
     user = "reader"
+    limited = "limited"
     password = "the-readers-password"
+    advertised: ClassVar = {"REFUSED": "127.0.0.1:1", "UNKNOWN": "no-such-host.invalid:9092"}
 
     def __init__(self, folder: Path, *, jars: Path, secure: bool = False) -> None:
         self.folder = folder
         self.jars = jars
         self.secure = secure
-        listeners = ["PLAINTEXT", "CONTROLLER", *(["SSL", "SASL_SSL"] if secure else [])]
+        listeners = ["PLAINTEXT", "CONTROLLER"]
+        if secure:
+            listeners += ["SSL", "SASL_SSL", *self.advertised]
         self.ports = dict(zip(listeners, _free_ports(len(listeners)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -74,6 +81,11 @@ class ApacheKafka:
     @property
     def sasl_address(self) -> str:
         return f"127.0.0.1:{self.ports['SASL_SSL']}"
+
+    @property
+    def astray(self) -> dict[str, str]:
+        """Addresses that answer, by the addresses that they send a client to."""
+        return {wrong: f"127.0.0.1:{self.ports[name]}" for name, wrong in self.advertised.items()}
 
     @property
     def ca_file(self) -> Path:
@@ -184,7 +196,16 @@ class ApacheKafka:
                 f"{module}.scram.ScramLoginModule required;\n"
                 "listener.name.sasl_ssl.plain.sasl.jaas.config="
                 f"{module}.plain.PlainLoginModule required "
-                f'user_{self.user}="{self.password}";\n'
+                f'user_{self.user}="{self.password}" user_{self.limited}="{self.password}";\n'
+                "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
+                f"super.users=User:ANONYMOUS;User:{self.user}\n"
+                "advertised.listeners="
+                + ",".join(
+                    f"{name}://{self.advertised.get(name, f'127.0.0.1:{port}')}"
+                    for name, port in self.ports.items()
+                    if name != "CONTROLLER"
+                )
+                + "\n"
             )
             users = ["--add-scram", f"SCRAM-SHA-512=[name={self.user},password={self.password}]"]
         config += "listeners=" + ",".join(

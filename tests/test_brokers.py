@@ -94,13 +94,13 @@ def test_the_second_producer_of_a_transactional_id_fences_the_first(
     brokers: str, topic: str
 ) -> None:
     topics.create(settings(brokers), [topic], 1)
-    own = settings(brokers, transactional_id=topic)
-    first = kafka.producer(own)
+    own = settings(brokers)
+    first = kafka.producer(own, **{"transactional.id": topic})
     first.init_transactions(20)
     first.begin_transaction()
     first.produce(topic, b"1", "key-1")
     assert first.flush(60) == 0
-    second = kafka.producer(own)
+    second = kafka.producer(own, **{"transactional.id": topic})
     second.init_transactions(20)
     with pytest.raises(KafkaException) as fenced:
         first.commit_transaction(20)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 
+from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.settings import PREFIX, Settings, load
 
@@ -112,6 +114,131 @@ def test_a_wrong_setting_is_one_line_that_names_it(
         load()
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ACKS", "1", "loses records that the broker did not keep"),
+        ("REQUEST_REQUIRED_ACKS", "0", "loses records"),
+        ("ENABLE_IDEMPOTENCE", "false", "repeat or reorder"),
+        ("ENABLE_IDEMPOTENCE", "F", "repeat or reorder"),
+        ("LINGER_MS", "20000", "remove it, or set 0 to 1000"),
+        ("QUEUE_BUFFERING_MAX_MS", "20000", "remove it, or set 0 to 1000"),
+        ("MESSAGE_TIMEOUT_MS", "0", "remove it, or set 1 to 15000"),
+        ("DELIVERY_TIMEOUT_MS", "300000", "remove it, or set 1 to 15000"),
+        ("TRANSACTION_TIMEOUT_MS", "900000", "remove it, or set 10000 to 60000"),
+        ("TRANSACTIONAL_ID", "mine", "belongs to the recovery store"),
+        ("GROUP_ID", "mine", "one position"),
+        ("GROUP_PROTOCOL", "consumer", "no client joins"),
+        ("PARTITION_ASSIGNMENT_STRATEGY", "range", "ANOMALY_PARTITIONS"),
+        ("ENABLE_AUTO_COMMIT", "true", "offsets"),
+        ("AUTO_OFFSET_RESET", "latest", "skip records in silence"),
+        ("AUTO_OFFSET_RESET", "earliest", "skip records in silence"),
+        ("ISOLATION_LEVEL", "read_uncommitted", "transactions that were aborted"),
+        ("ENABLE_PARTITION_EOF", "true", "end of a topic"),
+        ("ENABLE_GAPLESS_GUARANTEE", "true", "experimental"),
+        ("BOOTSTRAP_SERVERS", "other:9092", "contradicts ANOMALY_BROKERS"),
+        ("METADATA_BROKER_LIST", "other:9092", "contradicts ANOMALY_BROKERS"),
+        ("ALLOW_AUTO_CREATE_TOPICS", "true", "mistyped"),
+        ("PARTITIONER", "random", "murmur2_random"),
+        ("DELIVERY_REPORT_ONLY_ERROR", "true", "confirmed"),
+        ("PLUGIN_LIBRARY_PATHS", "/tmp/evil.so", "runs code"),
+        ("SSL_ENGINE_LOCATION", "/tmp/evil.so", "runs code"),
+        ("SSL_PROVIDERS", "/tmp/evil.so", "runs code"),
+        ("SASL_KERBEROS_KINIT_CMD", "touch /tmp/x", "runs code"),
+        ("SASL_KERBEROS_PRINCIPAL", "a; touch /tmp/x", "a shell may run"),
+        ("TEST_MOCK_NUM_BROKERS", "3", "keeps nothing"),
+        ("LOGGER", "x", "not a setting of librdkafka"),
+    ],
+)
+def test_a_librdkafka_setting_against_the_guarantee_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}KAFKA__{name}", value)
+    with pytest.raises(UserError) as refusal:
+        load()
+    line = str(refusal.value)
+    assert line.startswith(f"{PREFIX}KAFKA__{name}")
+    assert said in line
+    assert "\n" not in line
+
+
+def test_librdkafka_settings_in_one_variable_are_held_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}KAFKA", '{"group.id": "mine"}')
+    with pytest.raises(UserError, match="ANOMALY_KAFKA__GROUP_ID would give"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("acks", "all"), ("acks", "-1"), ("enable.idempotence", "True")),
+        *(
+            ("linger.ms", "100"),
+            ("message.timeout.ms", "5000"),
+            ("isolation.level", "READ_COMMITTED"),
+        ),
+        *(("compression.type", "lz4"), ("ssl.providers", "default,legacy"), ("client.id", "me")),
+        ("sasl.kerberos.principal", "anomaly/host.example@EXAMPLE.COM"),
+    ],
+)
+def test_other_librdkafka_settings_are_passed_on(name: str, value: str) -> None:
+    settings = Settings(_env_file=None, brokers="127.0.0.1:1", kafka={name: value})
+    for make in (kafka.producer, kafka.consumer, kafka.admin):
+        make(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("no.such", "1"), ("security.protocol", "TSL"), ("retries", "0")),
+        *(("queuing.strategy", "lifo"), ("max.in.flight", "6"), ("fetch.max.bytes", "x")),
+    ],
+)
+def test_what_librdkafka_rejects_is_one_line(name: str, value: str) -> None:
+    settings = Settings(_env_file=None, brokers="127.0.0.1:1", kafka={name: value})
+    with pytest.raises(UserError, match=r"librdkafka rejects the settings ANOMALY_KAFKA__\* \(.*"):
+        kafka.producer(settings)
+
+
+def test_a_setting_that_makes_the_connection_insecure_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}KAFKA__ENABLE_SSL_CERTIFICATE_VERIFICATION", "false")
+    load()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ANOMALY_KAFKA__ENABLE_SSL_CERTIFICATE_VERIFICATION=false: ")
+
+
+TOPICS = ("TOPIC", "ANOMALIES_TOPIC", "REJECTED_TOPIC", "INCIDENTS_TOPIC")
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(TOPICS, 2)])
+def test_no_two_topics_are_the_same(monkeypatch: pytest.MonkeyPatch, one: str, other: str) -> None:
+    monkeypatch.setenv(PREFIX + one, "cpu")
+    monkeypatch.setenv(PREFIX + other, "cpu")
+    with pytest.raises(UserError, match="both name the topic 'cpu': give them different") as error:
+        load()
+    assert {f"{PREFIX}{one}", f"{PREFIX}{other}"} <= set(str(error.value).split())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("TOPIC", "anomalies", "ANOMALIES_TOPIC"),
+        ("TOPIC", "incidents", "INCIDENTS_TOPIC"),
+        ("ANOMALIES_TOPIC", "ec2_metrics.rejected", "REJECTED_TOPIC"),
+    ],
+)
+def test_a_topic_must_not_be_the_default_of_another(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, other: str
+) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(UserError, match=f"ANOMALY_{other} both name the topic '{value}'"):
+        load()
 
 
 def test_a_detector_that_needs_a_range_is_refused_without_one(

@@ -91,7 +91,9 @@ def feed_of(options: settings.Settings, keep: int, since: float | None) -> Feed:
                 "--since applies to topics only: remove it, a file is read from its beginning."
             )
         return FileFeed(options, keep)
-    return KafkaFeed(options, keep, since)
+    kafka_feed = KafkaFeed(options, keep, since)
+    kafka_feed.prove()
+    return kafka_feed
 
 
 def _moment(text: str) -> float:

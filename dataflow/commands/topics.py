@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from dataflow import settings
-from dataflow.kafka.topics import create
+from dataflow.kafka.access import DESCRIBE
+from dataflow.kafka.topics import create, existing_partitions
 
 __all__ = ["topics"]
 
@@ -19,9 +20,12 @@ def topics(
 ) -> None:
     """Create the missing topics of the flow: input, anomalies, rejected, incidents."""
     options = settings.load()
-    names = [options.topic, options.anomalies_topic, options.rejected_topic]
-    names += [options.incidents_topic] if options.incidents else []
-    created = create(options, names, partitions)
+    names = ["topic", "anomalies_topic", "rejected_topic"]
+    names += ["incidents_topic"] if options.incidents else []
+    wanted = {getattr(options, name): f"{settings.PREFIX}{name.upper()}" for name in names}
+    created = create(options, wanted, partitions)
+    for topic, setting in wanted.items():
+        existing_partitions(options, topic, setting, [DESCRIBE])
     for topic in created:
         typer.echo(f"created {topic} with {partitions} partitions on {options.brokers}")
     if not created:

@@ -10,7 +10,7 @@ from dataflow import kafka
 from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.status import Condition, Tone, clock_text, waiting
 from dataflow.errors import UserError
-from dataflow.kafka import topics
+from dataflow.kafka import access, topics
 from dataflow.records import Raw
 from dataflow.settings import Settings
 
@@ -57,6 +57,22 @@ class KafkaFeed(Feed):
         self._answered = 0.0
         self._lag = 0
         self._lag_due = 0.0
+
+    def prove(self) -> None:
+        """Prove that the topics that exist can be read; a broker that is down may come later.
+
+        Raises `UserError` if a right is missing, or if the leader of a partition does not answer.
+        """
+        settings = self.settings
+        try:
+            cluster = kafka.metadata(settings)
+        except UserError:
+            return  # the page shows this, and waits
+        for topic, setting in (
+            (settings.topic, "ANOMALY_TOPIC"),
+            (settings.anomalies_topic, "ANOMALY_ANOMALIES_TOPIC"),
+        ):
+            access.prove_if_present(settings, cluster, topic, setting, [kafka.READ])
 
     def run(self) -> None:
         """Read until `stop`."""

@@ -40,8 +40,13 @@ def count_records(path: Path) -> int:
 
 
 def prepare_topic(settings: Settings, partitions: int) -> bool:
-    """Create the input topic if it does not exist; return whether it was created."""
-    return bool(topics.create(settings, [settings.topic], partitions))
+    """Create the input topic if it does not exist; return whether it was created.
+
+    Raises `UserError` if it cannot be created or written.
+    """
+    created = topics.create(settings, [settings.topic], partitions)
+    topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC", [kafka.WRITE])
+    return bool(created)
 
 
 def stored_records(settings: Settings) -> int:

@@ -1,5 +1,6 @@
 """Kafka: creates clients, manages topics, and reads their records."""
 
+from dataflow.kafka.access import READ, WRITE
 from dataflow.kafka.client import (
     TIMEOUT,
     TRANSIENT_ERRORS,
@@ -13,8 +14,10 @@ from dataflow.kafka.reading import end_offsets, offset_range, offset_ranges, rea
 from dataflow.kafka.topics import metadata, partition_ids
 
 __all__ = [
+    "READ",
     "TIMEOUT",
     "TRANSIENT_ERRORS",
+    "WRITE",
     "admin",
     "consumer",
     "describe",

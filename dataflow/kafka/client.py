@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
+import time
+from collections.abc import Iterable
 from typing import Any
 
 from confluent_kafka import (
@@ -13,6 +17,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
+from dataflow import librdkafka
 from dataflow.errors import UserError
 from dataflow.settings import Settings
 
@@ -21,7 +26,9 @@ __all__ = [
     "TRANSIENT_ERRORS",
     "admin",
     "consumer",
+    "consumer_client",
     "describe",
+    "no_right",
     "producer",
     "transactional_producer",
 ]
@@ -37,8 +44,24 @@ TRANSIENT_ERRORS = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
     KafkaError._RESOLVE,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
 }
-"""Errors of a broker that cannot be reached: librdkafka keeps trying, and so do its readers."""
+"""Errors that do not end a reader.
+
+While a broker cannot be reached, librdkafka keeps trying. It also looks for the coordinator of the
+consumer group, which a user without the right to the group may not; only commits need it.
+"""
+
+COORDINATOR_WAIT = 30.0
+"""Seconds to wait for the coordinator of transactions: a new cluster creates its topic first."""
+
+_NO_COORDINATOR_YET = {
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.CONCURRENT_TRANSACTIONS,
+    KafkaError._TIMED_OUT,
+}
 
 
 class Client:
@@ -58,7 +81,7 @@ class Client:
             # Reconnect within 2 s after a broker returns; the default is up to 10 s.
             "reconnect.backoff.max.ms": 2000,
             **config,
-            **settings.kafka,
+            **librdkafka.passed_on(settings.kafka),
         }
 
     def _keep_error(self, error: KafkaError) -> None:
@@ -66,17 +89,28 @@ class Client:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last_error = error.str()
 
+    @property
+    def reason(self) -> str | None:
+        """Why a broker cannot be reached, as librdkafka reported it last."""
+        # Keep the middle of "HOST:1/bootstrap: Connect to ... failed (after 0ms in state CONNECT)".
+        text = self.last_error
+        return text and re.sub(r"^\S+/(bootstrap|\d+): ", "", text).split(" (after ")[0]
+
+    def rejected(self, error: KafkaException | TypeError | ValueError) -> UserError:
+        """Return the error to raise if librdkafka rejects the settings."""
+        return UserError(
+            f"librdkafka rejects the settings ANOMALY_KAFKA__* ({_text(error)}): correct them."
+        )
+
     def no_answer(self, error: KafkaException) -> UserError:
         """Return the error to raise if no broker answers."""
-        reason = self.last_error or _text(error)
+        reason = self.reason or _text(error)
         if self.last_error is None and error.args[0].code() == KafkaError._TRANSPORT:
             # librdkafka only logs the usual cause: the broker expects another protocol.
             reason = (
                 "it closes the connection; if it needs TLS or a password, set "
                 "ANOMALY_KAFKA__SECURITY_PROTOCOL"
             )
-        # Keep the middle of "HOST:1/bootstrap: Connect to ... failed (after 0ms in state CONNECT)".
-        reason = reason.split("/bootstrap: ")[-1].split(" (after ")[0]
         return UserError(
             f"no answer from the broker {self.brokers} ({reason}): "
             "check that it runs, and check ANOMALY_BROKERS and ANOMALY_KAFKA__*."
@@ -94,10 +128,8 @@ def admin_client(settings: Settings) -> tuple[AdminClient, Client]:
     client = Client(settings)
     try:
         return AdminClient(client.config), client
-    except KafkaException as error:
-        raise UserError(
-            f"librdkafka rejects the settings ANOMALY_KAFKA__* ({_text(error)}): correct them."
-        ) from None
+    except (KafkaException, TypeError, ValueError) as error:
+        raise client.rejected(error) from None
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -109,62 +141,119 @@ def admin(settings: Settings) -> AdminClient:
 
 
 def consumer(settings: Settings, **config: Any) -> Consumer:
-    """Create a consumer that is assigned its offsets, commits none, and never skips silently."""
-    return Consumer(
-        Client(
-            settings,
-            **{
-                # Required by librdkafka, though the flow keeps its offsets itself.
-                "group.id": "ec2-anomaly-dataflow",
-                "enable.auto.commit": False,
-                # An offset that no longer exists is an error, not a jump to the end.
-                "auto.offset.reset": "error",
-                # The default, 1 s, halves the throughput when catching up.
-                "fetch.queue.backoff.ms": 10,
-                # A tenth of the default, per partition: takes less memory, and is no slower.
-                "queued.min.messages": 10_000,
-                # The embedded broker answers with all that it holds. Above the default, 100 MB,
-                # librdkafka drops the answer and asks again, forever and without an error.
-                "receive.message.max.bytes": 2_000_000_000,
-                **config,
-            },
-        ).config
+    """Create a consumer that is assigned its offsets, commits none, and never skips silently.
+
+    Raises `UserError` if librdkafka rejects its settings.
+    """
+    return consumer_client(settings, **config)[0]
+
+
+def consumer_client(settings: Settings, **config: Any) -> tuple[Consumer, Client]:
+    """Create a consumer, and return it with its `Client`, which keeps the last error."""
+    client = Client(
+        settings,
+        **{
+            # Required by librdkafka, though the flow keeps its offsets itself.
+            "group.id": "ec2-anomaly-dataflow",
+            "enable.auto.commit": False,
+            # An offset that no longer exists is an error, not a jump to the end.
+            "auto.offset.reset": "error",
+            # The default, 1 s, halves the throughput when catching up.
+            "fetch.queue.backoff.ms": 10,
+            # A tenth of the default, per partition: takes less memory, and is no slower.
+            "queued.min.messages": 10_000,
+            # The embedded broker answers with all that it holds. Above the default, 100 MB,
+            # librdkafka drops the answer and asks again, forever and without an error.
+            "receive.message.max.bytes": 2_000_000_000,
+            **config,
+        },
     )
+    try:
+        return Consumer(client.config), client
+    except (KafkaException, TypeError, ValueError) as error:
+        raise client.rejected(error) from None
 
 
 def transactional_producer(settings: Settings, name: str) -> Producer:
     """Create a producer that fences every earlier producer of the same name.
 
-    Raises `UserError` if the broker does not allow it.
+    Waits up to 30 s for the coordinator of transactions. Raises `UserError` if there is none, or if
+    the broker does not allow transactions.
     """
-    # A transaction that a crash leaves open blocks its readers no longer than this.
-    client = producer(settings, **{"transactional.id": name, "transaction.timeout.ms": 15_000})
-    try:
-        client.init_transactions(TIMEOUT)
-    except KafkaException as error:
-        raise UserError(
-            f"the broker {settings.brokers} does not allow transactions with the id {name} "
-            f"({_text(error)}): check the permissions of the user in ANOMALY_KAFKA__*."
-        ) from None
-    return client
+    deadline = time.monotonic() + COORDINATOR_WAIT
+    warned = False
+    while True:
+        # A transaction that a crash leaves open blocks its readers no longer than this.
+        client = producer(settings, **{"transactional.id": name, "transaction.timeout.ms": 15_000})
+        try:
+            client.init_transactions(min(TIMEOUT, max(0.1, deadline - time.monotonic())))
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > deadline:
+                raise _no_transactions(settings, name, error) from None
+            if error.args[0].code() == KafkaError._TIMED_OUT and not warned:
+                warned = True
+                print(
+                    f"warning: the broker {settings.brokers} has no coordinator for transactions "
+                    f"yet: asking again for {COORDINATOR_WAIT:.0f} s.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            time.sleep(0.2)
+        else:
+            return client
+
+
+def _no_transactions(settings: Settings, name: str, error: KafkaException) -> UserError:
+    code = error.args[0].code()
+    if code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+        return no_right(
+            settings, ["Write"], f"the transactional id {name}", f"--transactional-id {name}"
+        )
+    if code in _NO_COORDINATOR_YET:
+        return UserError(
+            f"the broker {settings.brokers} has no coordinator for transactions ({_text(error)}): "
+            "check that its topic __transaction_state can be created "
+            "(transaction.state.log.replication.factor must not exceed the number of brokers), "
+            "and that this machine can reach every broker."
+        )
+    return UserError(
+        f"the broker {settings.brokers} does not allow transactions with the id {name} "
+        f"({_text(error)}): check the permissions of the user in ANOMALY_KAFKA__*."
+    )
+
+
+def no_right(settings: Settings, operations: Iterable[str], what: str, resource: str) -> UserError:
+    """Return the error to raise if the user lacks rights, with the command that grants them."""
+    rights = " and ".join(operation.upper() for operation in operations)
+    grants = " ".join(f"--operation {operation}" for operation in operations)
+    return UserError(
+        f"the user has no right to {rights} on {what}: grant it with kafka-acls.sh "
+        f"--bootstrap-server {settings.brokers} --add --allow-principal User:NAME {grants} "
+        f"{resource}."
+    )
 
 
 def producer(settings: Settings, **config: Any) -> Producer:
-    """Create a producer whose retries neither repeat nor reorder records."""
-    return Producer(
-        Client(
-            settings,
-            **{
-                "enable.idempotence": True,
-                # As in the Java clients: an instance has one partition, whichever client writes.
-                "partitioner": "murmur2_random",
-                "linger.ms": 5,
-                # Fail before a supervisor gives up: a restart then writes the records again.
-                "message.timeout.ms": 10_000,
-                **config,
-            },
-        ).config
+    """Create a producer whose retries neither repeat nor reorder records.
+
+    Raises `UserError` if librdkafka rejects its settings.
+    """
+    client = Client(
+        settings,
+        **{
+            "enable.idempotence": True,
+            # As in the Java clients: an instance has one partition, whichever client writes.
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            # Fail before a supervisor gives up: a restart then writes the records again.
+            "message.timeout.ms": 10_000,
+            **config,
+        },
     )
+    try:
+        return Producer(client.config)
+    except (KafkaException, TypeError, ValueError) as error:
+        raise client.rejected(error) from None
 
 
 def describe(error: KafkaError | KafkaException) -> str:

@@ -107,6 +107,8 @@ def read_from(settings: Settings, topic: str, offsets: dict[int, int]) -> Iterat
                 if error is None:
                     yield message
                     deadline = time.monotonic() + TRANSACTION_WAIT
+                elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    pass  # nothing is committed
                 elif error.code() != KafkaError._PARTITION_EOF:
                     raise UserError(
                         f"cannot read the topic {topic!r} ({error.str()}): check the broker's log."

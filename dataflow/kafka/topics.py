@@ -10,10 +10,24 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
 )
-from confluent_kafka.admin import ClusterMetadata, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AclOperation,
+    AdminClient,
+    ClusterMetadata,
+    NewPartitions,
+    NewTopic,
+)
 
 from dataflow.errors import UserError
-from dataflow.kafka.client import TIMEOUT, admin, admin_client, describe
+from dataflow.kafka.access import prove, unanswered
+from dataflow.kafka.client import (
+    TIMEOUT,
+    TRANSIENT_ERRORS,
+    admin,
+    admin_client,
+    describe,
+    no_right,
+)
 from dataflow.settings import Settings
 
 __all__ = [
@@ -27,23 +41,25 @@ __all__ = [
     "watch_partitions",
 ]
 
+_NOT_ALLOWED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+
 WATCH = 10.0
 """Seconds between two checks for new partitions."""
 
 
-def existing_partitions(settings: Settings, topic: str, setting: str) -> list[int]:
-    """Ask the cluster for a topic, and return its partitions in ascending order.
+def existing_partitions(
+    settings: Settings, topic: str, setting: str, needs: Iterable[AclOperation] = ()
+) -> list[int]:
+    """Prove that a topic can be used, and return its partitions in ascending order.
 
-    Raises `UserError` if the topic does not exist, with the setting that names it, and if no broker
-    answers within 10 s.
+    `setting` is the setting that names the topic, and `needs` are the rights that are needed.
+    Raises `UserError` if the topic does not exist, if a right is missing, and if the broker or the
+    leader of a partition does not answer within 10 s.
     """
-    found = partitions(settings, topic)
-    if not found:
-        raise UserError(
-            f"the topic {topic!r} does not exist on {settings.brokers}: create it with "
-            f"`python -m dataflow topics`, or set {setting} to an existing topic."
-        )
-    return found
+    return prove(settings, metadata(settings), topic, setting, needs)
 
 
 def partitions(settings: Settings, topic: str) -> list[int]:
@@ -59,11 +75,12 @@ def create(settings: Settings, names: Iterable[str], partition_count: int) -> li
 
     Raises `UserError` if one cannot be created.
     """
-    present = metadata(settings).topics
+    cluster = metadata(settings)
+    present = cluster.topics
     missing = [topic for topic in names if topic not in present]
     if not missing:
         return []
-    client = admin(settings)
+    client, state = admin_client(settings)
     created = []
     for topic, future in client.create_topics(
         [NewTopic(topic, num_partitions=partition_count) for topic in missing],
@@ -76,11 +93,30 @@ def create(settings: Settings, names: Iterable[str], partition_count: int) -> li
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
+            if error.args[0].code() in _NOT_ALLOWED:
+                # Also where it exists: a user without this right does not see it.
+                raise no_right(
+                    settings, ["Create", "Describe"], f"the topic {topic!r}", f"--topic {topic}"
+                ) from None
+            if error.args[0].code() in TRANSIENT_ERRORS:
+                client.poll(0)  # takes the error that says why
+                raise unanswered(settings, cluster, state, error) from None
             raise UserError(
                 f"cannot create the topic {topic!r} ({describe(error)}): create it with Kafka's "
                 "tools, or check the permissions of the user in ANOMALY_KAFKA__*."
             ) from None
+    _await(client, created)
     return created
+
+
+def _await(client: AdminClient, created: list[str]) -> None:
+    """Wait until a broker knows the topics that the controller has created; 10 s at most."""
+    deadline = time.monotonic() + TIMEOUT
+    while created and time.monotonic() < deadline:
+        cluster = client.list_topics(timeout=TIMEOUT)
+        if all(partition_ids(cluster, topic) for topic in created):
+            return
+        time.sleep(0.05)
 
 
 def add_partitions(settings: Settings, topic: str, partition_count: int) -> None:

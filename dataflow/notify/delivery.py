@@ -20,7 +20,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.kafka import topics
+from dataflow.kafka import access, outage, topics
 from dataflow.notify.base import Target
 from dataflow.notify.http import Answer, post
 from dataflow.notify.targets import targets
@@ -283,7 +283,12 @@ def run(settings: Settings) -> None:
             "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, "
             "ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER or ANOMALY_NOTIFY_TARGETS."
         )
-    topics.existing_partitions(settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC")
+    topics.existing_partitions(
+        settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC", [kafka.READ]
+    )
+    for target in configured:
+        access.prove_group(settings, target.group(settings.incidents_topic))
+    outage.watch(settings, settings.incidents_topic)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())

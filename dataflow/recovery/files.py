@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataflow.errors import UserError
+from dataflow.recovery import disk
 from dataflow.runtime.routing import file_of
 from dataflow.runtime.store_files import create_files
 
@@ -70,6 +71,7 @@ def initialize(folder: Path, partitions: int) -> bool:
                 "or a new folder."
             )
         unfinished.touch()
+        disk.reserve(folder, partitions)
         create_files(folder, partitions)
         for path in folder.glob(PARTS):
             _enlarge_pages(path)
@@ -78,7 +80,7 @@ def initialize(folder: Path, partitions: int) -> bool:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"cannot create a recovery store in {folder} ({reason}): check that the folder can be "
-            "written."
+            "written and has room."
         ) from None
     return True
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from dataflow.errors import UserError
-from dataflow.recovery import files
+from dataflow.recovery import disk, files
 from dataflow.runtime.arguments import arguments
 from dataflow.settings import PREFIX, Settings
 
@@ -170,6 +170,7 @@ def guard(settings: Settings, states: str) -> Store | None:
             f"there is no recovery store in {folder}: create one with "
             f"`python -m dataflow recovery {folder}`, or give the right folder."
         )
+    disk.check(folder)
     store = Store(folder, settings, states, given.process_id or 0)
     epoch = files.check(folder, alone=not given.addresses)
     # In a cluster, no process changes the store before all have come this far.

@@ -24,14 +24,17 @@ PER_TRANSACTION = 500
 def check_topics(settings: Settings, *, from_topic: bool, write: bool) -> None:
     """Check that the topics exist; create the rejected topic if only marks need it.
 
-    Raises `UserError` if a topic is missing.
+    Raises `UserError` if a topic is missing, or the right to read or write one.
     """
-    topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC")
-    if from_topic:
-        topics.existing_partitions(settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC")
-    elif write:
+    written = [kafka.WRITE] if write else []
+    topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC", written)
+    if not from_topic and write:
         for topic in topics.create(settings, [settings.rejected_topic], 1):
             print(f"created the topic {topic} for the marks of replayed records", file=sys.stderr)
+    if from_topic or write:
+        topics.existing_partitions(
+            settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC", [kafka.READ, *written]
+        )
 
 
 def read_marks(settings: Settings) -> dict[Source, list[Place]]:

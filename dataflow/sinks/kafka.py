@@ -64,16 +64,33 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
         store: Store | None,
         identity: Identity = BY_SOURCE,
     ) -> None:
-        """Check that the topic exists.
+        """Check that the topic exists and can be used.
 
         `setting` is the setting that names the topic, and `identity` says which records are the
-        same. Raises `UserError` if the topic does not exist.
+        same. Raises `UserError` if the topic does not exist or the user lacks a right to it.
         """
-        topics.existing_partitions(settings, topic, setting)
+        # With a store, it looks up what was written.
+        needs = [kafka.WRITE] if store is None else [kafka.WRITE, kafka.READ]
+        topics.existing_partitions(settings, topic, setting, needs)
         self._settings = settings
         self._topic = topic
         self._store = store
         self._identity = identity
+
+    def prove(self, step_id: str) -> None:
+        """Prove before the first record is read that the step can write.
+
+        Raises `UserError` if librdkafka rejects its settings, or if the user has no right to
+        transactions.
+        """
+        if self._store is None:
+            kafka.producer(self._settings)
+        else:
+            # Not kept: in a cluster, every process does this before one of them begins to write.
+            kafka.transactional_producer(self._settings, self._transactional_id(step_id))
+
+    def _transactional_id(self, step_id: str) -> str:
+        return f"{self._store.id}-{step_id}" if self._store is not None else ""
 
     def list_parts(self) -> list[str]:
         """Return the only part."""
@@ -90,7 +107,7 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
             return _KafkaPart(topic, kafka.producer(settings), {}, pending, {}, False, counted)
         try:
             # First: this fences the previous process and aborts its open transaction.
-            producer = kafka.transactional_producer(settings, f"{self._store.id}-{step_id}")
+            producer = kafka.transactional_producer(settings, self._transactional_id(step_id))
             if place is None:
                 began = self._store.began(
                     f"topic {topic}",

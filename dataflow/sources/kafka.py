@@ -51,7 +51,9 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
 
         Raises `UserError` if the topic or a partition of ANOMALY_PARTITIONS does not exist.
         """
-        present = topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC")
+        present = topics.existing_partitions(
+            settings, settings.topic, "ANOMALY_TOPIC", [kafka.READ]
+        )
         wanted = present if settings.partitions is None else settings.partitions
         missing = sorted(set(wanted) - set(present))
         if missing:
