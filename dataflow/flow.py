@@ -91,7 +91,7 @@ def build(
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
-    raw = op.input("read", flow, sources.source(options) if source is None else source)
+    raw = op.input("read", flow, sources.source(options, store) if source is None else source)
     decoded = op.flat_map_batch("decode", raw, admit.admitter(options, decode.decoder(options)))
     checked = op.branch("check", decoded, decode.is_reading)
     keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyed)

@@ -9,7 +9,7 @@ from dataflow.kafka.client import (
     producer,
     transactional_producer,
 )
-from dataflow.kafka.reading import end_offsets, offset_range, read_from
+from dataflow.kafka.reading import end_offsets, offset_range, offset_ranges, read_from
 from dataflow.kafka.topics import metadata, partition_ids
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "end_offsets",
     "metadata",
     "offset_range",
+    "offset_ranges",
     "partition_ids",
     "producer",
     "read_from",
