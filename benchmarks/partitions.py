@@ -138,7 +138,9 @@ def table(found: dict[str, dict[str, list[Figures]]]) -> str:
                 [a / b if b else float("nan") for a, b in zip(mine, its, strict=True)]
                 for mine, its in zip(this, other, strict=True)
             ]
-            shown = " | ".join(f"x {statistics.median(one):.2f}" for one in zip(*ratios))
+            shown = " | ".join(
+                f"x {statistics.median(one):.2f}" for one in zip(*ratios, strict=True)
+            )
             lines.append(f"| {partitions} | ratio | {shown} |")
     return "\n".join(lines)
 

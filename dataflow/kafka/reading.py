@@ -9,6 +9,7 @@ from typing import TypeAlias
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -91,13 +92,19 @@ def offset_ranges(
 
 
 def latest_offsets(
-    client: AdminClient, topic: str, wanted: Collection[int], timeout: float
+    client: AdminClient,
+    topic: str,
+    wanted: Collection[int],
+    timeout: float,
+    *,
+    committed: bool = False,
 ) -> tuple[dict[int, int], dict[int, str]]:
     """Return the end offsets of partitions, and for the others why they do not answer in time.
 
-    An end offset is the offset of the next record to be written; `timeout` is in seconds.
+    An end offset is the offset of the next record to be written; with `committed`, of the first
+    record of the first open transaction, if there is one. `timeout` is in seconds.
     """
-    return _offsets(client, topic, wanted, _LATEST, timeout)
+    return _offsets(client, topic, wanted, _LATEST, timeout, committed=committed)
 
 
 def _offsets(
@@ -106,12 +113,16 @@ def _offsets(
     wanted: Collection[int],
     which: OffsetSpec,
     timeout: float = TIMEOUT,
+    *,
+    committed: bool = False,
 ) -> tuple[dict[int, int], dict[int, str]]:
+    isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     found: dict[int, int] = {}
     errors: dict[int, str] = {}
     if wanted:
         places = {TopicPartition(topic, partition): which for partition in wanted}
-        for place, future in client.list_offsets(places, request_timeout=timeout).items():
+        asked = client.list_offsets(places, isolation_level=isolation, request_timeout=timeout)
+        for place, future in asked.items():
             try:
                 found[place.partition] = future.result().offset
             except KafkaException as error:

@@ -133,18 +133,19 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         # Where an input that ends is to be read to.
         self._end = None if settings.follow or held is None else held[1]
         self.offset = offset
+        # Nothing was read yet, so what the broker deletes is as if it had never been there.
+        self._untouched = offset < 0
         self.waits = False
-        self.blocked_at: int | None = None
         if held is not None:
-            self._go_to(offset, held)
+            self._go_to(offset, held, "the recovery store resumes")
         reader.open(partition, self.offset)
         self._check_end()
         watch.add(partition, self)
         if alignment is not None:
             alignment.join(partition, time.monotonic())
 
-    def _go_to(self, saved: int, held: Range) -> None:
-        """Set the next offset to read, given the saved one and those that the broker holds."""
+    def _go_to(self, saved: int, held: Range, who: str) -> None:
+        """Set the next offset to read, given the wanted one and those that the broker holds."""
         found = place(saved, held)
         self.offset = found.offset
         self.tell_end(held[1])
@@ -152,7 +153,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
             return
         holds = (
             f"partition {self._partition} of the topic {self._topic!r} holds the offsets "
-            f"{held[0]} to {held[1]}, but the recovery store resumes at {saved}: {found.problem}"
+            f"{held[0]} to {held[1]}, but {who} at {saved}: {found.problem}"
         )
         if self._settings.lost_input == "stop":
             stop_process(
@@ -188,7 +189,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         ]
         if batch:
             self.offset = batch[-1].offset + 1
-            self.blocked_at = None
+            self._untouched = False
             self._tally.took(len(batch), _broker_time(messages))
             if self._size.sampling:
                 self._size.look(message.key() for message in messages)
@@ -211,7 +212,6 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
             if failure.code() == KafkaError._PARTITION_EOF:
                 # Beyond the last record lie the marks of transactions, which are not read.
                 self.offset = max(self.offset, message.offset() or 0)
-                self.blocked_at = self.offset
                 self.waits = True
                 self._lag_due = 0.0
                 if self._alignment is not None:
@@ -226,9 +226,14 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
     def _go_on(self, failure: KafkaError) -> None:
         """Go on where the broker no longer holds the next offset."""
         held, errors = kafka.offset_ranges(self._settings, self._topic, [self._partition])
-        if errors or held[self._partition][0] <= self.offset <= held[self._partition][1]:
+        # A topic that ends before the offset may have been created again.
+        if errors or held[self._partition][0] <= self.offset:
             self._stop(failure.str())
-        self._go_to(self.offset, held[self._partition])
+        self._go_to(
+            OFFSET_BEGINNING if self._untouched else self.offset,
+            held[self._partition],
+            "the flow reads on",
+        )
         self._reader.open(self._partition, self.offset)
 
     def _check_end(self) -> None:
@@ -238,7 +243,8 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         now = time.monotonic()
         if now >= self._lag_due:
             # Known from the last fetch, without a request.
-            self.tell_end(self._reader.end(self._partition))
+            if (end := self._reader.end(self._partition)) >= 0:
+                self.tell_end(end)
             self._lag_due = now + LAG_SECONDS
 
     def tell_end(self, end: int) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 __all__ = ["STALLED", "Seen", "Stalls", "named"]
 
-STALLED = 8.0
+STALLED = 6.0
 """Seconds without a record, while there are some, after which a partition is named."""
 
 NAMED = 5
@@ -30,9 +30,9 @@ class Stalls:
 
     >>> stalls = Stalls()
     >>> blocked = {3: Seen(position=10, end=20, waits=True)}
-    >>> [stalls.update(now, blocked) for now in (0.0, 4.0, 8.0, 12.0)]
+    >>> [stalls.update(now, blocked) for now in (0.0, 3.0, 6.0, 9.0)]
     [([], []), ([], []), ([3], []), ([], [])]
-    >>> stalls.update(16.0, {3: Seen(position=20, end=20, waits=True)})
+    >>> stalls.update(12.0, {3: Seen(position=20, end=20, waits=True)})
     ([], [3])
     """
 

@@ -25,7 +25,7 @@ from dataflow.sources.stalls import Seen, Stalls, named
 
 __all__ = ["Watch", "Watched"]
 
-SECONDS = 4.0
+SECONDS = 3.0
 """Seconds between two looks: a stall is named after three of them."""
 
 PATIENCE = 2.0
@@ -46,10 +46,6 @@ class Watched(Protocol):
         """Whether it has asked for records and got none."""
 
     @property
-    def blocked_at(self) -> int | None:
-        """Where the broker said that records end for now, if it said so last."""
-
-    @property
     def last_error(self) -> str | None:
         """The last error of its reader."""
 
@@ -67,6 +63,7 @@ class Watch:
         self._known = known
         self._identity = identity
         self._partitions: dict[int, Watched] = {}
+        self._ended = threading.Event()
         self._stalls = Stalls()
         self._answered = time.monotonic()
         self._silent = False
@@ -77,8 +74,10 @@ class Watch:
         self._partitions[partition] = watched
 
     def remove(self, partition: int) -> None:
-        """Watch a partition no longer."""
+        """Watch a partition no longer. The thread ends with the last one."""
         self._partitions.pop(partition, None)
+        if not self._partitions:
+            self._ended.set()
 
     def start(self) -> None:
         """Start the thread."""
@@ -86,8 +85,7 @@ class Watch:
 
     def _run(self) -> None:
         client = kafka.admin(self._settings)
-        while not shutdown.asked():
-            time.sleep(SECONDS)
+        while not self._ended.wait(SECONDS):
             partitions = dict(self._partitions)
             try:
                 cluster = client.list_topics(self._topic, timeout=PATIENCE)
@@ -100,7 +98,11 @@ class Watch:
                 continue
             self._answer()
             self._check_topic(cluster, topics.topic_id(client, self._topic, PATIENCE))
-            self.look(time.monotonic(), partitions, ends, cluster)
+            behind = [number for number, end in ends.items() if partitions[number].offset < end]
+            stable, _ = reading.latest_offsets(
+                client, self._topic, behind, PATIENCE, committed=True
+            )
+            self.look(time.monotonic(), partitions, ends, stable, cluster)
 
     def _no_answer(self, reason: str, partitions: Mapping[int, Watched]) -> None:
         silent = time.monotonic() - self._answered
@@ -136,11 +138,15 @@ class Watch:
         now: float,
         partitions: Mapping[int, Watched],
         ends: Mapping[int, int],
+        stable: Mapping[int, int],
         cluster: ClusterMetadata | None = None,
         say: Callable[[str], None] | None = None,
         stop: Callable[[str], None] = stop_process,
     ) -> None:
-        """Compare the partitions with their ends at `now`, in seconds of a monotonic clock."""
+        """Compare the partitions with their ends at `now`, in seconds of a monotonic clock.
+
+        `stable` has the ends before open transactions, of the partitions that are behind.
+        """
         say = say or _say
         leaderless = _without_leader(cluster, self._topic) if cluster else set()
         seen = {}
@@ -152,12 +158,12 @@ class Watch:
             else:
                 continue
             seen[number] = Seen(partition.offset, end, partition.waits)
+        blocked = {number for number, end in stable.items() if end <= partitions[number].offset}
         stalled, again = self._stalls.update(now, seen)
         groups: dict[str, list[int]] = {}
         for number in stalled:
-            groups.setdefault(self._reason(partitions[number], number in leaderless), []).append(
-                number
-            )
+            reason = self._reason(partitions[number], number in leaderless, number in blocked)
+            groups.setdefault(reason, []).append(number)
         for reason, numbers in groups.items():
             first = seen[numbers[0]]
             held = f"it holds the offsets {first.position} to {first.end - 1}"
@@ -174,34 +180,32 @@ class Watch:
             returns = "returns" if len(again) == 1 else "return"
             say(f"{named(again)} of the topic {self._topic!r} {returns} records again.")
         if not self._settings.follow:
-            self._give_up(now, partitions, seen, stop)
+            self._give_up(now, {number: seen[number] for number in blocked & set(seen)}, stop)
 
     def _give_up(
-        self,
-        now: float,
-        partitions: Mapping[int, Watched],
-        seen: Mapping[int, Seen],
-        stop: Callable[[str], None],
+        self, now: float, blocked: Mapping[int, Seen], stop: Callable[[str], None]
     ) -> None:
         """End the process for a transaction that stays open, if the input must end."""
-        for number, one in seen.items():
-            if not one.waits or partitions[number].blocked_at != one.position:
-                self._blocked.pop(number, None)
-            elif now - self._blocked.setdefault(number, now) > reading.TRANSACTION_WAIT:
+        self._blocked = {
+            number: self._blocked.get(number, now) for number, one in blocked.items() if one.waits
+        }
+        for number, since in self._blocked.items():
+            if now - since > reading.TRANSACTION_WAIT:
                 stop(
                     f"an open transaction blocks partition {number} of the topic {self._topic!r} "
-                    f"at offset {one.position} of {one.end}: find it with Kafka's "
-                    "kafka-transactions.sh find-hanging, and abort it."
+                    f"at offset {blocked[number].position} of {blocked[number].end}: find it with "
+                    "Kafka's kafka-transactions.sh find-hanging, and abort it."
                 )
 
-    def _reason(self, partition: Watched, leaderless: bool) -> str:
+    def _reason(self, partition: Watched, leaderless: bool, blocked: bool) -> str:
         if leaderless:
             return "it has no leader; check the brokers"
-        if partition.blocked_at == partition.offset:
+        if blocked:
             more = "" if self._settings.follow else f" for {reading.TRANSACTION_WAIT:.0f} s"
             return f"an open transaction blocks them; the flow waits for its end{more}"
-        reason = partition.last_error or "the broker sends none"
-        return f"{reason}; the flow waits for them, check the broker's log"
+        last = partition.last_error
+        why = f"the last error was {last!r}" if last else "the broker sends none"
+        return f"{why}; the flow waits for them, check the broker's log"
 
 
 def _without_leader(cluster: ClusterMetadata, topic: str) -> set[int]:
