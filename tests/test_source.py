@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import resource
 import signal
@@ -16,9 +17,18 @@ from typing import Any
 import pytest
 from bytewax.testing import TestingSink, run_main
 from confluent_kafka import TopicPartition
-from conftest import Flow, await_ready, environment, fill_topic, free_port, read_json_lines
+from conftest import (
+    Flow,
+    PausableBroker,
+    await_ready,
+    environment,
+    fill_topic,
+    free_port,
+    read_json_lines,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kafka_server import ApacheKafka
 
 from dataflow import kafka
 from dataflow.flow import build
@@ -217,6 +227,37 @@ def test_a_flow_that_waits_for_a_transaction_ends_on_sigterm(
     slow.abort_transaction(20)
 
 
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_broker_that_goes_away_is_named_and_waited_for(
+    run_flow: Flow, own_broker: PausableBroker | ApacheKafka, topic: str, follow: bool
+) -> None:
+    brokers = own_broker.address
+    topics.create(options(brokers), [topic, f"{topic}.rejected"], 1)
+    fill_topic(brokers, topic, readings(10), 1)
+    slow = kafka.transactional_producer(options(brokers), topic)
+    slow.begin_transaction()
+    slow.produce(topic, reading_of(10), "i-1")
+    slow.flush()
+    port = free_port()
+    run = {"brokers": brokers, "topic": topic, "detector": "tutorial", "metrics_port": port}
+    flow = run_flow.start(**run, follow=follow)
+    await_ready(flow, port)
+    assert flow.stderr is not None
+    own_broker.pause()
+    assert "no answer from the broker" in flow.stderr.readline()
+    assert flow.poll() is None
+    own_broker.resume()
+    while "answers again" not in flow.stderr.readline():
+        assert flow.poll() is None
+    slow.abort_transaction(60)
+    if follow:
+        flow.terminate()
+    flow.communicate(timeout=120)
+    assert flow.returncode == 0
+
+
 # Another topic of the same name
 
 
@@ -246,8 +287,9 @@ def test_a_store_of_a_topic_that_was_created_again_is_refused(
 
 
 def delete_before(settings: Settings, topic: str, offset: int) -> None:
-    (deleted,) = kafka.admin(settings).delete_records([TopicPartition(topic, 0, offset)]).values()
-    deleted.result()
+    client = kafka.admin(settings)
+    for deleted in client.delete_records([TopicPartition(topic, 0, offset)]).values():
+        deleted.result()
 
 
 def test_retention_and_a_topic_of_transactions(
@@ -280,7 +322,7 @@ def test_retention_and_a_topic_of_transactions(
     assert done.returncode == 1
     assert done.stderr == (
         f"error: partition 0 of the topic '{topic}' holds the offsets 570 to 602, but the recovery "
-        "store resumes at 547: retention deleted the unread offsets 547 to 569; set "
+        "store resumes at 547: retention deleted unread records (the offsets 547 to 569); set "
         "ANOMALY_LOST_INPUT=continue to go on at 570, or start with a new store.\n"
     )
     done = run_flow(*with_store(store), **run, lost_input="continue")
@@ -347,6 +389,8 @@ def test_1000_partitions_are_read_with_1024_open_files(
 
 
 # Any topic
+
+COUNT = itertools.count()
 
 Step = tuple[str, int, int]
 """What is written: how, to which partition, and how many records."""
@@ -415,7 +459,8 @@ def read_to_its_end(brokers: str, topic: str, what: list[Step]) -> None:
     own = options(brokers, topic=topic, follow=False, detector="tutorial")
     rejected: list[tuple[str, Rejected]] = []
     before = totals()
-    outputs = {"write_rejected": TestingSink(rejected)}
+    # Bytewax ends as soon as all outputs have their records: so there must be one of anomalies.
+    outputs = {"write_here": TestingSink[Any]([]), "write_rejected": TestingSink(rejected)}
     run_main(build(own, score.detector(own), None, outputs=outputs))
     after = totals()
     assert after[0] - before[0] == written.good
@@ -434,4 +479,11 @@ def test_every_record_is_scored_or_rejected(brokers: str, topic: str, what: list
     read_to_its_end(brokers, f"{topic}-{next(COUNT)}", what)
 
 
-COUNT = iter(range(10**9))
+@pytest.mark.slow
+@pytest.mark.kafka
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps)
+def test_every_record_is_scored_or_rejected_at_length(
+    brokers: str, topic: str, what: list[Step]
+) -> None:
+    read_to_its_end(brokers, f"{topic}-{next(COUNT)}", what)

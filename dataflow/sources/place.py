@@ -35,8 +35,8 @@ def place(saved: int, held: Range) -> Place:
     if saved < 0:
         return Place(first)
     if saved < first:
-        gone = f"{saved} to {first - 1}" if first - saved > 1 else f"{saved}"
-        return Place(first, first - saved, f"retention deleted the unread offsets {gone}")
+        problem = f"retention deleted unread records (the offsets {saved} to {first - 1})"
+        return Place(first, first - saved, problem)
     if saved > end:
         return Place(end, 0, f"the broker lost the offsets {end} to {saved - 1}, which were read")
     return Place(saved)

@@ -30,6 +30,9 @@ IDLE_PER_PARTITION = 0.000_1
 BUSY_PER_PARTITION = 0.000_01
 """The same while other partitions have records."""
 
+HELD_PER_PARTITION = 20
+"""Records to hold, for each partition, for those that are not asked yet."""
+
 MOST_HELD = 20_000
 """Records of a partition that may not be read yet (see `alignment`) before it is paused."""
 
@@ -52,6 +55,7 @@ class Reader:
         self._new: list[TopicPartition] = []
         self._paused: set[int] = set()
         self._held = 0
+        self._enough = 0
         self._again = 0.0
         self._wake = datetime.now(UTC)
         self.last_error: KafkaError | None = None
@@ -59,8 +63,8 @@ class Reader:
         config = {
             "enable.partition.eof": True,
             "error_cb": self._note,
-            # One answer holds records of all partitions: 16 MB are enough for every speed.
-            "fetch.max.bytes": 16_000_000,
+            # An answer holds records of all partitions: as much as those of four by default.
+            "fetch.max.bytes": 4_000_000,
         }
         if not settings.follow:
             # The broker waits this long before it reports the end of a partition.
@@ -85,6 +89,7 @@ class Reader:
             self._paused.discard(partition)
             self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         self._partitions.add(partition)
+        self._enough = HELD_PER_PARTITION * len(self._partitions)
         self._inboxes[partition] = []
         self._new.append(TopicPartition(self._topic, partition, offset))
         self._again = 0.0
@@ -97,7 +102,7 @@ class Reader:
         inbox = self._inboxes[partition]
         # While others have not taken theirs, more would only grow the inboxes: except where
         # they may not take them.
-        if not inbox and (self._aligned or self._held < most):
+        if not inbox and (self._aligned or self._held < max(most, self._enough)):
             self._poll(most)
             inbox = self._inboxes[partition]
         if len(inbox) <= most:
