@@ -20,7 +20,9 @@ START = datetime(2024, 3, 1, tzinfo=UTC)
 
 
 @contextlib.contextmanager
-def filled(brokers: str, records: int, instances: int) -> Iterator[str]:
+def filled(
+    brokers: str, records: int, instances: int, partitions: int = PARTITIONS
+) -> Iterator[str]:
     """Create a topic of readings, partitioned by instance, and yield its name.
 
     At the end it is deleted.
@@ -29,15 +31,15 @@ def filled(brokers: str, records: int, instances: int) -> Iterator[str]:
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     rejected = f"{topic}.rejected"
     try:
-        topics.create(settings, [topic], PARTITIONS)
+        topics.create(settings, [topic], partitions)
         topics.create(settings, [rejected], 1)
-        fill(settings, topic, records, instances)
+        fill(settings, topic, records, instances, partitions)
         yield topic
     finally:
         topics.delete(settings, [topic, rejected])
 
 
-def fill(settings: Settings, topic: str, records: int, instances: int) -> None:
+def fill(settings: Settings, topic: str, records: int, instances: int, partitions: int) -> None:
     """Write readings of all instances in turn, partitioned by instance."""
     rng = random.Random(1)
     levels = [rng.uniform(5, 60) for _ in range(instances)]
@@ -55,7 +57,7 @@ def fill(settings: Settings, topic: str, records: int, instances: int) -> None:
             "instance": f"i-{instance:06x}",
         }
         key = reading["instance"]
-        producer.produce(topic, json.dumps(reading), key, partition=instance % PARTITIONS)
+        producer.produce(topic, json.dumps(reading), key, partition=instance % partitions)
         if number % 20_000 == 0:
             producer.flush()
     if producer.flush(60):

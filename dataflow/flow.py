@@ -96,7 +96,7 @@ def build(
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
-    raw = op.input("read", flow, sources.source(options) if source is None else source)
+    raw = op.input("read", flow, sources.source(options, store) if source is None else source)
     decoder = mark_epoch.marked(admit.admitter(options, decode.decoder(options)), store)
     decoded = op.flat_map_batch("decode", raw, decoder)
     checked = op.branch("check", decoded, decode.is_reading)

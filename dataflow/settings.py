@@ -10,7 +10,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -71,6 +71,11 @@ class Settings(BaseSettings):
         True,
         description="`true`: wait for new records; `false`: stop at the end of the topic (a file "
         "always ends)",
+    )
+    lost_input: Literal["stop", "continue"] = Field(
+        "stop",
+        description="what happens if the broker has deleted records that were not read yet: "
+        "`stop`, or `continue` at the first record that is left, with a warning",
     )
     output: str = Field(
         "stdout",

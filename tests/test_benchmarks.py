@@ -114,6 +114,14 @@ def test_the_start_can_be_measured(tmp_path: Path) -> None:
         assert 0.05 < row["s"] < 120
 
 
+def test_many_partitions_can_be_measured_beside_another_version(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    table = run("partitions.py", "--quick", "--against", REPOSITORY, "--json", figures)
+    assert table.count("| this version |") == table.count("| other version |") == 2
+    assert table.count("| ratio |") == 2
+    assert list(json.loads(figures.read_text())["rows"]) == ["4", "50"]
+
+
 def test_the_picture_can_be_drawn_and_drawn_again(tmp_path: Path) -> None:
     figures, first, again = (tmp_path / name for name in ("f.json", "a/first.png", "again.png"))
     small = ("--instances", "10", "--records", "4000", "--rounds", "1")

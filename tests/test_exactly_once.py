@@ -270,7 +270,7 @@ class OnTopic(Lives):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(topics, "existing_partitions", lambda *_: list(range(PARTITIONS)))
         self.patch.setattr(kafka, "end_offsets", self.topic.ends)
-        self.patch.setattr(kafka, "offset_ranges", self.topic.ranges, raising=False)
+        self.patch.setattr(kafka, "topic_ranges", self.topic.ranges, raising=False)
         self.patch.setattr(kafka, "read_from", self.topic.read_from)
         self.patch.setattr(kafka, "transactional_producer", self.topic.producer)
 

@@ -276,6 +276,7 @@ from dataflow.settings import Settings
 counters.RECORDS_REFUSED.labels("not-json").inc()
 partition = counters.partition("topic", 0)
 partition.took(1, 0.0)
+partition.lost(1)
 partition.lag.set(1)
 counters.output("kafka", "write_kafka")
 counters.INCIDENTS_WRITTEN.labels("kafka", "silence", "opened").inc()

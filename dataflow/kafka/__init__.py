@@ -10,7 +10,7 @@ from dataflow.kafka.client import (
     producer,
     transactional_producer,
 )
-from dataflow.kafka.reading import end_offsets, offset_range, offset_ranges, read_from
+from dataflow.kafka.reading import end_offsets, offset_range, offset_ranges, read_from, topic_ranges
 from dataflow.kafka.topics import metadata, partition_ids
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "partition_ids",
     "producer",
     "read_from",
+    "topic_ranges",
     "transactional_producer",
 ]

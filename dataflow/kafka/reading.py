@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import TypeAlias
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dataflow.errors import UserError
-from dataflow.kafka.client import TIMEOUT, consumer, describe
+from dataflow.kafka.client import TIMEOUT, admin, consumer, describe
 from dataflow.kafka.topics import partitions
 from dataflow.settings import Settings
 
-__all__ = ["TRANSACTION_WAIT", "end_offsets", "offset_range", "offset_ranges", "read_from"]
+__all__ = [
+    "TRANSACTION_WAIT",
+    "Range",
+    "end_offsets",
+    "latest_offsets",
+    "offset_range",
+    "offset_ranges",
+    "read_from",
+    "topic_ranges",
+]
+
+Range: TypeAlias = tuple[int, int]
+"""The first offset that a partition holds, and the offset of the next record to be written."""
 
 
 _NO_LEADER_YET = {
@@ -28,6 +43,9 @@ _NO_LEADER_YET = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_PARTITION,
 }
+
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 TRANSACTION_WAIT = 90.0
@@ -41,26 +59,84 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     Records in open transactions count, although readers of committed records do not see them yet.
     Raises `UserError` if the topic cannot be read.
     """
-    return {partition: end for partition, (_, end) in offset_ranges(settings, topic).items()}
+    return {partition: end for partition, (_, end) in topic_ranges(settings, topic).items()}
 
 
-def offset_ranges(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
-    """Return the `offset_range` of each partition of a topic, as `end_offsets` its end.
+def topic_ranges(settings: Settings, topic: str) -> dict[int, Range]:
+    """Return the offsets that each partition of a topic holds, those in open transactions too.
 
-    Raises `UserError` if the topic cannot be read.
+    Raises `UserError` if a partition does not answer within 10 s.
     """
-    client = consumer(settings, **{"isolation.level": "read_uncommitted"})
-    try:
-        return {
-            partition: offset_range(client, topic, partition)
-            for partition in partitions(settings, topic)
-        }
-    except KafkaException as error:
+    ranges, errors = offset_ranges(settings, topic, partitions(settings, topic))
+    for partition, reason in errors.items():
         raise UserError(
-            f"cannot read the topic {topic!r} ({describe(error)}): check the broker's log."
-        ) from None
-    finally:
-        client.close()
+            f"cannot read partition {partition} of the topic {topic!r} ({reason}): check the "
+            "broker's log."
+        )
+    return ranges
+
+
+def offset_ranges(
+    settings: Settings, topic: str, wanted: Collection[int]
+) -> tuple[dict[int, Range], dict[int, str]]:
+    """Return the offsets that partitions hold, and for the others why they do not answer.
+
+    Records in open transactions count. The number of requests is that of the brokers, not of the
+    partitions. Retries for 10 s what does not answer: a partition has no leader after it was
+    created or after its broker restarted.
+    """
+    client = admin(settings)
+    deadline = time.monotonic() + TIMEOUT
+    ranges: dict[int, Range] = {}
+    while True:
+        left = [partition for partition in wanted if partition not in ranges]
+        # The first offset before the end: so it is never above it.
+        firsts, errors = _offsets(client, topic, left, _EARLIEST)
+        ends, later_errors = _offsets(client, topic, firsts, _LATEST)
+        ranges |= {partition: (firsts[partition], end) for partition, end in ends.items()}
+        errors |= later_errors
+        if not errors or time.monotonic() > deadline:
+            return ranges, errors
+        time.sleep(0.1)
+
+
+def latest_offsets(
+    client: AdminClient,
+    topic: str,
+    wanted: Collection[int],
+    timeout: float,
+    *,
+    committed: bool = False,
+) -> tuple[dict[int, int], dict[int, str]]:
+    """Return the end offsets of partitions, and for the others why they do not answer in time.
+
+    An end offset is the offset of the next record to be written; with `committed`, of the first
+    record of the first open transaction, if there is one. `timeout` is in seconds.
+    """
+    return _offsets(client, topic, wanted, _LATEST, timeout, committed=committed)
+
+
+def _offsets(
+    client: AdminClient,
+    topic: str,
+    wanted: Collection[int],
+    which: OffsetSpec,
+    timeout: float = TIMEOUT,
+    *,
+    committed: bool = False,
+) -> tuple[dict[int, int], dict[int, str]]:
+    isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    found: dict[int, int] = {}
+    errors: dict[int, str] = {}
+    if wanted:
+        places = {TopicPartition(topic, partition): which for partition in wanted}
+        asked = client.list_offsets(places, isolation_level=isolation, request_timeout=timeout)
+        for place, future in asked.items():
+            try:
+                found[place.partition] = future.result().offset
+            except KafkaException as error:
+                errors[place.partition] = describe(error)
+    return found, errors
 
 
 def offset_range(client: Consumer, topic: str, partition: int) -> tuple[int, int]:

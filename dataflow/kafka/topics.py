@@ -1,14 +1,14 @@
-"""The topics of a cluster: finds, creates and deletes them, and watches their partitions."""
+"""The topics of a cluster: finds, creates, describes and deletes them."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from confluent_kafka import (
     KafkaError,
     KafkaException,
+    TopicCollection,
+    Uuid,
 )
 from confluent_kafka.admin import (
     AclOperation,
@@ -38,16 +38,15 @@ __all__ = [
     "metadata",
     "partition_ids",
     "partitions",
-    "watch_partitions",
+    "topic_id",
 ]
 
 _NOT_ALLOWED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
-
-WATCH = 10.0
-"""Seconds between two checks for new partitions."""
+_NO_ID = str(Uuid(0, 0))
+"""What a broker without topic ids answers."""
 
 
 def existing_partitions(
@@ -133,30 +132,18 @@ def delete(settings: Settings, names: Iterable[str]) -> None:
         future.result()
 
 
-def watch_partitions(settings: Settings, known: int, report: Callable[[str], None]) -> None:
-    """Check every 10 s, in the background, whether the input topic has new partitions.
+def topic_id(client: AdminClient, topic: str, timeout: float = TIMEOUT) -> str | None:
+    """Return the id that the cluster gave a topic when it was created.
 
-    Calls `report` once, with a message, if there are more than `known` partitions. Keeps trying
-    while no broker answers.
+    None if the cluster gives topics no ids, or if the topic cannot be described within `timeout`
+    seconds.
     """
-    client = admin(settings)
-
-    def watch() -> None:
-        while True:
-            time.sleep(WATCH)
-            try:
-                cluster = client.list_topics(settings.topic, timeout=TIMEOUT)
-            except KafkaException:
-                continue
-            present = len(partition_ids(cluster, settings.topic))
-            if present > known:
-                report(
-                    f"the topic {settings.topic!r} has {present} partitions now and had {known}: "
-                    "the flow ends; start it again to read all partitions."
-                )
-                return
-
-    threading.Thread(target=watch, name="partitions", daemon=True).start()
+    described = client.describe_topics(TopicCollection([topic]), request_timeout=timeout)
+    try:
+        found = described[topic].result().topic_id
+    except KafkaException:
+        return None
+    return None if str(found) == _NO_ID else str(found)
 
 
 def metadata(settings: Settings) -> ClusterMetadata:

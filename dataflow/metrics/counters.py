@@ -227,6 +227,11 @@ CONSUMER_LAG = Gauge(
     "Records of a partition that are on the broker and not yet read.",
     PARTITION,
 )
+RECORDS_LOST = Counter(
+    "anomaly_records_lost",
+    "Offsets that the broker deleted before they were read; only with ANOMALY_LOST_INPUT=continue.",
+    PARTITION,
+)
 
 # Admission and order
 RECORDS_REFUSED = Counter("anomaly_records_refused", "Records rejected, by reason.", ["reason"])
@@ -341,6 +346,10 @@ class Partition:
     @cached_property
     def _broker_time(self) -> Gauge:
         return LAST_RECORD_BROKER.labels(*self._labels)
+
+    def lost(self, offsets: int) -> None:
+        """Count offsets that are skipped, because the broker no longer holds them."""
+        RECORDS_LOST.labels(*self._labels).inc(offsets)
 
     def took(self, records: int, broker_time: float | None = None) -> None:
         """Count a batch of at least one record.

@@ -153,6 +153,16 @@ class Store:
                 owner.began[output] = position()
             return owner.began[output]
 
+    def kept(self, name: str) -> Any:
+        """Return what `keep` kept under a name, None if it kept nothing."""
+        with self._owner() as owner:
+            return owner.began.get(name)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a value, as JSON can hold it, in place of an earlier one of this name."""
+        with self._owner() as owner:
+            owner.began[name] = value
+
 
 def guard(settings: Settings, states: str) -> Store | None:
     """Lock and check the store that the command line names; return None if it names none.

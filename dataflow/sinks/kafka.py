@@ -116,7 +116,7 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
                 offsets = {int(partition): offset for partition, offset in began.items()}
             else:
                 offsets = dict(place)
-            held = kafka.offset_ranges(settings, topic)
+            held = kafka.topic_ranges(settings, topic)
             offsets, warnings = readable(topic, offsets, held, marks=place is not None)
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from bytewax.inputs import FixedPartitionedSource
 
 from dataflow.records import Raw
+from dataflow.recovery.store import Store
 from dataflow.settings import Settings
 from dataflow.sources.file import FileSource
 from dataflow.sources.kafka import KafkaSource
@@ -14,11 +15,13 @@ from dataflow.sources.kafka import KafkaSource
 __all__ = ["source"]
 
 
-def source(settings: Settings) -> FixedPartitionedSource[Raw, int]:
+def source(settings: Settings, store: Store | None = None) -> FixedPartitionedSource[Raw, int]:
     """Return the source that ANOMALY_INPUT names.
+
+    `store` is the recovery store, None if the flow has none.
 
     Raises `UserError` if it cannot be read.
     """
     if settings.input == "kafka":
-        return KafkaSource(settings)
+        return KafkaSource(settings, store)
     return FileSource(Path(settings.input), settings)

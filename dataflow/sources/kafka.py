@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NoReturn
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -11,20 +13,24 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     TIMESTAMP_NOT_AVAILABLE,
     KafkaError,
-    KafkaException,
     Message,
-    TopicPartition,
 )
 
 from dataflow import kafka
 from dataflow.errors import UserError, stop_process
 from dataflow.kafka import topics
+from dataflow.kafka.reading import Range
 from dataflow.metrics import counters
 from dataflow.records import Raw
+from dataflow.recovery.store import Store
 from dataflow.runtime import epochs, shutdown, threads
 from dataflow.settings import Settings
 from dataflow.sources.alignment import PartitionAlignment
 from dataflow.sources.batch_size import BatchSize
+from dataflow.sources.identity import check_topic
+from dataflow.sources.place import place
+from dataflow.sources.reader import Reader
+from dataflow.sources.watch import Watch
 
 __all__ = ["KafkaSource"]
 
@@ -34,22 +40,22 @@ ALIGNED_BATCH = 100
 LAG_SECONDS = 1.0
 """Seconds between two measurements of a partition's lag."""
 
-IDLE = timedelta(milliseconds=10)
-"""Time before an idle partition is read again."""
-
 
 class KafkaSource(FixedPartitionedSource[Raw, int]):
     """Reads all partitions of a topic, or those in ANOMALY_PARTITIONS, from their first record.
 
-    The state of a partition is the next offset. The source waits while the broker is down. An
-    offset that no longer exists, or any other error of the topic, ends the process. When partitions
-    are added, the flow ends cleanly, because Bytewax lists partitions only at the start.
+    The state of a partition is the next offset. The source waits while the broker is down, and says
+    so. If records were deleted before they were read, ANOMALY_LOST_INPUT decides; any other error
+    of the topic ends the process. When partitions are added, the flow ends cleanly, because Bytewax
+    lists partitions only at the start.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Find the partitions of the topic.
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+        """Find the partitions of the topic and the offsets that they hold.
 
-        Raises `UserError` if the topic or a partition of ANOMALY_PARTITIONS does not exist.
+        Raises `UserError` if the topic or a partition of ANOMALY_PARTITIONS does not exist, if the
+        topic is another one than that of the store, and, for an input that ends, if a partition
+        does not answer.
         """
         present = topics.existing_partitions(
             settings, settings.topic, "ANOMALY_TOPIC", [kafka.READ]
@@ -63,9 +69,23 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
             )
         self._settings = settings
         self._partitions = wanted
+        self._held, errors = kafka.offset_ranges(settings, settings.topic, wanted)
+        if errors and not settings.follow:
+            partition, reason = next(iter(errors.items()))
+            raise UserError(
+                f"partition {partition} of the topic {settings.topic!r} does not say where it ends "
+                f"({reason}): check that its broker runs, and its log."
+            )
+        if store is not None:
+            check_topic(settings, store, self._held)
         self._alignment = PartitionAlignment(settings.reorder_seconds) if settings.reorder else None
-        if settings.partitions is None and settings.follow:
-            topics.watch_partitions(settings, len(present), shutdown.ask)
+        self._readers: dict[int, Reader] = {}
+        self._watch = Watch(
+            settings,
+            len(present) if settings.partitions is None and settings.follow else None,
+            topics.topic_id(kafka.admin(settings), settings.topic),
+        )
+        self._watch.start()
 
     def list_parts(self) -> list[str]:
         """Return the partitions as text. Bytewax calls this in the thread of each worker."""
@@ -75,7 +95,19 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
         """Open a partition at its offset in the last snapshot."""
         shutdown.reading()
-        return _KafkaPartition(self._settings, int(for_part), resume_state, self._alignment)
+        worker = threading.get_ident()
+        if worker not in self._readers:
+            self._readers[worker] = Reader(self._settings, aligned=self._alignment is not None)
+        partition = int(for_part)
+        return _KafkaPartition(
+            self._settings,
+            partition,
+            OFFSET_BEGINNING if resume_state is None else resume_state,
+            self._held.get(partition),
+            self._readers[worker],
+            self._alignment,
+            self._watch,
+        )
 
 
 class _KafkaPartition(StatefulSourcePartition[Raw, int]):
@@ -83,40 +115,59 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self,
         settings: Settings,
         partition: int,
-        offset: int | None,
+        offset: int,
+        held: Range | None,
+        reader: Reader,
         alignment: PartitionAlignment | None,
+        watch: Watch,
     ) -> None:
+        self._settings = settings
         self._topic = settings.topic
         self._partition = partition
-        self._offset = OFFSET_BEGINNING if offset is None else offset
-        self._ended = False
-        self._idle = False
-        self._follow = settings.follow
+        self._reader = reader
         self._alignment = alignment
+        self._watch = watch
         self._size = BatchSize(several=not threads.alone())
-        needs_end = alignment is not None or not settings.follow
-        self._consumer = kafka.consumer(settings, **{"enable.partition.eof": needs_end})
-        if self._offset >= 0:  # OFFSET_BEGINNING is below
-            self._check_offset()
-        self._place = TopicPartition(self._topic, partition, self._offset)
-        self._consumer.assign([self._place])
         self._tally = counters.partition(self._topic, partition)
         self._lag_due = 0.0
+        self._idle = False
+        self._ended = False
+        # Where an input that ends is to be read to.
+        self._end = None if settings.follow or held is None else held[1]
+        self.offset = offset
+        # Nothing was read yet, so what the broker deletes is as if it had never been there.
+        self._untouched = offset < 0
+        self.waits = False
+        if held is not None:
+            self._go_to(offset, held, "the recovery store resumes")
+        reader.open(partition, self.offset)
+        self._check_end()
+        watch.add(partition, self)
         if alignment is not None:
             alignment.join(partition, time.monotonic())
 
-    def _check_offset(self) -> None:
-        """End the process if the broker does not have the offset to resume from."""
-        try:
-            first, end = kafka.offset_range(self._consumer, self._topic, self._partition)
-        except KafkaException as error:
-            self._stop(kafka.describe(error))
-        if not first <= self._offset <= end:
+    def _go_to(self, saved: int, held: Range, who: str) -> None:
+        """Set the next offset to read, given the wanted one and those that the broker holds."""
+        found = place(saved, held)
+        self.offset = found.offset
+        self.tell_end(held[1])
+        if found.problem is None:
+            return
+        holds = (
+            f"partition {self._partition} of the topic {self._topic!r} holds the offsets "
+            f"{held[0]} to {held[1]}, but {who} at {saved}: {found.problem}"
+        )
+        if self._settings.lost_input == "stop":
             stop_process(
-                f"partition {self._partition} of the topic {self._topic!r} holds the offsets "
-                f"{first} to {end}, but the recovery store resumes at {self._offset}: the topic "
-                "was created again, or retention deleted unread records; start with a new store."
+                f"{holds}; set ANOMALY_LOST_INPUT=continue to go on at {found.offset}, or start "
+                "with a new store."
             )
+        print(
+            f"warning: {holds}; the flow goes on at {found.offset} (ANOMALY_LOST_INPUT=continue).",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._tally.lost(found.lost)
 
     def next_batch(self) -> list[Raw]:
         if self._ended or shutdown.asked():
@@ -124,74 +175,104 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         alignment = self._alignment
         if alignment is not None and not alignment.may_read(self._partition, time.monotonic()):
             self._idle = True
+            self.waits = False
             return []
-        try:
-            records = self._size.records if alignment is None else ALIGNED_BATCH
-            messages = self._consumer.consume(records, 0.001)
-        except KafkaException as error:
-            self._stop(kafka.describe(error))
+        messages = self._reader.take(
+            self._partition, self._size.records if alignment is None else ALIGNED_BATCH
+        )
+        self._idle = self.waits = not messages
+        if not messages:
+            return []
         partition = self._partition
         batch = [
             Raw(partition, message.offset(), message.value())  # type: ignore[arg-type]
             for message in messages
             if message.error() is None
         ]
-        at_end = len(batch) < len(messages) and self._check_errors(messages)
         if batch:
-            self._offset = batch[-1].offset + 1
+            self.offset = batch[-1].offset + 1
+            self._untouched = False
             self._tally.took(len(batch), _broker_time(messages))
             if self._size.sampling:
                 self._size.look(message.key() for message in messages)
-        if alignment is not None:
-            self._align(alignment, batch, messages, at_end)
-        self._ended = at_end and not self._follow
-        self._idle = not batch
+            if alignment is not None:
+                written_at = _last(messages).timestamp()[1]
+                alignment.advance(partition, written_at, len(batch), time.monotonic())
+        if len(batch) < len(messages):
+            self._idle = not batch
+            self._take_events(messages)
         self._measure_lag()
+        self._check_end()
         return batch
 
-    def _check_errors(self, messages: list[Message]) -> bool:
-        """Return whether the partition is at its end; end the process on a lasting error."""
-        at_end = False
+    def _take_events(self, messages: list[Message]) -> None:
+        """Note that the partition is at its end; end the process on a lasting error."""
         for message in messages:
             failure = message.error()
             if failure is None:
                 continue
             if failure.code() == KafkaError._PARTITION_EOF:
-                at_end = True
-            elif failure.code() not in kafka.TRANSIENT_ERRORS:
+                # Beyond the last record lie the marks of transactions, which are not read.
+                self.offset = max(self.offset, message.offset() or 0)
+                self.waits = True
+                self._lag_due = 0.0
+                if self._alignment is not None:
+                    self._alignment.end(self._partition)
+            elif failure.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._go_on(failure)
+            elif failure.code() in kafka.TRANSIENT_ERRORS:
+                self._reader.last_error = failure
+            else:
                 self._stop(failure.str())
-        return at_end
+
+    def _go_on(self, failure: KafkaError) -> None:
+        """Go on where the broker no longer holds the next offset."""
+        held, errors = kafka.offset_ranges(self._settings, self._topic, [self._partition])
+        # A topic that ends before the offset may have been created again.
+        if errors or held[self._partition][0] <= self.offset:
+            self._stop(failure.str())
+        self._go_to(
+            OFFSET_BEGINNING if self._untouched else self.offset,
+            held[self._partition],
+            "the flow reads on",
+        )
+        self._reader.open(self._partition, self.offset)
+
+    def _check_end(self) -> None:
+        self._ended = self._end is not None and self.offset >= self._end
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
-        if now >= self._lag_due and self._offset >= 0:
+        if now >= self._lag_due:
             # Known from the last fetch, without a request.
-            end = self._consumer.get_watermark_offsets(self._place, cached=True)[1]
-            self._tally.lag.set(max(0, end - self._offset))
+            if (end := self._reader.end(self._partition)) >= 0:
+                self.tell_end(end)
             self._lag_due = now + LAG_SECONDS
 
-    def _align(
-        self, alignment: PartitionAlignment, batch: list[Raw], messages: list[Message], at_end: bool
-    ) -> None:
-        if batch:
-            written_at = _last(messages).timestamp()[1]
-            alignment.advance(self._partition, written_at, len(batch), time.monotonic())
-        if at_end:
-            alignment.end(self._partition)
+    def tell_end(self, end: int) -> None:
+        """Set the lag, given the offset of the next record to be written."""
+        self._tally.lag.set(max(0, end - self.offset))
+
+    @property
+    def last_error(self) -> str | None:
+        """The last error of the consumer, in words."""
+        error = self._reader.last_error
+        return None if error is None else error.str()
 
     def next_awake(self) -> datetime | None:
-        return datetime.now(UTC) + IDLE if self._idle else None
+        return self._reader.wake() if self._idle else None
 
     def snapshot(self) -> int:
         counters.STORE.saved_at = time.time()
         epochs.end(self._partition)
-        return self._offset
+        return self.offset
 
     def close(self) -> None:
-        self._consumer.close()
+        self._watch.remove(self._partition)
+        self._reader.close(self._partition)
 
     def _stop(self, reason: str) -> NoReturn:
-        start = "its beginning" if self._offset < 0 else f"offset {self._offset}"
+        start = "its beginning" if self.offset < 0 else f"offset {self.offset}"
         stop_process(
             f"cannot read partition {self._partition} of the topic {self._topic!r} from {start} "
             f"({reason}): check that the topic exists, and the broker's log."
