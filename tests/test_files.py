@@ -154,7 +154,7 @@ WRONG_FILES = {
     "UTF-16 without a mark": (TABLE.encode("utf-16-le"), "NUL bytes", "iconv -f UTF-16LE"),
     "UTF-32": (TABLE.encode("utf-32"), "is UTF-32", "iconv -f UTF-32 "),
     "Latin-1": ("Gerät,".encode("latin-1") + HEADER, "is not UTF-8", "iconv -f LATIN1"),
-    "nothing": (b"", "is empty", "first line names the columns"),
+    "nothing": (b"", "is empty", "name the columns"),
     "an empty line": (b"\n" + HEADER, "begins with an empty line", "name the columns"),
     "blanks": (b"  \r\n" + HEADER, "begins with an empty line", "name the columns"),
     "gzip": (gzip.compress(TABLE.encode()), "packed by gzip", "gunzip"),

@@ -19,6 +19,7 @@ __all__ = [
     "Point",
     "RecordError",
     "Reject",
+    "bounds",
     "short",
 ]
 
@@ -200,11 +201,21 @@ class Format(ABC):
         scale = self.fields.scale
         if scale is None:
             return float(value)
-        if not -BELOW * scale <= value <= (1 + ABOVE) * scale:
+        low, high = bounds(scale)
+        if not low <= value <= high:
             raise RecordError(
                 f"{name} is {short(value)}, outside 0 to {short(scale)}", "out-of-range"
             )
         return min(max(float(value), 0.0), float(scale))
+
+
+def bounds(scale: float) -> tuple[float, float]:
+    """Return the least and the greatest value that count as 0 and as the scale.
+
+    >>> bounds(100.0)
+    (-0.0001, 105.0)
+    """
+    return -BELOW * scale, (1 + ABOVE) * scale
 
 
 def short(value: object) -> str:

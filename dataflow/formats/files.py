@@ -15,7 +15,7 @@ from typing import BinaryIO
 from dataflow.errors import UserError
 from dataflow.records import BadLine, Raw, encode
 
-__all__ = ["check_file", "read_records", "read_rows"]
+__all__ = ["check_columns", "check_file", "read_records", "read_rows"]
 
 MAX_LINE = 16_777_216
 """Bytes of a line, at most."""
@@ -56,24 +56,31 @@ def check_file(path: Path, columns: dict[str, str | None]) -> None:
     """Raise `UserError` if a file cannot be read, or is a CSV file that lacks one of the columns.
 
     `columns` maps the name of a setting, such as `key_field`, to the column that it names, if any.
-    The error says what the file is instead, and what makes a CSV file of it.
+    The error says what the file is instead, and what makes a file of it that can be read.
     """
-    with _open(path) as file:
-        head = file.read(16)
-    for begin, what in _OTHER_FILES.items():
-        if head.startswith(begin):
-            raise UserError(f"{path} {what}.")
-    if path.suffix != ".csv":
-        return
-    if not head:
-        raise UserError(f"{path} is empty: give a CSV file whose first line names the columns.")
+    if path.suffix == ".csv":
+        remedies = {
+            column: f"set ANOMALY_{setting.upper()} to a column that it has"
+            for setting, column in columns.items()
+            if column is not None
+        }
+        check_columns(path, remedies)
+    else:
+        _check_kind(path)
+
+
+def check_columns(path: Path, columns: dict[str, str]) -> None:
+    """Raise `UserError` if a file is not CSV with these columns; each has the remedy if it lacks.
+
+    The name of the file does not matter.
+    """
+    _check_kind(path)
     line, found = next(read_rows(path))
-    for setting, column in columns.items():
-        if column not in (None, *found):
+    for column, remedy in columns.items():
+        if column not in found:
             raise UserError(
                 _other_form(path, line.decode())
-                or f"{path} has no column {column!r} in its first line, {_shown(line)}: set "
-                f"ANOMALY_{setting.upper()} to a column that it has."
+                or f"{path} has no column {column!r} in its first line, {_shown(line)}: {remedy}."
             )
 
 
@@ -157,6 +164,14 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from rest.splitlines()
 
 
+def _check_kind(path: Path) -> None:
+    with _open(path) as file:
+        head = file.read(16)
+    for begin, what in _OTHER_FILES.items():
+        if head.startswith(begin):
+            raise UserError(f"{path} {what}.")
+
+
 def _open(path: Path) -> BinaryIO:
     try:
         # Opening a pipe would wait for its writer.
@@ -176,7 +191,9 @@ def _open(path: Path) -> BinaryIO:
 def _header(path: Path, line: bytes) -> list[str]:
     """Return the names of the columns. Raises `UserError` if the first line has none."""
     if not line.strip():
-        raise UserError(f"{path} begins with an empty line: name the columns in its first line.")
+        raise UserError(
+            f"{path} is empty or begins with an empty line: name the columns in its first line."
+        )
     if b"\0" in line:
         raise UserError(
             f"{path} has NUL bytes in its first line, {_shown(line)}: if it is UTF-16, "
