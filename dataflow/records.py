@@ -221,12 +221,8 @@ def seconds(timestamp: str | int | float) -> float:
 
 
 def _from_text(text: str) -> float:
-    try:
-        count = number(text)
-    except ValueError:
-        pass
-    else:
-        return _from_number(count)
+    if _is_number(text):
+        return _from_number(number(text))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -241,7 +237,8 @@ def _from_number(count: int | float) -> float:
     if size < 1e11:
         return float(count)
     if size < 1e14:
-        spelled = None if count < 19e12 else _spelled(int(count))
+        # Below, 14 digits begin with a year before 1900.
+        spelled = _spelled(int(count)) if count >= 19e12 else None
         return count / 1e3 if spelled is None else spelled + count % 1
     if size < 1e17:
         return count / 1e6
