@@ -1,6 +1,6 @@
 """The records that pass through the flow, and how they are written as JSON.
 
-Raw       an undecoded record of a partition or file
+Raw       an undecoded record of a partition or file; BadLine: a line that is none
 Reading   one value of one instance at one time
 Rejected  a record that could not be used, and why
 Anomaly   a reading with a score above the threshold
@@ -10,6 +10,8 @@ Incident  a change of an incident: the anomalies, or the silence, of one instanc
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,6 +19,7 @@ import msgspec
 
 __all__ = [
     "Anomaly",
+    "BadLine",
     "Incident",
     "Raw",
     "Reading",
@@ -25,6 +28,7 @@ __all__ = [
     "anomaly_id",
     "encode",
     "incident_id",
+    "number",
     "seconds",
 ]
 
@@ -47,6 +51,12 @@ class Raw(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
 
 
+class BadLine(Raw, frozen=True, gc=False):
+    """A line of a file that holds no record: `value` is the line, and `error` says why."""
+
+    error: str
+
+
 class Reading(msgspec.Struct, gc=False):
     """One value of one instance.
 
@@ -64,16 +74,19 @@ class Reading(msgspec.Struct, gc=False):
     offset: int
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     """A rejected record: the kind of reason, a sentence, its source, and its bytes in base64.
 
-    `raw` is None if the record had no value, or more bytes than can be kept.
+    `raw` is None if the record had no value, or more bytes than can be kept. `instance` and `time`
+    (seconds since 1970) are set, and written, where they could be read though the record could not.
     """
 
     reason: str
     error: str
     source: Source
     raw: str | None
+    instance: str | None = None
+    time: float | None = None
 
 
 class Anomaly(msgspec.Struct, frozen=True):
@@ -151,37 +164,95 @@ def incident_id(kind: str, reading: Reading) -> str:
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 
-def _parse_time(text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return _check_time(float(text))
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp()
+def number(text: str) -> int | float:
+    """Return a number written as text. Values, indexes and times share this grammar.
+
+    It is a number of JSON in ASCII digits, and may also begin with `+`, zeros or the decimal point.
+    Blanks, underscores and other digits are not part of a number. Raises `ValueError` if the text
+    is no number, or is longer than 4,000 characters.
+
+    >>> number("12"), number("+00012"), number(".5"), number("1e3")
+    (12, 12, 0.5, 1000.0)
+    >>> number("1_000")
+    Traceback (most recent call last):
+    ValueError: not a number
+    """
+    # Python reads no integer of more than 4,300 digits.
+    if len(text) > 4000 or not _is_number(text):
+        raise ValueError("not a number")
+    # Only an integer has none of these.
+    return float(text) if not _FRACTION.isdisjoint(text) else int(text)
 
 
-def _check_time(number: float) -> float:
-    # 1e11 seconds are the year 5138, 1e11 milliseconds are March 1973.
-    time = number / 1000 if abs(number) >= 1e11 else float(number)
-    if not abs(time) < 253402300800:
-        raise ValueError("outside the years of the calendar")
-    return time
+_is_number = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?").fullmatch
+_FRACTION = frozenset(".eE")
+
+FIRST_TIME = datetime(1000, 1, 1, tzinfo=UTC).timestamp()
+LAST_TIME = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+"""Times lie between: what is computed from them, such as the end of a silence, has a year too."""
 
 
 def seconds(timestamp: str | int | float) -> float:
     """Return a timestamp as seconds since 1970, UTC.
 
-    It may be `YYYY-MM-DD HH:MM:SS`, ISO 8601 with or without a zone (none means UTC), or seconds or
-    milliseconds since 1970, as a number or as text. Raises `ValueError` if it is anything else.
+    It may be `YYYY-MM-DD HH:MM:SS`, ISO 8601 with or without a zone (none means UTC), or a number
+    since 1970, also as text, of seconds, or from 1e11 on of milliseconds, from 1e14 on of
+    microseconds, and from 1e17 on of nanoseconds: each gives the years 1973 to 5138. Digits alone
+    are such a number; only 14 digits that spell a date from 1900 to 2199, as `20140214143000` does,
+    are that date: in milliseconds they would lie after the year 2570.
+
+    Raises `ValueError` if it is anything else, or lies outside the years 1000 to 8999.
 
     >>> seconds("2014-02-14 14:30:00") == seconds("2014-02-14T15:30:00+01:00") == 1392388200
     True
-    >>> seconds(1392388200000) == seconds("1392388200") == 1392388200
+    >>> seconds(1392388200000) == seconds("1392388200") == seconds("20140214143000") == 1392388200
     True
     """
     if isinstance(timestamp, str):
         if len(timestamp) > 64:
             raise ValueError("too long for a time")
-        return _parse_time(timestamp)
-    return _check_time(timestamp)
+        time = _from_text(timestamp)
+    else:
+        time = _from_number(timestamp)
+    # NaN fails too.
+    if not FIRST_TIME <= time < LAST_TIME:
+        raise ValueError("outside the years 1000 to 8999")
+    return time
+
+
+def _from_text(text: str) -> float:
+    if _is_number(text):
+        return _from_number(number(text))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("neither ISO 8601 nor a number") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def _from_number(count: int | float) -> float:
+    size = abs(count)
+    if size < 1e11:
+        return float(count)
+    if size < 1e14:
+        # Below, 14 digits begin with a year before 1900.
+        spelled = _spelled(int(count)) if count >= 19e12 else None
+        return count / 1e3 if spelled is None else spelled + count % 1
+    if size < 1e17:
+        return count / 1e6
+    # An integer may be too large for a float.
+    return count / 1e9 if size < 1e21 else math.inf
+
+
+def _spelled(digits: int) -> float | None:
+    """Return the time that 14 digits spell as YYYYMMDDHHMMSS, None if they spell none."""
+    text = str(digits)
+    if not "1900" <= text[:4] < "2200":
+        return None
+    try:
+        moment = datetime.fromisoformat(f"{text[:8]}T{text[8:]}")
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC).timestamp()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -26,6 +28,8 @@ from dataflow.plugins import Kind, names
 __all__ = ["OUTPUTS", "PREFIX", "Addresses", "Settings", "is_output_file", "load"]
 
 PREFIX = "ANOMALY_"
+
+ENV_FILE = ".env"
 
 OUTPUTS = Kind(
     "output",
@@ -55,7 +59,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8-sig",
         env_nested_delimiter="__",
         extra="ignore",
         frozen=True,
@@ -493,7 +498,7 @@ def load(**overrides: Any) -> Settings:
     Raises `UserError`, in one line that names the setting, if a name or a value is wrong.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    given = [*os.environ, *(dotenv_values(".env") if Path(".env").is_file() else ())]
+    given = [*os.environ, *_env_file(Path(ENV_FILE))]
     for name in sorted({name.upper() for name in given if name.upper().startswith(PREFIX)}):
         if name not in known and not name.startswith(f"{PREFIX}KAFKA__"):
             near = difflib.get_close_matches(name, known, n=1)
@@ -515,6 +520,29 @@ def load(**overrides: Any) -> Settings:
     for line in librdkafka.warnings(settings.kafka):
         print(f"warning: {line}.", file=sys.stderr, flush=True)
     return settings
+
+
+def _env_file(path: Path) -> Iterable[str]:
+    """Return the names in the `.env` file, if there is one. Raises `UserError` if it is unreadable.
+
+    A folder of this name is ignored if it is a virtual environment.
+    """
+    try:
+        if not os.path.lexists(path) or (path / "pyvenv.cfg").is_file():
+            return ()
+        # Opening a pipe would wait for its writer.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is not a regular file: write the settings to a text file.")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): correct or remove it; it holds settings."
+        ) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8, for example with iconv.")
+    return dotenv_values(stream=StringIO(text))
 
 
 def is_output_file(output: str) -> bool:

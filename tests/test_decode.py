@@ -3,13 +3,14 @@ from __future__ import annotations
 import base64
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow.records import Anomaly, Raw, Reading, Rejected, anomaly_id, encode, seconds
+from dataflow.records import Anomaly, Raw, Reading, Rejected, anomaly_id, encode, number, seconds
 from dataflow.settings import Settings
 from dataflow.steps.decode import decoder
 
@@ -78,6 +79,178 @@ def test_an_index_is_a_number_where_it_is_one(index: Any, read: Any) -> None:
     assert type(reading.index) is type(read)
 
 
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (".5", 0.5),
+        ("+5", 5.0),
+        ("00012", 12.0),
+        ("-0", 0.0),
+        ("+.5e+1", 5.0),
+        (100.4375, 100.0),
+        (100.00000000000001, 100.0),
+        ("101", 100.0),
+        (105, 100.0),
+        (-1e-14, 0.0),
+        ("-0.00001", 0.0),
+    ],
+)
+def test_a_number_in_text_and_a_value_that_is_outside_by_little(value: Any, number: float) -> None:
+    reading = decode(raw(changed(value=value)))
+    assert isinstance(reading, Reading)
+    assert reading.value == number
+    assert (reading.index, reading.time) == (7, 1392390300.0)
+
+
+def test_the_tolerance_is_a_share_of_the_scale() -> None:
+    read = decoder(Settings(_env_file=None, scale=1))
+    assert read(raw(changed(value=1.01))).value == 1.0  # type: ignore[union-attr]
+    rejected = read(raw(changed(value=1.06)))
+    assert isinstance(rejected, Rejected)
+    assert rejected.error == "'value' is 1.06, outside 0 to 1"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(105.0)
+def test_a_value_is_read_clamped_or_shown_exactly(value: float) -> None:
+    result = decode(raw(changed(value=value)))
+    if isinstance(result, Reading):
+        assert -1e-4 <= value <= 105
+        assert result.value == min(max(value, 0.0), 100.0)
+    else:
+        shown = result.error.removeprefix("'value' is ").removesuffix(", outside 0 to 100")
+        assert float(shown) == value
+
+
+WRITTEN = st.from_regex(
+    r"[+-]?([0-9]{1,20}(\.[0-9]{1,20})?|\.[0-9]{1,9})([eE][+-]?[0-9]{1,3})?"
+    r"|[ 0-9\uff11eE+._-]{1,12}",
+    fullmatch=True,
+)
+
+
+@given(WRITTEN)
+@example("5.")
+@example("\u0661\u0662")
+@example("12\n")
+def test_text_is_a_number_in_every_field_or_in_none(text: str) -> None:
+    try:
+        truth: int | float | None = number(text)
+    except ValueError:
+        truth = None
+    plain = all(one in "0123456789eE+-." for one in text) and text[-1] != "."
+    try:
+        # Python reads more: blanks, underscores, other digits, `5.`.
+        assert truth is None or truth == float(text)
+        assert (truth is not None) == (plain and ".e" not in text.lower() and bool([float(text)]))
+    except ValueError:
+        assert truth is None
+    free = decoder(Settings(_env_file=None, scale=None, detector="zscore"))
+    value = free(raw(changed(value=text)))
+    if truth is None:
+        assert isinstance(value, Rejected)
+        assert value.reason == "not-a-number"
+    elif abs(float(truth)) < 1e308:
+        assert isinstance(value, Reading)
+        assert value.value == float(truth)
+    index = decode(raw(changed(index=text)))
+    if truth is None:
+        assert isinstance(index, Reading)
+        assert index.index == text
+    elif abs(truth) < 2**63:
+        assert isinstance(index, Reading)
+        assert index.index == truth
+    else:
+        assert isinstance(index, Rejected)
+        assert index.reason == "bad-index"
+
+
+@given(st.integers(-(10**20), 10**20) | st.integers(0, 2 * 10**12))
+@example(1709120112345)
+@example(1751010112000)
+@example(20140214)
+@example(201402141430)
+def test_digits_are_a_number_whether_text_or_not(count: int) -> None:
+    def read(timestamp: int | str) -> float | None:
+        try:
+            return seconds(timestamp)
+        except ValueError:
+            return None
+
+    time = read(count)
+    assert read(str(count)) == time
+    if 0 <= count < 10**11:
+        assert time == count
+    elif 10**11 <= count < 10**13:
+        assert time == count / 1000
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        *(1392388200, "1392388200", "+1392388200", "1392388200.0", "1.3923882e9"),
+        *("1392388200000", "1392388200000000", 1392388200000000, "1392388200000000000"),
+        *("20140214143000", 20140214143000, "2014-02-14 14:30", "20140214T1430"),
+        *("2014-02-14T14:30:00.000000000Z", "2014-02-14T04:30:00-10:00"),
+    ],
+)
+def test_the_same_time_in_many_forms(timestamp: Any) -> None:
+    reading = decode(raw(changed(timestamp=timestamp)))
+    assert isinstance(reading, Reading)
+    assert reading.time == 1392388200
+
+
+def test_14_digits_that_spell_no_date_are_milliseconds() -> None:
+    assert seconds("20149914143000") == 20149914143
+    assert seconds("22000101000000") == 22000101000
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "year"),
+    [(-1, 1969), ("-2208988800", 1900), ("1000-01-01", 1000), ("8999-12-31T23:59:59Z", 8999)],
+)
+def test_times_far_from_now(timestamp: Any, year: int) -> None:
+    reading = decode(raw(changed(timestamp=timestamp)))
+    assert isinstance(reading, Reading)
+    assert reading.time is not None
+    assert datetime.fromtimestamp(reading.time, UTC).year == year
+
+
+@given(st.datetimes(timezones=st.timezones()) | st.floats() | st.integers() | st.text(max_size=30))
+@example("0001-01-01T00:00:00+01:00")
+@example("9999-12-31T23:59:59-14:00")
+@example(-90000000000)
+def test_what_is_computed_from_a_time_can_be_written(given: Any) -> None:
+    try:
+        time = seconds(given.isoformat() if isinstance(given, datetime) else given)
+    except ValueError:
+        return
+    for days in (-365_000, 0, 365_000):
+        assert datetime.fromtimestamp(time + 86_400 * days, UTC)
+
+
+@pytest.mark.parametrize(
+    ("record", "instance", "time"),
+    [
+        (changed(value=420), "24ae8d", 1392390300.0),
+        (changed(value=None), "24ae8d", 1392390300.0),
+        (without("value"), "24ae8d", 1392390300.0),
+        (changed(index="9" * 39), "24ae8d", 1392390300.0),
+        (changed(timestamp="soon"), "24ae8d", None),
+        (changed(instance=5), None, None),
+        (b"{", None, None),
+    ],
+)
+def test_a_rejected_record_names_its_instance_where_that_is_known(
+    record: bytes, instance: str | None, time: float | None
+) -> None:
+    rejected = decode(raw(record))
+    assert isinstance(rejected, Rejected)
+    assert (rejected.instance, rejected.time) == (instance, time)
+    written = json.loads(encode(rejected))
+    assert (written.get("instance"), written.get("time")) == (instance, time)
+
+
 @pytest.mark.parametrize("value", [0, 100, "0", "100.0", 1e-300, "1e1"])
 def test_the_whole_scale_is_allowed(value: Any) -> None:
     assert isinstance(decode(raw(changed(value=value))), Reading)
@@ -113,8 +286,18 @@ REFUSED = [
     (changed(value=math.nan), "not-json", "not JSON"),
     (changed(value=10**400), "not-a-number", "number"),
     (changed(value="9" * 400), "not-a-number", "finite"),
+    (changed(value=105.00000000000001), "out-of-range", "is 105.00000000000001, outside 0 to 100"),
+    (changed(value="106"), "out-of-range", "is 106, outside 0 to 100"),
+    (changed(value=5e17), "out-of-range", "is 5e+17, outside 0 to 100"),
     (changed(value=-0.001), "out-of-range", "-0.001, outside 0 to 100"),
-    (changed(value=100.001), "out-of-range", "100.001, outside 0 to 100"),
+    (changed().replace(b'"51.846000000000004"', b"1e400"), "not-a-number", "finite"),
+    (changed().replace(b'"51.846000000000004"', b"1e400 x"), "not-json", "not JSON"),
+    (changed(value=" 12 "), "not-a-number", "' 12 '"),
+    (changed(value="1_000"), "not-a-number", "'1_000'"),
+    (changed(value="\uff11\uff12"), "not-a-number", "'\uff11\uff12'"),
+    (changed(value="5."), "not-a-number", "'5.'"),
+    (changed(value="0x10"), "not-a-number", "'0x10'"),
+    (changed(value="12,5"), "not-a-number", "'12,5'"),
     (changed(instance=None), "bad-instance", "null"),
     (changed(instance=5), "bad-instance", "number"),
     (changed(instance=""), "bad-instance", "empty"),
@@ -127,7 +310,29 @@ REFUSED = [
     (changed(timestamp="2014-02-30 00:00:00"), "bad-timestamp", "2014-02-30"),
     (changed(timestamp=1e300), "bad-timestamp", "cannot be read"),
     (changed(timestamp="0" * 100_000 + "1"), "bad-timestamp", "cannot be read"),
+    (changed(timestamp=" 12 "), "bad-timestamp", "' 12 '"),
+    (changed(timestamp="1_000"), "bad-timestamp", "'1_000'"),
+    (
+        changed(timestamp="\uff11\uff17\uff10\uff19\uff11\uff12\uff10\uff11\uff11\uff12"),
+        "bad-timestamp",
+        "'\uff11\uff17\uff10\uff19\uff11\uff12\uff10\uff11\uff11\uff12'",
+    ),
+    (changed(timestamp="0001-01-01T00:00:00+01:00"), "bad-timestamp", "the years 1000 to 8999"),
+    (changed(timestamp="9999-12-31T23:59:59-14:00"), "bad-timestamp", "the years 1000 to 8999"),
+    (changed(timestamp="9000-01-01T00:00:00Z"), "bad-timestamp", "the years 1000 to 8999"),
+    (changed(timestamp="0999-12-31T23:59:59Z"), "bad-timestamp", "the years 1000 to 8999"),
+    (changed(timestamp=-90000000000), "bad-timestamp", "the years 1000 to 8999"),
+    (changed(timestamp="-90000000000"), "bad-timestamp", "the years 1000 to 8999"),
+    (changed(timestamp=10**400), "bad-timestamp", "the years 1000 to 8999"),
+    (changed().replace(b'"2014-02-14 15:05:00"', b"1e400"), "bad-timestamp", "1000 to 8999"),
     (changed(index=None), "bad-index", "null"),
+    (changed(index="9" * 39), "bad-index", "large"),
+    (changed(index="1e300"), "bad-index", "large"),
+    (changed(index="-1e19"), "bad-index", "large"),
+    (changed(index=1e300), "bad-index", "large"),
+    (changed(index="1e999"), "bad-index", "large"),
+    (changed(index=2**63), "bad-index", "large"),
+    (changed(index=str(2**63)), "bad-index", "large"),
     (changed(index=True), "bad-index", "true or false"),
     (changed(index=10**30), "bad-index", "large"),
     (changed(index="x" * 300), "bad-index", "large"),
@@ -183,7 +388,7 @@ def test_what_is_read_is_what_the_rules_allow(fields: dict[str, Any]) -> None:
     except Exception:
         time_is_read = False
     if isinstance(result, Reading):
-        assert 0 <= float(value) <= 100
+        assert -1e-4 <= float(value) <= 105
         assert isinstance(instance, str)
         assert 0 < len(instance) <= 256
         assert time_is_read

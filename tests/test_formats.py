@@ -53,8 +53,11 @@ def test_a_point_becomes_a_reading_of_its_place() -> None:
         (Point(7, 1, 0, 0), "bad-instance", "not text"),  # type: ignore[arg-type]
         (Point("i-1", float("nan"), 0, 0), "not-a-number", "not a finite number"),
         (Point("i-1", "5", 0, 0), "not-a-number", "not a finite"),  # type: ignore[arg-type]
-        (Point("i-1", 100.5, 0, 0), "out-of-range", "100.5, outside 0 to 100"),
-        (Point("i-1", 1, "soon", 0), "bad-record", "cannot be read"),
+        (Point("i-1", 105.5, 0, 0), "out-of-range", "105.5, outside 0 to 100"),
+        (Point("i-1", 10**400, 0, 0), "not-a-number", "not a finite number"),
+        (Point("i-1", 1, "soon", 0), "bad-timestamp", "cannot be read"),
+        (Point("i-1", 1, "0001-01-01", 0), "bad-timestamp", "1000 to 8999"),
+        (Point("i-1", 1, 0, "x" * 257), "bad-index", "too large"),
         (Point("i-1", 1, 0, 2**63), "bad-index", "too large"),
         (RecordError("it holds mem", "not-cpu"), "not-cpu", "it holds mem"),
         (KeyError("tags"), "bad-record", "KeyError: 'tags'"),

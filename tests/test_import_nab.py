@@ -132,7 +132,7 @@ def test_labels_that_are_missing_or_broken(nab: Path) -> None:
 @pytest.mark.parametrize("content", ["", "time,value\n1,2\n", "\x00\x01"])
 def test_a_file_that_is_not_timestamp_and_value(nab: Path, content: str) -> None:
     (nab / "data" / "realTraffic" / "speed.csv").write_text(content)
-    with pytest.raises(UserError, match=r"Cannot read .*speed\.csv .* columns timestamp and value"):
+    with pytest.raises(UserError, match=r"speed\.csv (is empty|has (no column|NUL bytes))"):
         convert(nab, "realTraffic/*.csv")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -239,6 +240,65 @@ def test_a_topic_must_not_be_the_default_of_another(
     monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(UserError, match=f"ANOMALY_{other} both name the topic '{value}'"):
         load()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ANOMALY_TOPIC=ger\u00e4te\n".encode("latin-1"),
+        "ANOMALY_TOPIC=cpu\n".encode("utf-16"),
+        "ANOMALY_TOPIC=cpu\n".encode("utf-16-le"),
+        "ANOMALY_TOPIC=\u20ac\n".encode("cp1252"),
+    ],
+)
+def test_an_env_file_in_another_encoding_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(UserError, match=r"^\.env is not UTF-8 text: save it as UTF-8"):
+        load()
+
+
+def test_an_env_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = tmp_path / ".env"
+    env.mkdir()
+    with pytest.raises(UserError, match=r"^cannot read \.env \(Is a directory\): "):
+        load()
+    (env / "pyvenv.cfg").touch()
+    assert load().topic == "ec2_metrics"  # a virtual environment of this name
+    env.rename(tmp_path / "venv")
+    env.symlink_to("missing")
+    with pytest.raises(UserError, match=r"^cannot read \.env \(No such file"):
+        load()
+    env.unlink()
+    os.mkfifo(env)
+    with pytest.raises(UserError, match=r"^\.env is not a regular file: "):
+        load()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_an_env_file_without_permission_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").touch(mode=0o000)
+    with pytest.raises(UserError, match=r"^cannot read \.env \(Permission denied\): "):
+        load()
+
+
+def test_an_env_file_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(
+        "ANOMALY_TOPIC=ger\u00e4te\nANOMALY_SEED=7\n".encode("utf-8-sig")
+    )
+    options = load()
+    assert (options.topic, options.seed) == ("ger\u00e4te", 7)
 
 
 def test_a_detector_that_needs_a_range_is_refused_without_one(

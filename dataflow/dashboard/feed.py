@@ -123,8 +123,8 @@ class FileFeed(Feed):
         """Read both files to their ends."""
         self.condition = Condition(Tone.IDLE, "Loading", f"Reading {self._path}.")
         batch: list[Raw] = []
-        for number, record in enumerate(read_records(self._path)):
-            batch.append(Raw(0, number, record))
+        for raw in read_records(self._path):
+            batch.append(raw)
             if len(batch) == 200:
                 self._add(batch)
                 batch = []
@@ -137,7 +137,7 @@ class FileFeed(Feed):
             self.fleet.finish()
             if self._anomalies is not None and self._anomalies.is_file():
                 for line in read_records(self._anomalies):
-                    self.take_anomaly(line)
+                    self.take_anomaly(line.value)
         if self.fleet.readings:
             said = f"All of {self._path} is read."
             self.condition = Condition(Tone.GOOD, "Complete", said)

@@ -12,6 +12,7 @@ from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.formats.files import check_file, read_records
 from dataflow.kafka import topics
+from dataflow.records import BadLine
 from dataflow.settings import Settings
 from dataflow.steps.decode import key_reader
 
@@ -31,7 +32,10 @@ def keyed_records(path: Path, settings: Settings) -> Iterator[tuple[str | None, 
         raise UserError(f"{path} is not a .csv or .jsonl file: give a file of readings.")
     check_file(path, settings.columns)
     key_of = key_reader(settings)
-    return ((key_of(record), record) for record in read_records(path))
+    return (
+        (None if isinstance(raw, BadLine) else key_of(raw.value or b""), raw.value or b"")
+        for raw in read_records(path)
+    )
 
 
 def count_records(path: Path) -> int:

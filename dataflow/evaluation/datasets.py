@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ import pandas as pd
 
 from dataflow.errors import UserError
 from dataflow.evaluation.nab import Floats, Series
+from dataflow.formats.base import bounds
+from dataflow.formats.files import check_columns, read_rows
+from dataflow.records import number, seconds
 
 __all__ = ["EC2_CPU", "convert", "load_nab", "load_sample", "to_unit_range"]
 
@@ -29,10 +34,11 @@ def load_sample(data: Path, labels: Path | None) -> list[Series]:
 
     Raises `UserError` if a file cannot be used.
     """
-    table = _table(data, {"timestamp", "value", "instance"})
+    table = _table(data, ["timestamp", "value", "instance"])
     _check(data, table["instance"] == "", "has no instance")
-    _check(data, ~table["value"].between(0, SCALE), f"has a value outside 0 to {SCALE:g}")
-    table["value"] /= SCALE
+    low, high = bounds(SCALE)
+    _check(data, ~table["value"].between(low, high), f"has a value outside 0 to {SCALE:g}")
+    table["value"] = table["value"].clip(0.0, SCALE) / SCALE
     windows = _labels(labels) if labels else {}
     groups = {str(name): rows for name, rows in table.groupby("instance", sort=False)}
     if windows and not set(windows) & set(groups):
@@ -89,53 +95,65 @@ def load_nab(directory: Path, files: str = "**/*.csv") -> list[Series]:
             raise UserError(f"{source} has no entry for {name}: give a whole NAB checkout.")
     series = []
     for name, path in zip(names, paths, strict=True):
-        table = _table(path, {"timestamp", "value"})
+        table = _table(path, ["timestamp", "value"])
         series.append(_series(name, table, windows[name], began.get(name, []), source))
     return _usable(series, source)
 
 
-def _table(path: Path, columns: set[str]) -> pd.DataFrame:
-    try:
-        # All as text: an instance may be called NA, and 007 is not 7.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except OSError as error:
-        raise UserError(
-            f"Cannot read {path} ({error.strerror}): give an existing .csv file."
-        ) from error
-    except (ValueError, UnicodeDecodeError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is not a CSV ({why}): give one with a line of column names."
-        ) from error
-    missing = sorted(columns - set(table.columns))
-    if missing:
-        raise UserError(f"{path} lacks the column {', '.join(missing)}: add it to the file.")
-    values = pd.to_numeric(table["value"], errors="coerce").astype(float)
+def _texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return columns of a CSV file as text, by the number of the line.
+
+    An instance may be called NA, and 007 is not 7.
+    """
+    check_columns(path, dict.fromkeys(columns, "add it to the file"))
+    rows = read_rows(path)
+    _, header = next(rows)
+    # Of columns of the same name, the flow reads the last.
+    places = dict(zip(header, range(len(header)), strict=True))
+    wanted = [places[column] for column in columns]
+    lines, found = [], []
+    for line, (_, cells) in enumerate(rows, start=2):
+        if isinstance(cells, str):
+            raise UserError(f"{path}, line {line}: {cells}: correct or remove it.")
+        if cells:
+            lines.append(line)
+            found.append([cells[place] for place in wanted])
+    return pd.DataFrame(found, index=lines, columns=list(columns), dtype=str)
+
+
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    table = _texts(path, columns)
+    values = pd.Series([_value(text) for text in table["value"]], index=table.index, dtype=float)
     _check(path, ~values.between(-1.7e308, 1.7e308), "has a value that is not a finite number")
-    times = pd.Series(_seconds(table["timestamp"]), index=table.index)
+    times = pd.Series(_seconds(table["timestamp"]), index=table.index, dtype=float)
     _check(path, times.isna(), "has a timestamp that cannot be read")
     if table.empty:
         raise UserError(f"{path} has no readings: give a file with some.")
     return table.assign(value=values, time=times)
 
 
+def _value(text: str) -> float:
+    try:
+        return float(number(text))
+    except (ValueError, OverflowError):
+        return math.nan
+
+
 def _check(path: Path, wrong: pd.Series[bool], what: str) -> None:
     if wrong.any():
-        raise UserError(f"{path}, line {int(wrong.argmax()) + 2}, {what}: correct or remove it.")
+        raise UserError(f"{path}, line {wrong.idxmax()}, {what}: correct or remove it.")
 
 
-def _seconds(stamps: pd.Series[Any]) -> Floats:
-    """Return times in seconds since 1970, UTC, NaN where one cannot be read.
+def _seconds(stamps: Iterable[Any]) -> Floats:
+    """Return times in seconds since 1970, UTC, as the flow reads them; NaN for what it rejects."""
+    return np.array([_time(stamp) for stamp in stamps], dtype=float)
 
-    Numbers are seconds, or milliseconds from 1e11 on; text without a zone is UTC.
-    """
-    numbers = pd.to_numeric(stamps, errors="coerce").to_numpy(dtype=float)
-    parsed = pd.to_datetime(
-        stamps.where(np.isnan(numbers)), errors="coerce", utc=True, format="ISO8601"
-    )
-    text = (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(dtype=float)
-    number = np.where(np.abs(numbers) >= 1e11, numbers / 1000, numbers)
-    return np.asarray(np.where(np.isnan(numbers), text, number), dtype=float)
+
+def _time(stamp: Any) -> float:
+    try:
+        return seconds(stamp)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _labels(path: Path) -> dict[str, list[Any]]:
@@ -157,16 +175,16 @@ def _series(
 ) -> Series:
     if not all(isinstance(window, list) and len(window) == 2 for window in windows):
         raise UserError(f"{source} has a window of {name} that is not a pair: give [start, end].")
-    bounds = _seconds(pd.Series([moment for window in windows for moment in window], dtype=object))
-    moments = _seconds(pd.Series(began, dtype=object))
-    if np.isnan(bounds).any() or np.isnan(moments).any():
+    edges = _seconds(moment for window in windows for moment in window)
+    moments = _seconds(began)
+    if np.isnan(edges).any() or np.isnan(moments).any():
         raise UserError(
             f"{source} has a time of {name} that cannot be read: give one such as "
             "2024-03-01 12:00:00."
         )
-    pairs = sorted((float(a), float(b)) for a, b in bounds.reshape(-1, 2))
-    edges = [moment for pair in pairs for moment in pair]
-    if edges != sorted(edges):
+    pairs = sorted((float(a), float(b)) for a, b in edges.reshape(-1, 2))
+    ordered = [moment for pair in pairs for moment in pair]
+    if ordered != sorted(ordered):
         raise UserError(
             f"{source} has windows of {name} that run backward or overlap: give each window start "
             "first, and join those that overlap."
@@ -228,7 +246,7 @@ def convert(nab: Path, files: str = EC2_CPU) -> tuple[pd.DataFrame, dict[str, An
                 f"labels/combined_windows.json in {nab} has no entry for {name}: give a whole NAB "
                 "checkout."
             )
-        series[instance] = _read(path)
+        series[instance] = _texts(path, ["timestamp", "value"])
         labels[instance] = windows[name]
     readings = pd.concat(
         [one.assign(index=range(len(one)), instance=name) for name, one in series.items()]
@@ -240,17 +258,6 @@ def convert(nab: Path, files: str = EC2_CPU) -> tuple[pd.DataFrame, dict[str, An
 def _instance(path: Path) -> str:
     cpu = re.fullmatch(r"ec2_cpu_utilization_([0-9a-f]{6})", path.stem)
     return cpu[1] if cpu else path.stem
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        series = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return series[["timestamp", "value"]]
-    except (OSError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"Cannot read {path} ({why}): it must be a CSV with the columns timestamp and value."
-        ) from error
 
 
 def _windows(path: Path) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import msgspec
 
@@ -17,8 +18,9 @@ from dataflow.formats.base import (
     Point,
     RecordError,
     Reject,
+    short,
 )
-from dataflow.records import Raw, Reading, Rejected, seconds
+from dataflow.records import Raw, Reading, Rejected, number, seconds
 
 __all__ = ["Json"]
 
@@ -27,8 +29,6 @@ CACHED = 8192
 
 CACHED_LENGTH = 64
 """Maximum length of a cached text, in characters."""
-
-_parse_number = msgspec.json.Decoder(int | float).decode
 
 T = TypeVar("T")
 
@@ -64,6 +64,12 @@ class Json(Format):
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
+        self.names = (
+            repr(fields.key),
+            repr(fields.value),
+            repr(fields.time),
+            repr(fields.index),
+        )
         # Not strict: numbers may be text, as the tutorial's producer writes them.
         self._parse: Callable[[bytes], Any] = msgspec.json.Decoder(
             _metric(fields), strict=False
@@ -72,10 +78,52 @@ class Json(Format):
         self._parse_key = msgspec.json.Decoder(key_type).decode
 
     def read(self, value: bytes) -> Point:
-        """Read a record; `RecordError` says what is wrong with it."""
-        reading = self.decoder(_raise)(Raw(0, 0, value))
-        assert isinstance(reading, Reading)
-        return Point(reading.instance, reading.value, reading.timestamp, reading.index)
+        """Read a record, field by field; `RecordError` says what is wrong with it."""
+        record = _object(value)
+        try:
+            return self._point(record)
+        except RecordError as wrong:
+            wrong.instance, wrong.time = self._origin(record)
+            raise
+
+    def _point(self, record: dict[str, Any]) -> Point:
+        fields = self.fields
+        for field in (fields.key, fields.time, fields.index, fields.value):
+            if field is not None and field not in record:
+                raise RecordError(f"the field {field!r} is missing", "missing-field")
+        instance = fields.only_instance if fields.key is None else record[fields.key]
+        if not isinstance(instance, str):
+            raise RecordError(f"{fields.key!r} is {_kind(instance)}, not text", "bad-instance")
+        if not instance:
+            raise RecordError(f"{fields.key!r} is empty", "bad-instance")
+        if len(instance) > MAX_INSTANCE_LENGTH:
+            raise RecordError(
+                f"{fields.key!r} is longer than {MAX_INSTANCE_LENGTH} characters", "bad-instance"
+            )
+        value = _value(record[fields.value], fields.value)
+        time = None if fields.time is None else record[fields.time]
+        if fields.time is not None and not _is_scalar(time):
+            raise RecordError(f"{fields.time!r} is {_kind(time)}, not a time", "bad-timestamp")
+        index = record[fields.index]
+        if not _is_scalar(index):
+            raise RecordError(
+                f"{fields.index!r} is {_kind(index)}, neither a number nor text", "bad-index"
+            )
+        if isinstance(index, str) and len(index) <= MAX_INSTANCE_LENGTH:
+            index = _index(index)
+        return Point(instance, value, time, index)
+
+    def _origin(self, record: dict[str, Any]) -> tuple[str | None, float | None]:
+        """Return the instance and the time of a record that cannot be used, None if unknown."""
+        fields = self.fields
+        instance = fields.only_instance if fields.key is None else record.get(fields.key)
+        if not isinstance(instance, str) or not 0 < len(instance) <= MAX_INSTANCE_LENGTH:
+            return None, None
+        time = None if fields.time is None else record.get(fields.time)
+        try:
+            return instance, seconds(time) if _is_scalar(time) else None
+        except ValueError:
+            return instance, None
 
     def key(self, value: bytes) -> str | None:
         """Return the instance of a record, None if it has none; its other fields may be wrong."""
@@ -93,7 +141,8 @@ class Json(Format):
         scale = fields.scale
         low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
         time_of: Callable[[Any], float | None] = seconds if fields.time else lambda _: None
-        times, indexes = _Parsed(seconds), _Parsed(_number)
+        times, indexes = _Parsed(seconds), _Parsed(_index)
+        read_carefully = super().decoder(reject)
 
         def decode(raw: Raw) -> Reading | Rejected:
             try:
@@ -109,33 +158,28 @@ class Json(Format):
                     time = times[timestamp] if timestamp.__class__ is str else time_of(timestamp)
                     if index.__class__ is str:
                         index = indexes[index]
-                    elif not abs(index) < MAX_INDEX:
-                        raise ValueError
-                    return Reading(
-                        instance, timestamp, index, value, time, raw.partition, raw.offset
-                    )
+                    if index.__class__ is str or abs(index) < MAX_INDEX:
+                        return Reading(
+                            instance, timestamp, index, value, time, raw.partition, raw.offset
+                        )
             except Exception:
                 pass
-            return reject(raw, *_reason(raw.value, fields))
+            # A number in a form that msgspec does not read, a value that is clamped, or an error.
+            return read_carefully(raw)
 
         return decode
 
 
-def _raise(raw: Raw, reason: str, sentence: str) -> Rejected:
-    raise RecordError(sentence, reason)
-
-
-def _number(text: str) -> str | int | float:
+def _index(text: str) -> str | int | float:
     """Return an index as a number if it is one. Raises `ValueError` if it is too long."""
     if len(text) > MAX_INSTANCE_LENGTH:
         raise ValueError
     if text.isdecimal() and text.isascii() and len(text) <= 18:
         return int(text)
     try:
-        number: int | float = _parse_number(text)
+        return number(text)
     except ValueError:
         return text
-    return number
 
 
 def _metric(fields: Fields) -> type[msgspec.Struct]:
@@ -161,81 +205,54 @@ def _metric(fields: Fields) -> type[msgspec.Struct]:
     )
 
 
-def _reason(value: bytes | None, fields: Fields) -> tuple[str, str]:
-    """Return the reason for a rejection and a sentence: slow, field by field."""
-    names = fields.key, fields.time, fields.index, fields.value
-    key_field, time_field, index_field, value_field = names
-    if value is None:
-        return "no-value", "the record has no value (a tombstone)"
+def _object(value: bytes) -> dict[str, Any]:
+    """Return a record as a dict. Raises `RecordError` if it is no JSON object."""
     if not value.strip():
-        return "no-value", "the record is empty"
+        raise RecordError("the record is empty", "no-value")
     try:
         record = msgspec.json.decode(value)
     except RecursionError:
-        return "not-json", "the record is nested too deeply"
+        raise RecordError("the record is nested too deeply", "not-json") from None
     except UnicodeDecodeError:
-        return "not-json", "the record is not UTF-8"
+        raise RecordError("the record is not UTF-8", "not-json") from None
     except ValueError as error:  # msgspec's errors are ValueErrors
-        return "not-json", f"the record is not JSON: {error}"
+        record = _with_infinite_numbers(value) if "out of range" in str(error) else None
+        if record is None:
+            raise RecordError(f"the record is not JSON: {error}", "not-json") from None
     if not isinstance(record, dict):
-        return "not-an-object", f"the record is {_kind(record)}, not a JSON object"
-    for field in names:
-        if field is not None and field not in record:
-            return "missing-field", f"the field {field!r} is missing"
-    reason = (
-        (key_field and _instance_reason(record[key_field], key_field))
-        or _value_reason(record[value_field], value_field, fields.scale)
-        or (time_field and _time_reason(record[time_field], time_field))
-    )
-    if reason:
-        return reason
-    index = record[index_field]
-    if isinstance(index, bool) or not isinstance(index, (str, int, float)):
-        return "bad-index", f"{index_field!r} is {_kind(index)}, neither a number nor text"
-    return "bad-index", f"{index_field!r} is too large"
+        raise RecordError(f"the record is {_kind(record)}, not a JSON object", "not-an-object")
+    return record
 
 
-def _instance_reason(instance: Any, field: str) -> tuple[str, str] | None:
-    if not isinstance(instance, str):
-        return "bad-instance", f"{field!r} is {_kind(instance)}, not text"
-    if not instance:
-        return "bad-instance", f"{field!r} is empty"
-    if len(instance) > MAX_INSTANCE_LENGTH:
-        return "bad-instance", f"{field!r} is longer than {MAX_INSTANCE_LENGTH} characters"
-    return None
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
-def _time_reason(timestamp: Any, field: str) -> tuple[str, str] | None:
-    if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float)):
-        return "bad-timestamp", f"{field!r} is {_kind(timestamp)}, not a time"
+def _with_infinite_numbers(value: bytes) -> Any:
+    """Return a record with a number that is too large for a float, None if it is not JSON."""
     try:
-        seconds(timestamp)
-    except (ValueError, OverflowError):
-        return "bad-timestamp", f"{field!r} cannot be read as a time: {_shown(timestamp)}"
-    return None
+        return json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _value_reason(number: Any, field: str, scale: float | None) -> tuple[str, str] | None:
-    if isinstance(number, bool) or not isinstance(number, (str, int, float)):
-        return "not-a-number", f"{field!r} is {_kind(number)}, not a number"
+def _value(value: Any, field: str) -> int | float:
+    if not _is_scalar(value):
+        raise RecordError(f"{field!r} is {_kind(value)}, not a number", "not-a-number")
+    if not isinstance(value, str):
+        return value
     try:
-        number = float(number)
+        return number(value)
     except ValueError:
-        return "not-a-number", f"{field!r} is not a number: {_shown(number)}"
-    except OverflowError:
-        return "not-a-number", f"{field!r} is too large for a number"
-    if not math.isfinite(number):
-        return "not-a-number", f"{field!r} is not a finite number"
-    if scale is not None and not 0 <= number <= scale:
-        return "out-of-range", f"{field!r} is {number:.12g}, outside 0 to {scale:.12g}"
-    return None
+        pass
+    finite = " finite" if value.lower().lstrip("+-") in ("nan", "inf", "infinity") else ""
+    raise RecordError(f"{field!r} is not a{finite} number: {short(value)}", "not-a-number")
+
+
+def _is_scalar(value: Any) -> TypeGuard[str | int | float]:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "an array", str: "text", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

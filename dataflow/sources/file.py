@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
+from dataflow.errors import stop_process
 from dataflow.formats.files import check_file, read_records
 from dataflow.metrics import counters
 from dataflow.records import Raw
@@ -26,7 +27,8 @@ class FileSource(FixedPartitionedSource[Raw, int]):
     def __init__(self, path: Path, settings: Settings) -> None:
         """Check the file.
 
-        Raises `UserError` if it cannot be read, or if a CSV header lacks a field of the settings.
+        Raises `UserError` if it cannot be read, is no regular file, or is a CSV file that lacks a
+        field of the settings.
         """
         check_file(path, settings.columns)
         self._path = path
@@ -44,6 +46,7 @@ class FileSource(FixedPartitionedSource[Raw, int]):
 
 class _FilePart(StatefulSourcePartition[Raw, int]):
     def __init__(self, path: Path, start: int) -> None:
+        self._path = path
         self._records = islice(read_records(path), start, None)
         self._next = start
         self._tally = counters.partition(str(path), 0)
@@ -51,10 +54,13 @@ class _FilePart(StatefulSourcePartition[Raw, int]):
     def next_batch(self) -> list[Raw]:
         if shutdown.asked():
             raise StopIteration
-        batch = [
-            Raw(0, offset, record)
-            for offset, record in enumerate(islice(self._records, BATCH), start=self._next)
-        ]
+        try:
+            batch = list(islice(self._records, BATCH))
+        except OSError as error:
+            stop_process(
+                f"cannot read {self._path} further ({error.strerror}): check its disk, and start "
+                "the flow again."
+            )
         if not batch:
             raise StopIteration
         self._next += len(batch)

@@ -9,7 +9,7 @@ from typing import TypeGuard
 from dataflow import formats, plugins
 from dataflow.errors import UserError
 from dataflow.formats import Fields, Format
-from dataflow.records import Raw, Reading, Rejected, Source
+from dataflow.records import BadLine, Raw, Reading, Rejected, Source
 from dataflow.settings import Settings
 
 __all__ = ["decoder", "is_reading", "key_reader", "origin", "reject"]
@@ -40,9 +40,18 @@ def record_format(settings: Settings) -> Format:
 
 def decoder(settings: Settings) -> Callable[[Raw], Reading | Rejected]:
     """Return the function that reads a record. It never raises: what is wrong is `Rejected`."""
-    return record_format(settings).decoder(
+    read = record_format(settings).decoder(
         lambda raw, reason, error: reject(settings, raw, reason, error)
     )
+    if settings.input == "kafka":
+        return read
+
+    def read_file(raw: Raw) -> Reading | Rejected:
+        if isinstance(raw, BadLine):
+            return reject(settings, raw, "bad-record", raw.error)
+        return read(raw)
+
+    return read_file
 
 
 def key_reader(settings: Settings) -> Callable[[bytes], str | None]:
