@@ -336,6 +336,7 @@ def test_a_metric_of_which_nothing_is_known_has_no_samples() -> None:
         "anomaly_reorder_readings_held_total",
         "anomaly_reorder_readings_late_total",
         "anomaly_reorder_gaps_given_up_total",
+        "anomaly_reorder_restarts_total",
     }
 
 

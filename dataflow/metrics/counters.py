@@ -39,6 +39,7 @@ __all__ = [
     "REORDER_GAPS_GIVEN_UP",
     "REORDER_HELD",
     "REORDER_LATE",
+    "REORDER_RESTARTS",
     "SCORES",
     "SCORE_BOUNDS",
     "STATES",
@@ -251,7 +252,10 @@ REORDER_GAPS_GIVEN_UP = Counter(
     "anomaly_reorder_gaps_given_up",
     "Gaps in an instance's indexes that were waited for in vain.",
 )
-
+REORDER_RESTARTS = Counter(
+    "anomaly_reorder_restarts",
+    "Times an instance's indexes began anew, because its producer had started again.",
+)
 WARNINGS = Counter(
     "anomaly_warnings",
     "What was warned of on standard error, by reason: a line is printed for the first.",
