@@ -133,8 +133,8 @@ class Settings(BaseSettings):
     )
     reorder: bool = Field(
         False,
-        description="`true`: sort the readings of an instance by index, for producers that spread "
-        "an instance over several partitions",
+        description="`true`: sort the readings of an instance by index, or by time where the index "
+        "is not a whole number, for producers that spread an instance over several partitions",
     )
     reorder_size: int = Field(
         1000,

@@ -234,7 +234,7 @@ CONSUMER_LAG = Gauge(
 RECORDS_REFUSED = Counter("anomaly_records_refused", "Records rejected, by reason.", ["reason"])
 INSTANCES = Gauge(
     "anomaly_instances",
-    "Instances read since the start of the process, each with a detector of its own.",
+    "Instances that send: read within the last one to two days, or since the start.",
 )
 READINGS_SCATTERED = Counter(
     "anomaly_readings_scattered",
