@@ -56,9 +56,11 @@ from dataflow.steps import (
     incidents,
     mark_epoch,
     normalize,
+    rejections,
     reorder,
     score,
     score_windows,
+    times,
 )
 
 __all__ = ["build", "flow"]
@@ -96,20 +98,21 @@ def build(
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
+    admission = admit.admitter(options, decode.decoder(options))
     raw = op.input("read", flow, sources.source(options, store) if source is None else source)
-    decoder = mark_epoch.marked(admit.admitter(options, decode.decoder(options)), store)
-    decoded = op.flat_map_batch("decode", raw, decoder)
+    decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(admission, store))
     checked = op.branch("check", decoded, decode.is_reading)
-    keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyed)
+    keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyer(admission))
     keyed = exchange.hand_over(flow, keyed)
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
     normal = op.flat_map_batch("normalize", keyed, normalize.normalizer(options.scale))
+    backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
-        scored = op.stateful_batch("score_windows", normal, score_windows.windower(detector))
+        windower = score_windows.windower(detector, backwards)
+        scored = op.stateful_batch("score_windows", normal, windower)
     else:
-        scorer = score.scorer(detector)
-        scored = stateful_map("score", normal, scorer, detector.dump, detector.load)
+        scored = stateful_map("score", normal, *score.scorer(detector, backwards))
     above = op.flat_map_batch("filter", scored, filter.above(threshold))
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
@@ -158,6 +161,7 @@ def flow() -> Dataflow:
         dataflow = build(options, detector, store)
         if options.input == "kafka":
             outage.watch(options, options.topic)
+        rejections.summarize_at_exit(options)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)

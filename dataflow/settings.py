@@ -145,8 +145,8 @@ class Settings(BaseSettings):
     )
     reorder: bool = Field(
         False,
-        description="`true`: sort the readings of an instance by index, for producers that spread "
-        "an instance over several partitions",
+        description="`true`: sort the readings of an instance by index, or by time where the index "
+        "is not a whole number, for producers that spread an instance over several partitions",
     )
     reorder_size: int = Field(
         1000,
@@ -165,7 +165,14 @@ class Settings(BaseSettings):
         1_000_000,
         ge=1,
         description="maximum number of instances in this process; readings of further instances "
-        "are rejected",
+        "are rejected. An instance that sends nothing for one to two days does not count",
+    )
+    forget: float = Field(
+        604_800,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds without a reading, by the times of the readings, after which what a "
+        "detector has learned of an instance is discarded; `0`: never, and every instance counts",
     )
     metrics_port: int | None = Field(
         None,
@@ -462,6 +469,15 @@ class Settings(BaseSettings):
         PosixPath('found.jsonl')
         """
         return next((Path(name) for name in self.outputs if is_output_file(name)), None)
+
+    @property
+    def ordered_by_time(self) -> bool:
+        """Whether ANOMALY_REORDER goes by the time of readings, which is their index too.
+
+        >>> Settings(_env_file=None, index_field="timestamp").ordered_by_time
+        True
+        """
+        return self.time_field == self.index_field
 
     @property
     def source_name(self) -> str:

@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any
 
+import pytest
 from conftest import Flow, fill_topic, read_topic
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +74,57 @@ def test_the_first_instances_pass_and_no_others(instances: list[int], most: int)
             assert base64.b64decode(admitted.raw or "") == record.value
     assert (counts.instances, counts.refused, counts.scattered) == (len(first), refused, 0)
     assert len(warnings) == (refused > 0)
+
+
+def days_of(
+    settings: Settings, days: int, alive: int, warnings: list[str]
+) -> tuple[list[Reading | Rejected], list[str]]:
+    """Admit hosts with new names each day, a reading each hour; return all, and the forgotten."""
+    admit = admitter(settings, decoder(settings), warnings.append)
+    admitted, forgotten = [], []
+    for hour in range(24 * days):
+        batch = [
+            Raw(
+                0,
+                hour,
+                json.dumps(
+                    {
+                        "instance": f"day-{hour // 24}-{number}",
+                        **{"timestamp": 1.7e9 + 3600 * hour, "index": hour, "value": 5},
+                    }
+                ).encode(),
+            )
+            for number in range(alive)
+        ]
+        admitted += admit(batch)
+        forgotten += admit.forgotten(0)
+    return admitted, forgotten
+
+
+@pytest.mark.parametrize("detail", [{}, {"interval": 3600}, {"forget": 86_400}])
+def test_the_limit_counts_those_that_live(detail: dict[str, Any]) -> None:
+    """Machines that live for a day: none is above the limit, and all are forgotten in time."""
+    warnings: list[str] = []
+    instances = change("anomaly_instances")
+    settings = Settings(_env_file=None, max_instances=40, **detail)
+    admitted, forgotten = days_of(settings, 30, 10, warnings)
+    assert all(isinstance(record, Reading) for record in admitted)
+    assert warnings == []
+    assert 10 <= instances() <= 40
+    assert len(set(forgotten)) == len(forgotten)
+    days = sorted({int(name.split("-")[1]) for name in forgotten})
+    assert days == list(range(len(days)))
+    kept = settings.forget / 86_400
+    assert 30 - 1 - kept - 3 <= len(days) <= 30 - kept
+
+
+def test_without_forgetting_every_instance_counts() -> None:
+    warnings: list[str] = []
+    settings = Settings(_env_file=None, max_instances=40, forget=0)
+    admitted, forgotten = days_of(settings, 30, 10, warnings)
+    assert sum(isinstance(record, Reading) for record in admitted) == 40 * 24
+    assert forgotten == []
+    assert len(warnings) == 1
 
 
 def test_an_instance_on_two_partitions_is_warned_of_once() -> None:
@@ -155,8 +207,12 @@ def test_a_flood_of_instances_changes_nothing_for_the_known_ones(
         max_instances=4,
     )
     assert done.returncode == 0
-    _, warning = done.stderr.splitlines()
+    _, warning, summary = done.stderr.splitlines()
     assert warning.startswith("warning: more than 4 instances")
+    assert summary == (
+        f"warning: {strangers:,} of {len(records):,} records were rejected (too-many-instances: "
+        f"{strangers:,}): see the topic '{topic}.rejected', or run `python -m dataflow replay`."
+    )
     expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
     assert found_scores([json.loads(line) for line in done.stdout.splitlines()]) == expected
     rejected = [record for _, record in read_topic(brokers, f"{topic}.rejected")]

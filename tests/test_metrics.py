@@ -274,6 +274,7 @@ EVERYTHING = """
 from pathlib import Path
 from dataflow.settings import Settings
 counters.RECORDS_REFUSED.labels("not-json").inc()
+counters.WARNINGS.labels("scattered").inc()
 partition = counters.partition("topic", 0)
 partition.took(1, 0.0)
 partition.lost(1)
@@ -336,6 +337,7 @@ def test_a_metric_of_which_nothing_is_known_has_no_samples() -> None:
         "anomaly_reorder_readings_held_total",
         "anomaly_reorder_readings_late_total",
         "anomaly_reorder_gaps_given_up_total",
+        "anomaly_reorder_restarts_total",
     }
 
 

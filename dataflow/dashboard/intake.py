@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from dataflow.records import Raw, Reading
 from dataflow.settings import Settings
 from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
 from dataflow.steps.normalize import normalizer
-
-if TYPE_CHECKING:
-    from dataflow.steps.reorder import ReorderBuffer
+from dataflow.steps.reorder_buffer import ReorderBuffer
 
 __all__ = ["Intake"]
 
@@ -39,11 +36,11 @@ class Intake:
             return
         buffer = self._buffers.get(record.instance)
         if buffer is None:
-            # Here, because this module needs Bytewax.
-            from dataflow.steps.reorder import ReorderBuffer
-
-            buffer = ReorderBuffer(self._settings.reorder_size, self._settings.reorder_seconds)
-            self._buffers[record.instance] = buffer
+            buffer = self._buffers[record.instance] = ReorderBuffer(
+                self._settings.reorder_size,
+                self._settings.reorder_seconds,
+                by_time=self._settings.ordered_by_time,
+            )
         yield from map(self._normalize, buffer.add(record, time.monotonic()))
 
     def _normalize(self, reading: Reading) -> Reading:

@@ -39,10 +39,12 @@ __all__ = [
     "REORDER_GAPS_GIVEN_UP",
     "REORDER_HELD",
     "REORDER_LATE",
+    "REORDER_RESTARTS",
     "SCORES",
     "SCORE_BOUNDS",
     "STATES",
     "STORE",
+    "WARNINGS",
     "AnomalousInstances",
     "OptionalGauge",
     "Output",
@@ -237,7 +239,7 @@ RECORDS_LOST = Counter(
 RECORDS_REFUSED = Counter("anomaly_records_refused", "Records rejected, by reason.", ["reason"])
 INSTANCES = Gauge(
     "anomaly_instances",
-    "Instances read since the start of the process, each with a detector of its own.",
+    "Instances that send: read within the last one to two days, or since the start.",
 )
 READINGS_SCATTERED = Counter(
     "anomaly_readings_scattered",
@@ -254,6 +256,15 @@ REORDER_LATE = Counter(
 REORDER_GAPS_GIVEN_UP = Counter(
     "anomaly_reorder_gaps_given_up",
     "Gaps in an instance's indexes that were waited for in vain.",
+)
+REORDER_RESTARTS = Counter(
+    "anomaly_reorder_restarts",
+    "Times an instance's indexes began anew, because its producer had started again.",
+)
+WARNINGS = Counter(
+    "anomaly_warnings",
+    "What was warned of on standard error, by reason: a line is printed for the first.",
+    ["reason"],
 )
 
 # Scores

@@ -26,7 +26,7 @@ class _Logic(StatefulBatchLogic[V, W, bytes]):
 
     def __init__(
         self,
-        mapper: Callable[[S | None, V], tuple[S, W]],
+        mapper: Callable[[S | None, V], tuple[S | None, W]],
         dump: Callable[[S], bytes],
         state: S | None,
     ) -> None:
@@ -39,7 +39,7 @@ class _Logic(StatefulBatchLogic[V, W, bytes]):
         for value in values:
             self._state, result = self._mapper(self._state, value)
             results.append(result)
-        return results, False
+        return results, self._state is None
 
     def snapshot(self) -> bytes:
         return self._dump(self._state)
@@ -48,16 +48,16 @@ class _Logic(StatefulBatchLogic[V, W, bytes]):
 def stateful_map(
     step_id: str,
     up: KeyedStream[V],
-    mapper: Callable[[S | None, V], tuple[S, W]],
+    mapper: Callable[[S | None, V], tuple[S | None, W]],
     dump: Callable[[S], bytes],
     load: Callable[[bytes], S],
 ) -> KeyedStream[W]:
     """Map each value to one result, with a state per key.
 
     `mapper` takes the state of a key, None at first, and the next value of the key. It returns the
-    new state and the result, and may change the given state in place. `dump` turns a state into
-    bytes, and `load` turns them back; if `load` raises `ValueError`, the process ends and prints
-    its message.
+    new state and the result, and may change the given state in place. The new state None discards
+    the state, also in the recovery store. `dump` turns a state into bytes, and `load` turns them
+    back; if `load` raises `ValueError`, the process ends and prints its message.
     """
 
     def build(saved: bytes | None) -> _Logic[V, W]:

@@ -1,52 +1,73 @@
 """Which instances a process accepts, and whether each comes from one partition only.
 
-A detector's state takes memory for every instance that was ever seen: hostile input, or a key field
-that is unique to each record, would fill it. And an instance whose readings come from several
-partitions is scored in an order that differs from run to run.
+A detector's state takes memory for every instance: hostile input, or a key field that is unique to
+each record, would fill it. And an instance whose readings come from several partitions is scored in
+an order that differs from run to run.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import threading
 from collections.abc import Callable
 
 from dataflow.metrics import counters
+from dataflow.metrics.warnings import PROCESS, Warnings
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 from dataflow.steps.decode import reject
+from dataflow.steps.growth import BOUNDED, READINGS, OnlyGrows, grown_warning
+from dataflow.steps.living import DAY, Living
+from dataflow.steps.rejections import Rejections
 
-__all__ = ["admitter"]
+__all__ = ["Admission", "admitter"]
+
+TOO_MANY = "too-many-instances"
 
 
 def admitter(
     settings: Settings,
     decode: Callable[[Raw], Reading | Rejected],
     warn: Callable[[str], object] | None = None,
-) -> Callable[[list[Raw]], list[Reading | Rejected]]:
-    """Return `decode` of a batch, limited to the first `max_instances` instances.
+) -> Admission:
+    """Return `decode` of a batch, limited to `max_instances` instances that send.
 
     Readings of further instances become rejected records. All workers of the process share the
-    instances seen; after a restart the first ones to come are accepted anew. `warn` gets one line
-    at the first instance above the limit, and one at the first instance that comes from two
-    partitions, unless the flow reorders readings. By default it prints on standard error.
+    instances seen; after a restart the first ones to come are accepted anew. An instance that has
+    sent nothing for one or two days, by the times of the readings, makes room for another one.
+
+    `warn` gets a line for the first rejected record of each reason, one at the first instance above
+    the limit, and one at the first instance that comes from two partitions, unless the flow
+    reorders readings. By default it prints on standard error.
     """
-    partitions: dict[str, int] = {}
-    limit = settings.max_instances
-    warned: set[str] = set()
-    warn = warn or _print_warning
-    lock = threading.Lock()
+    return Admission(settings, decode, PROCESS if warn is None else Warnings(warn))
 
-    def warn_once(kind: str, line: str) -> None:
-        with lock:
-            if kind in warned:
-                return
-            warned.add(kind)
-        warn(line)
 
-    def admit(batch: list[Raw]) -> list[Reading | Rejected]:
-        records = list(map(decode, batch))
+class Admission:
+    """The function that `admitter` describes, and what it knows of the instances."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        decode: Callable[[Raw], Reading | Rejected],
+        warnings: Warnings,
+    ) -> None:
+        self._settings = settings
+        self._decode = decode
+        self._warnings = warnings
+        self._rejections = Rejections(settings, warnings)
+        self._lock = threading.Lock()
+        # Several readings of an instance must fall into a period.
+        period = max(min(DAY, settings.forget), 10 * settings.interval) if settings.forget else 0.0
+        self._living = Living(settings.max_instances, period, settings.forget)
+        self._forgotten: dict[int, list[str]] = {}
+        self._grows = OnlyGrows(
+            grown_warning(settings, warnings), READINGS if settings.scale is None else BOUNDED
+        )
+
+    def __call__(self, batch: list[Raw]) -> list[Reading | Rejected]:
+        """Decode a batch, of one partition as sources give it."""
+        records = list(map(self._decode, batch))
+        partitions = self._living.recent
         for position, record in enumerate(records):
             try:
                 # As a rule, this look-up is all that a reading costs.
@@ -54,51 +75,76 @@ def admitter(
                     continue
             except (KeyError, AttributeError):
                 pass
-            records[position] = check(batch[position], record)
+            records[position] = self._check(batch[position], record)
+        if records:
+            # Two of a batch tell the time well enough.
+            self._pass_time(records[len(records) // 2])
+            self._pass_time(records[-1])
         return records
 
-    def check(raw: Raw, record: Reading | Rejected) -> Reading | Rejected:
+    def look(self, groups: list[tuple[str, list[Reading]]]) -> None:
+        """Look at the readings of a batch, by instance, for values that only grow."""
+        if not self._grows.done:
+            self._grows.look(groups)
+
+    def _pass_time(self, record: Reading | Rejected) -> None:
+        """Note how far the times of the readings have come."""
+        if isinstance(record, Rejected) or record.time is None:
+            return
+        partition = record.partition
+        with self._lock:
+            before = self._living.size
+            if self._living.passed(partition, record.instance, record.time):
+                counters.INSTANCES.dec(before - self._living.size)
+                forgotten = self._living.forgotten(partition)
+                if forgotten:
+                    self._forgotten.setdefault(partition, []).extend(forgotten)
+
+    def forgotten(self, partition: int) -> list[str]:
+        """Return the instances whose states are to be discarded before the next reading.
+
+        They have sent nothing for `forget` seconds. The worker that reads the partition calls this
+        after each batch, so that they are discarded at the same place of the partition's readings.
+        """
+        # As a rule there are none, and looking costs nothing.
+        return self._forgotten.pop(partition, []) if self._forgotten else []
+
+    def _check(self, raw: Raw, record: Reading | Rejected) -> Reading | Rejected:
         if isinstance(record, Rejected):
             counters.RECORDS_REFUSED.labels(record.reason).inc()
+            self._rejections.add(record)
             return record
         instance = record.instance
         # Two workers may meet the same new instance, or the last free place, at once.
-        with lock:
-            first = partitions.get(instance)
-            if first is None and len(partitions) < limit:
-                first = partitions[instance] = record.partition
+        with self._lock:
+            before = self._living.size
+            first = self._living.admit(instance, record.partition)
+            if self._living.size > before:
                 counters.INSTANCES.inc()
         if first is None:
-            return reject_instance(raw, instance)
-        if first != record.partition and not settings.reorder:
+            return self._reject_instance(raw, instance)
+        if first != record.partition and not self._settings.reorder:
             counters.READINGS_SCATTERED.inc()
-            warn_once(
+            self._warnings.once(
                 "scattered",
-                f"warning: readings of the instance {instance!r} come from partitions {first} and "
+                f"readings of the instance {instance!r} come from partitions {first} and "
                 f"{record.partition}, so their order can differ between runs: key records by "
                 "instance, or set ANOMALY_REORDER=true.",
             )
         return record
 
-    def reject_instance(raw: Raw, instance: str) -> Rejected:
-        reason = "too-many-instances"
-        counters.RECORDS_REFUSED.labels(reason).inc()
-        warn_once(
-            reason,
-            f"warning: more than {limit} instances, so readings of further ones, first of "
+    def _reject_instance(self, raw: Raw, instance: str) -> Rejected:
+        limit = self._settings.max_instances
+        counters.RECORDS_REFUSED.labels(TOO_MANY).inc()
+        self._warnings.once(
+            TOO_MANY,
+            f"more than {limit} instances, so readings of further ones, first of "
             f"{instance!r}, are rejected: raise ANOMALY_MAX_INSTANCES if they are real.",
         )
         return reject(
-            settings,
+            self._settings,
             raw,
-            reason,
+            TOO_MANY,
             f"the instance {instance!r} is above the limit of {limit} instances "
             "(ANOMALY_MAX_INSTANCES)",
         )
-
-    return admit
-
-
-def _print_warning(line: str) -> None:
-    with contextlib.suppress(OSError):  # a closed standard error must not end the flow
-        print(line, file=sys.stderr, flush=True)

@@ -22,11 +22,14 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 from dataflow.records import Reading
 from dataflow.runtime import PICKLE_CODE
 from dataflow.runtime.routing import Routes, worker_of
+from dataflow.steps.admit import Admission
 
-__all__ = ["Keyed", "Parcel", "hand_over", "keyed", "unpack"]
+__all__ = ["Keyed", "Parcel", "hand_over", "keyed", "keyer", "unpack"]
 
 Keyed = tuple[str, list[Reading]]
-"""An instance and its readings in a batch, which stay together up to the filter."""
+"""An instance and its readings in a batch, which stay together up to the filter.
+
+No readings say that the instance is forgotten: each step discards what it knows of it."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Keyed]).decode
@@ -43,6 +46,18 @@ def keyed(readings: list[Reading]) -> list[Keyed]:
     for reading in readings:
         groups[reading.instance].append(reading)
     return list(groups.items())
+
+
+def keyer(admission: Admission) -> Callable[[list[Reading]], list[Keyed]]:
+    """Return `keyed` of a batch, after the instances of its partition that are forgotten now."""
+
+    def key(readings: list[Reading]) -> list[Keyed]:
+        groups = keyed(readings)
+        admission.look(groups)
+        names = admission.forgotten(readings[0].partition) if readings else []
+        return [*((name, []) for name in names), *groups] if names else groups
+
+    return key
 
 
 class Parcel(list[Keyed]):

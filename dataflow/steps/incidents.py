@@ -114,6 +114,11 @@ class _InstanceLogic(Logic):
 
     def on_batch(self, values: list[list[Scored]]) -> tuple[Iterable[Incident], bool]:
         monitor = self._monitor
+        values = [scored for scored in values if scored]
+        if not values:
+            # The instance is forgotten; a silence that is open is still to be resolved.
+            over = monitor is None or monitor.silence is SilenceState.GONE
+            return [], self.DISCARD if over else self.RETAIN
         if monitor is None:
             instance = values[0][0][0].instance
             self._monitor = monitor = InstanceMonitor(self._rules, self._progress, instance)

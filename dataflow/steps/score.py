@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow.detectors import make
 from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict
@@ -12,8 +13,9 @@ from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
+from dataflow.steps.times import Backwards
 
-__all__ = ["Scored", "ScoredBatch", "detector", "form_of_states", "scorer"]
+__all__ = ["Scored", "ScoredBatch", "Scorer", "detector", "form_of_states", "scorer"]
 
 Scored = tuple[Reading, Verdict]
 
@@ -52,23 +54,59 @@ def form_of_states(detector: AnyDetector) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-def scorer(
-    detector: Detector[Any],
-) -> Callable[[Any, list[Reading]], tuple[Any, list[Scored]]]:
+class _Instance:
+    """The detector's state of one instance, and the time of its last reading (NaN: not known)."""
+
+    __slots__ = ("last", "state")
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self.last = math.nan
+
+
+class Scorer(NamedTuple):
+    """The stateful step, and how its states are written as bytes: those of the detector."""
+
+    score: Callable[[_Instance | None, list[Reading]], tuple[_Instance | None, list[Scored]]]
+    dump: Callable[[_Instance], bytes]
+    load: Callable[[bytes], _Instance]
+
+
+def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
     It takes all readings of an instance in a batch: a call for each would cost more than the work.
+    No readings say that the instance is forgotten: its state is discarded. `backwards` is called
+    with each reading that is older than the one before it.
     """
     update = detector.update
+    dump = detector.dump
     sizes = counters.STATES
 
-    def score(state: Any, readings: list[Reading]) -> tuple[Any, list[Scored]]:
+    def score(
+        instance: _Instance | None, readings: list[Reading]
+    ) -> tuple[_Instance | None, list[Scored]]:
+        if not readings:
+            return None, []
+        if instance is None:
+            instance = _Instance(None)
+        state, last = instance.state, instance.last
         scored = []
         for reading in readings:
-            state, verdict = update(state, reading.value, reading.time)
+            time = reading.time
+            if time is not None:
+                if time < last:
+                    backwards(reading)
+                last = time
+            state, verdict = update(state, reading.value, time)
             scored.append((reading, verdict))
+        instance.state, instance.last = state, last
         if sizes.wanted:
-            sizes.add(len(detector.dump(state)))
-        return state, scored
+            sizes.add(len(dump(state)))
+        return instance, scored
 
-    return score
+    return Scorer(
+        score,
+        lambda instance: dump(instance.state),
+        lambda data: _Instance(detector.load(data)),
+    )

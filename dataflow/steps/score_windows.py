@@ -5,8 +5,8 @@ Readings wait here, and in the recovery store across restarts, until they are sc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
@@ -18,6 +18,7 @@ from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.runtime import shutdown
 from dataflow.steps.score import Scored
+from dataflow.steps.times import Backwards
 
 __all__ = ["windower"]
 
@@ -39,11 +40,16 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Saved).decode
 
 
-def windower(detector: WindowedDetector[Any]) -> Callable[[bytes | None], Logic]:
-    """Return the builder of the step's logic: for a new instance, or from its last snapshot."""
+def windower(
+    detector: WindowedDetector[Any], backwards: Backwards
+) -> Callable[[bytes | None], Logic]:
+    """Return the builder of the step's logic: for a new instance, or from its last snapshot.
+
+    `backwards` is called with each reading that is older than the one before it.
+    """
 
     def build(saved: bytes | None) -> Logic:
-        logic = _Windows(detector)
+        logic = _Windows(detector, backwards)
         if saved is not None:
             try:
                 logic.load(saved)
@@ -60,28 +66,44 @@ def windower(detector: WindowedDetector[Any]) -> Callable[[bytes | None], Logic]
 class _Windows(Logic):
     """The readings of one instance that are not scored yet, and its detector's state."""
 
-    def __init__(self, detector: WindowedDetector[Any]) -> None:
+    def __init__(self, detector: WindowedDetector[Any], backwards: Backwards) -> None:
         self._detector = detector
+        self._backwards = backwards
+        self._last = math.nan
         self._state: Any = None
         self._instance = ""
         self._waiting: list[Reading] = []
 
     def on_batch(self, values: list[list[Reading]]) -> tuple[Iterable[list[Scored]], bool]:
-        self._instance = values[0][0].instance
-        scored = []
-        for reading in chain.from_iterable(values):
-            self._waiting.append(reading)
-            self._state, verdicts = self._detector.update(self._state, reading.value, reading.time)
-            if verdicts:
-                scored.append(self._pair(verdicts))
-        return scored, self.RETAIN
+        scored: list[list[Scored]] = []
+        for readings in values:
+            if not readings:  # the instance is forgotten
+                scored += [*self._finish(), []]
+                self._state, self._last = None, math.nan
+            for reading in readings:
+                self._add(reading, scored)
+        return scored, not values[-1]
+
+    def _add(self, reading: Reading, scored: list[list[Scored]]) -> None:
+        self._instance = reading.instance
+        if reading.time is not None:
+            if reading.time < self._last:
+                self._backwards(reading)
+            self._last = reading.time
+        self._waiting.append(reading)
+        self._state, verdicts = self._detector.update(self._state, reading.value, reading.time)
+        if verdicts:
+            scored.append(self._pair(verdicts))
 
     def on_eof(self) -> tuple[Iterable[list[Scored]], bool]:
         # A stopped flow also gets here, but its resume fills the window.
-        if not self._waiting or shutdown.asked():
-            return [], self.RETAIN
+        return [] if shutdown.asked() else self._finish(), self.RETAIN
+
+    def _finish(self) -> list[list[Scored]]:
+        if not self._waiting:
+            return []
         self._state, verdicts = self._detector.finish(self._state)
-        return [self._pair(verdicts)], self.RETAIN
+        return [self._pair(verdicts)]
 
     def _pair(self, verdicts: Sequence[Verdict]) -> list[Scored]:
         scored = list(zip(self._waiting, verdicts, strict=True))
