@@ -216,14 +216,21 @@ def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
 
 def wait_for_group(brokers: str, topic: str, target: Target) -> None:
     """Wait until a receiver's position is kept: what is written from now on is not the past."""
-    from confluent_kafka import TopicPartition
+    from confluent_kafka import KafkaException, TopicPartition
 
     from dataflow import kafka
 
     client = kafka.consumer(
         Settings(_env_file=None, brokers=brokers), **{"group.id": target.group(topic)}
     )
-    wait_for(lambda: client.committed([TopicPartition(topic, 0)], 10)[0].offset >= 0)
+
+    def is_kept() -> bool:
+        try:
+            return bool(client.committed([TopicPartition(topic, 0)], 10)[0].offset >= 0)
+        except KafkaException:
+            return False  # a broker that has just started has no coordinator yet
+
+    wait_for(is_kept)
     client.close()
 
 
