@@ -71,6 +71,7 @@ class Receiver:
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.always: tuple[int, dict[str, str]] = (200, {})
         self.delay = 0.0
+        self.status_of: Callable[[Any], int] = lambda _: self.always[0]
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -78,7 +79,9 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.tries.append(time.monotonic())
                 receiver.paths.append(self.path)
-                status, headers = receiver.answers.pop(0) if receiver.answers else receiver.always
+                status, headers = receiver.status_of(json.loads(body)), receiver.always[1]
+                if receiver.answers:
+                    status, headers = receiver.answers.pop(0)
                 time.sleep(receiver.delay)
                 if status < 300:
                     receiver.accepted.append(json.loads(body))
@@ -133,7 +136,7 @@ def notifying(folder: Path, **settings: object) -> Iterator[subprocess.Popen[str
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        print(*process.communicate())  # shown if the test fails
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -396,42 +399,51 @@ def test_a_refusal_of_the_command_is_one_line(run_command: Callable[..., Any]) -
 # Alertmanager
 
 
-@pytest.mark.kafka
-def test_alertmanager_lists_it_and_then_no_more(
-    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
-) -> None:
+@contextmanager
+def running_alertmanager(folder: Path, receiver: Receiver) -> Iterator[str]:
+    """The address of a real Alertmanager, which notifies the receiver."""
     if shutil.which("prometheus-alertmanager") is None:
         pytest.skip("prometheus-alertmanager is not installed")
-    config = tmp_path / "alertmanager.yml"
+    config = folder / "alertmanager.yml"
     config.write_text(
         "route: {receiver: r, group_wait: 0s, group_interval: 1s, group_by: [...]}\n"
         "receivers: [{name: r, webhook_configs: [{url: '"
         f"{receiver.address}', send_resolved: true}}]}}]\n"
     )
     port = free_port()
-    with (tmp_path / "alertmanager.log").open("w") as log:
+    with (folder / "alertmanager.log").open("w") as log:
         server = subprocess.Popen(
             [
                 "prometheus-alertmanager",
                 f"--config.file={config}",
-                f"--storage.path={tmp_path / 'alertmanager'}",
+                f"--storage.path={folder / 'alertmanager'}",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--cluster.listen-address=",
             ],
             stdout=log,
             stderr=log,
         )
-    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: listening(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
 
-    def listed() -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{address}/api/v2/alerts") as answer:
-            return list(json.load(answer))
 
+def listed_alerts(address: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{address}/api/v2/alerts") as answer:
+        return list(json.load(answer))
+
+
+@pytest.mark.kafka
+def test_alertmanager_lists_it_and_then_no_more(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
     def statuses() -> list[str]:
         return [alert["status"] for group in receiver.accepted for alert in group["alerts"]]
 
-    try:
-        wait_for(lambda: listening(port))
+    with running_alertmanager(tmp_path, receiver) as address:
         write(brokers, topic, incident(), incident(number=2, kind="silence", score=None))
         with notifying(
             tmp_path,
@@ -440,8 +452,10 @@ def test_alertmanager_lists_it_and_then_no_more(
             notify_alertmanager=f"{address}/",
             notify_link="http://wiki.example/incidents",
         ) as process:
-            wait_for(lambda: len(listed()) == 2)
-            alert = next(it for it in listed() if it["labels"]["instance"] == "host-1")
+            wait_for(lambda: len(listed_alerts(address)) == 2)
+            alert = next(
+                it for it in listed_alerts(address) if it["labels"]["instance"] == "host-1"
+            )
             assert alert["labels"] == {
                 "alertname": "InstanceAnomalous",
                 "instance": "host-1",
@@ -455,12 +469,11 @@ def test_alertmanager_lists_it_and_then_no_more(
             assert "host-1 is anomalous" in alert["annotations"]["summary"]
             wait_for(lambda: statuses().count("firing") >= 2)
             write(brokers, topic, incident("resolved", 1))
-            wait_for(lambda: [it["labels"]["instance"] for it in listed()] == ["host-2"])
+            wait_for(
+                lambda: [it["labels"]["instance"] for it in listed_alerts(address)] == ["host-2"]
+            )
             wait_for(lambda: "resolved" in statuses())
             ended(process)
-    finally:
-        server.kill()
-        server.wait()
 
 
 def listening(port: int) -> bool:
@@ -475,9 +488,9 @@ def test_what_is_open_is_repeated_to_an_alertmanager(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also by a process that was started since, and until it is resolved."""
-    from dataflow.notify import delivery
+    from dataflow.notify import backlog, delivery
 
-    monkeypatch.setattr(delivery, "REPEAT", 0.2)
+    monkeypatch.setattr(backlog, "REPEAT", 0.2)
     settings = Settings(
         _env_file=None, brokers=brokers, incidents_topic=topic, notify_alertmanager=receiver.address
     )

@@ -22,7 +22,8 @@ TIMES = ("since", "opened_at", "updated_at", "resolved_at", "peak_at")
 
 _decode = msgspec.json.Decoder(Incident).decode
 
-_FIELD = re.compile(r"at `\$\.([a-z_.]+)`$|required field `([a-z_]+)`")
+_MISSING = re.compile(r"required field `(\w+)`")
+_PATH = re.compile(r" - at `\$\.([\w.]+)`$")
 
 
 def decode(value: bytes | None) -> Incident:
@@ -42,10 +43,10 @@ def decode(value: bytes | None) -> Incident:
     try:
         incident = _decode(value)
     except msgspec.ValidationError as error:
-        found = _FIELD.search(str(error))
-        if found is None:
+        found = [*_PATH.findall(str(error)), *_MISSING.findall(str(error))]
+        if not found:
             raise ValueError("it is not a JSON object") from None
-        raise ValueError(f"the field {found[1] or found[2]!r} is missing or wrong") from None
+        raise ValueError(f"the field {'.'.join(found)!r} is missing or wrong") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError("it is not JSON") from None
     # The id becomes an HTTP header and a part of our own messages.
