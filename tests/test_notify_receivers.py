@@ -173,9 +173,7 @@ def test_sigterm_ends_it_whatever_a_receiver_does(
 
 
 @pytest.mark.kafka
-def test_foreign_records_do_not_stop_it(
-    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
-) -> None:
+def test_foreign_records_do_not_stop_it(brokers: str, topic: str, receiver: Receiver) -> None:
     fill_topic(brokers, topic, [("a", b"{}")], partitions=1)
     settings = {
         "brokers": brokers,
@@ -183,7 +181,7 @@ def test_foreign_records_do_not_stop_it(
         "notify_webhook": receiver.address,
         "notify_slack": receiver.address.replace("services", "slack"),
     }
-    deliver_all(tmp_path, **settings)
+    deliver_all(**settings)
     foreign = [
         written(since="2024-01-01T00:00:00"),
         written(id="a\nb"),
@@ -194,7 +192,7 @@ def test_foreign_records_do_not_stop_it(
         written(id="good"),
     ]
     fill_topic(brokers, topic, [("a", it) for it in foreign], partitions=1)
-    err = deliver_all(tmp_path, **settings)
+    err = deliver_all(**settings)
     assert sorted(receiver.keys, key=str) == ["good-0", "good-0", "odd-0", "odd-0"]
     lines = err.splitlines()
     assert len(lines) == 6, err
@@ -203,19 +201,17 @@ def test_foreign_records_do_not_stop_it(
     assert lines[5].startswith("warning: 39 more records of the topic ")
 
 
-def test_repeated_records_are_delivered_once(
-    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
-) -> None:
+def test_repeated_records_are_delivered_once(brokers: str, topic: str, receiver: Receiver) -> None:
     settings = {"brokers": brokers, "incidents_topic": topic, "notify_webhook": receiver.address}
     write(brokers, topic)
-    deliver_all(tmp_path, **settings)
+    deliver_all(**settings)
     write(brokers, topic, incident(), incident(), incident("resolved", 1))
     write(brokers, topic, incident("resolved", 1, ended="gone"), incident())
-    deliver_all(tmp_path, **settings)
+    deliver_all(**settings)
     assert receiver.delivered() == [("host-1", "opened", 0), ("host-1", "resolved", 1)]
     # Another process knows them from the topic.
     write(brokers, topic, incident(), incident("resolved", 1), incident(number=2))
-    assert deliver_all(tmp_path, **settings) == ""
+    assert deliver_all(**settings) == ""
     assert receiver.delivered()[2:] == [("host-2", "opened", 0)]
 
 

@@ -243,7 +243,7 @@ class Delivery:
                 self._ended.discard(partition)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._ended.add(partition)
-            elif error.code() not in kafka.TRANSIENT_ERRORS:
+            elif error.code() not in kafka.TRANSIENT_ERRORS | NO_COORDINATOR:
                 raise KafkaException(error)
 
     def _idle_time(self) -> float:
