@@ -38,7 +38,6 @@ except ModuleNotFoundError:
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
-from dataflow.kafka import outage
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw
@@ -159,8 +158,6 @@ def flow() -> Dataflow:
         if store is not None:
             disk.watch(store.folder)
         dataflow = build(options, detector, store)
-        if options.input == "kafka":
-            outage.watch(options, options.topic)
         rejections.summarize_at_exit(options)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataflow import settings
-from dataflow.notify.delivery import run
+from dataflow.notify.process import run
 
 __all__ = ["notify"]
 

@@ -14,14 +14,23 @@ ALERT = {"anomaly": "InstanceAnomalous", "silence": "InstanceSilent"}
 """The label `alertname` of each kind of incident."""
 
 FIRES = timedelta(minutes=5)
-"""How long an alert fires after each post. An open incident is posted again well before."""
+"""How long an alert fires after each post, at least."""
+
+MISSED = 3
+"""An alert fires for this many times the seconds to its next post, so that some may fail."""
+
+LONGEST = timedelta(hours=1)
+"""How long an alert fires after each post, at most: it outlives `notify` by as much."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Alertmanager(Target):
-    """Posts an alert that fires for five minutes, again and again while the incident is open."""
+    """Posts alerts that fire for five minutes, again and again while the incidents are open."""
 
     name = "alertmanager"
     repeats = True
+    batch = 500
 
     @property
     def url(self) -> str:
@@ -30,11 +39,13 @@ class Alertmanager(Target):
 
     def body(self, incident: Incident, link: str, now: datetime) -> object:
         """Return a list of one alert."""
-        starts = min(incident.opened_at or now, now)
-        ends = now + FIRES
+        starts = _past(incident.opened_at, now)
         if incident.state == "resolved":
             # An alert that ends in the future still fires.
-            ends = max(starts, min(incident.resolved_at or now, now))
+            ends = max(starts, _past(incident.resolved_at, now))
+        else:
+            fires = timedelta(seconds=MISSED * self.repeated_within)
+            ends = now + min(max(fires, FIRES), LONGEST)
         annotations = {
             "summary": summary(incident),
             "id": incident.id,
@@ -59,6 +70,11 @@ class Alertmanager(Target):
             **({"generatorURL": link} if link else {}),
         }
         return [alert]
+
+
+def _past(moment: datetime | None, now: datetime) -> datetime:
+    # Alertmanager takes the first moment of year 1 for none, and such an alert would fire.
+    return max(EPOCH, min(moment or now, now))
 
 
 def _iso(moment: datetime) -> str:

@@ -37,6 +37,15 @@ class Target(ABC):
     repeats: ClassVar[bool] = False
     """Whether the target forgets an open incident unless it is posted again each minute."""
 
+    batch: ClassVar[int] = 1
+    """How many incidents one POST may hold. Above 1, each `body` is a list; lists are joined."""
+
+    repeated_within: float = 60.0
+    """Seconds in which an open incident is posted again, if the target `repeats`.
+
+    `notify` sets it before each POST: it grows if there are many incidents or the target is slow.
+    """
+
     def __init__(self, address: str) -> None:
         self.address = address
 
@@ -50,7 +59,7 @@ class Target(ABC):
         """Return what is posted about an incident, as an object that JSON can hold.
 
         `link` is ANOMALY_NOTIFY_LINK, or empty. `now` is the time of this attempt, with a time
-        zone. An exception raised here ends the command.
+        zone. If this raises an exception, the record is skipped for this target, with a warning.
         """
 
     def group(self, topic: str) -> str:

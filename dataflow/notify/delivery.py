@@ -1,18 +1,20 @@
-"""Follows the topic of incidents and delivers them, in a process that never blocks a flow.
+"""Follows the topic of incidents and delivers them to one target, in a thread of its own.
 
 Each notification target has its own thread, consumer and consumer group, so one that is down does
 not delay the others. Its offset is committed only after delivery, so each record is delivered at
-least once.
+least once. Nothing here waits for a broker without an end: an open alert must be posted again even
+while the broker is away.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import random
-import signal
 import sys
 import threading
 import time
-from collections import deque
+import traceback
 from datetime import UTC, datetime
 
 import msgspec
@@ -20,35 +22,55 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.kafka import access, outage, topics
+from dataflow.kafka import topics
+from dataflow.notify.backlog import REPEAT, Backlog, Batch, Place, Record
 from dataflow.notify.base import Target
+from dataflow.notify.decode import decode
 from dataflow.notify.http import Answer, post
-from dataflow.notify.targets import targets
-from dataflow.records import Incident
+from dataflow.notify.skipped import SkippedRecords
+from dataflow.records import Incident, encode
 from dataflow.settings import Settings
 
-__all__ = ["Delivery", "run"]
+__all__ = ["OWN_KAFKA_SETTINGS", "Delivery"]
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 """Seconds between two attempts: doubled each time, then shortened at random by up to half."""
 
-REPEAT = 60.0
-"""Seconds after which open incidents are posted again to a target that `repeats`."""
-
-REPEAT_SOON = 15.0
-"""The same, after a failed post."""
-
 AHEAD = 10_000
 """Records read ahead at most while a target is down."""
 
-PARTITION_CHECK = 60.0
-"""Seconds between two checks for new partitions."""
+READ_BACK = 5_000
+"""Records of a partition before the offset that are read again, to know repetitions of them."""
 
-_decode = msgspec.json.Decoder(Incident).decode
+COMMIT_AGAIN = 5.0
+"""Seconds until offsets are committed again after an error."""
 
-Place = tuple[int, int]
-"""Partition and offset of a record."""
+NO_COORDINATOR = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError._WAIT_COORD,
+}
+"""Errors of a broker that has just started, or just created its topic of offsets."""
+
+COORDINATOR_WAIT = 30.0
+"""Seconds to wait until such an error is over."""
+
+IDLE = 0.5
+"""Maximum seconds of waiting for records."""
+
+OWN_KAFKA_SETTINGS = frozenset(
+    {
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.partition.eof",
+        "group.id",
+        "group.instance.id",
+    }
+)
+"""What ANOMALY_KAFKA__* cannot change here: each target needs an offset of its own."""
 
 
 class Delivery:
@@ -58,32 +80,54 @@ class Delivery:
     ended the delivery, or None.
     """
 
-    def __init__(self, settings: Settings, target: Target, stop: threading.Event) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        target: Target,
+        stop: threading.Event,
+        skipped: SkippedRecords | None = None,
+    ) -> None:
+        own = {k: v for k, v in settings.kafka.items() if k not in OWN_KAFKA_SETTINGS}
+        self._settings = settings.model_copy(update={"kafka": own})
         self._topic = settings.incidents_topic
         self._target = target
         self._stop = stop
-        self._pending: deque[tuple[Place, Incident | None]] = deque()
-        self._open: dict[str, Incident] = {}
-        self._partitions: set[int] = set()
+        self._skipped = skipped or SkippedRecords(self._topic)
+        self._backlog = Backlog(repeats=target.repeats)
+        self._begins: dict[int, int] = {}
+        self._added: set[int] = set()
         self._ended: set[int] = set()
-        self._repeat_at = 0.0
-        self._next_check = 0.0
+        self._paused = False
+        self._uncommitted: dict[int, int] = {}
+        self._commit_at = math.inf
+        self._commit_failed = False
+        self._size = target.batch
+        self._failures = 0
+        self._retry_at = 0.0
+        self._accepts_since = time.monotonic()
+        self._took = 0.0
         self.failure: str | None = None
 
     def run(self) -> None:
         """Deliver until `stop` is set; with ANOMALY_FOLLOW=false, to the end of the topic."""
         consumer = kafka.consumer(
             self._settings,
-            **{"group.id": self._target.group(self._topic), "enable.partition.eof": True},
+            **{
+                "group.id": self._target.group(self._topic),
+                "enable.partition.eof": True,
+                "on_commit": self._committed,
+            },
         )
         try:
-            if self._begin(consumer):
-                while not self._stop.is_set() and not self._finished():
-                    self._fetch(consumer, 0.5)
-                    self._deliver_pending(consumer)
-                    self._repeat()
-                    self._check_partitions(consumer)
+            self._begin(consumer)
+            while not self._stop.is_set() and not self._finished():
+                self._assign_added(consumer)
+                self._fetch(consumer)
+                if time.monotonic() >= self._retry_at:
+                    self._deliver_next(consumer)
+                if time.monotonic() >= self._commit_at:
+                    self._commit(consumer, {})
+            self._commit(consumer, {}, wait=True)
         except KafkaException as error:
             self.failure = (
                 f"Cannot read the topic {self._topic!r} ({kafka.describe(error)}): check the "
@@ -97,28 +141,24 @@ class Delivery:
             )
             raise
         finally:
-            consumer.close()
+            # Before `close`, which may wait for the broker: the others end at once.
             if self.failure is not None:
                 self._stop.set()
+            consumer.close()
 
-    def _begin(self, consumer: Consumer) -> bool:
-        """Find the offsets to resume at and the open incidents; False if `stop` is set."""
+    def partitions_found(self, present: set[int]) -> None:
+        """Read partitions that were added, from their first record. Any thread may call this."""
+        self._added = present
+
+    def _begin(self, consumer: Consumer) -> None:
+        """Find the offsets to resume at and the open incidents, and start to read."""
         partitions = topics.partitions(self._settings, self._topic)
-        committed = consumer.committed(
-            [TopicPartition(self._topic, partition) for partition in partitions], kafka.TIMEOUT
-        )
-        known = {part.partition: part.offset for part in committed if part.offset >= 0}
+        known = self._committed_offsets(consumer, partitions)
         begins = {partition: known.get(partition, 0) for partition in partitions}
-        is_new = not known
-        if is_new or self._target.repeats:
-            for record in kafka.read_from(self._settings, self._topic, {}):
-                place = (record.partition() or 0, record.offset() or 0)
-                if is_new:
-                    begins[place[0]] = place[1] + 1
-                if is_new or place[1] < begins[place[0]]:
-                    self._remember(self._incident(place, record.value()))
+        firsts = dict.fromkeys(partitions, 0)
         for partition, offset in begins.items():
             first, end = kafka.offset_range(consumer, self._topic, partition)
+            firsts[partition] = first
             if not first <= offset <= end:
                 if offset:  # at 0 nothing is lost
                     self._warn(
@@ -127,178 +167,248 @@ class Delivery:
                         f"resuming at {first}."
                     )
                 begins[partition] = first
-        if is_new:
-            for incident in list(self._open.values()):
-                if not self._deliver(consumer, incident, None):
-                    return False
-            self._commit(consumer, begins)
-        consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in begins.items()])
-        self._partitions = set(begins)
-        self._next_check = time.monotonic() + PARTITION_CHECK
-        return True
+        is_new = not known
+        if is_new or self._target.repeats:
+            self._read_earlier(begins, is_new=is_new)
+            starts = begins
+        else:
+            starts = {p: max(firsts[p], offset - READ_BACK) for p, offset in begins.items()}
+        if self._target.repeats:
+            # All open incidents are due. They are found in the topic again by the next process,
+            # so the offsets need not wait for them, nor do new incidents.
+            self._backlog.repeat_all(time.monotonic())
+            self._commit(consumer, begins if is_new else {})
+        elif is_new:
+            self._backlog.begin(begins)
+        consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in starts.items()])
+        self._begins = begins
+
+    def _committed_offsets(self, consumer: Consumer, partitions: list[int]) -> dict[int, int]:
+        places = [TopicPartition(self._topic, partition) for partition in partitions]
+        deadline = time.monotonic() + COORDINATOR_WAIT
+        while True:
+            try:
+                committed = consumer.committed(places, kafka.TIMEOUT)
+            except KafkaException as error:
+                if error.args[0].code() not in NO_COORDINATOR or time.monotonic() > deadline:
+                    raise
+                if self._stop.wait(IDLE):
+                    raise
+            else:
+                return {it.partition: it.offset for it in committed if it.offset >= 0}
+
+    def _read_earlier(self, begins: dict[int, int], *, is_new: bool) -> None:
+        """Find the open incidents before `begins`, which a new target puts at the present end."""
+        for record in kafka.read_from(self._settings, self._topic, {}):
+            place = (record.partition() or 0, record.offset() or 0)
+            if is_new:
+                begins[place[0]] = place[1] + 1
+            elif place[1] >= begins[place[0]]:
+                continue
+            incident = self._decode(place, record.value(), report=is_new)
+            if incident is not None and not self._backlog.is_repetition(incident):
+                self._backlog.remember(incident, 0.0)
 
     def _finished(self) -> bool:
-        return not self._settings.follow and not self._pending and self._ended == self._partitions
-
-    def _fetch(self, consumer: Consumer, timeout: float) -> None:
-        if len(self._pending) >= AHEAD:
-            return
-        for record in consumer.consume(500, timeout):
-            error = record.error()
-            partition = record.partition() or 0
-            if error is None:
-                place = (partition, record.offset() or 0)
-                self._pending.append((place, self._incident(place, record.value())))
-                self._ended.discard(partition)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._ended.add(partition)
-            elif error.code() not in kafka.TRANSIENT_ERRORS:
-                raise KafkaException(error)
-
-    def _incident(self, place: Place, value: bytes | None) -> Incident | None:
-        try:
-            return _decode(value or b"")
-        except msgspec.DecodeError:
-            self._warn(
-                f"warning: the record at partition {place[0]}, offset {place[1]} of the topic "
-                f"{self._topic!r} is not an incident: skipped for {self._target}."
-            )
-            return None
-
-    def _deliver_pending(self, consumer: Consumer) -> None:
-        while self._pending:
-            (partition, offset), incident = self._pending[0]
-            if incident is not None:
-                if not self._superseded(incident) and not self._deliver(
-                    consumer, incident, (partition, offset)
-                ):
-                    return
-                self._remember(incident)
-            self._pending.popleft()
-            self._commit(consumer, {partition: offset + 1})
-
-    def _superseded(self, incident: Incident) -> bool:
-        """Whether this is an update and a later record of the same incident is already read."""
-        return incident.state == "updated" and any(
-            later is not None and later.id == incident.id and later.sequence > incident.sequence
-            for _, later in self._pending
+        due = self._backlog.next_due()
+        return (
+            not self._settings.follow
+            and not self._backlog
+            and self._ended == set(self._begins)
+            and (due is None or due > time.monotonic())
         )
 
-    def _deliver(self, consumer: Consumer, incident: Incident, place: Place | None) -> bool:
-        """Post a record until the target accepts it; False if `stop` is set before."""
-        failures = 0
-        while not self._stop.is_set():
-            answer = self._post(incident)
-            if answer.accepted:
-                if failures:
-                    self._warn(f"{self._target} accepts incidents again.")
-                print(f"delivered to {self._target}: {incident.state} {incident.id}", flush=True)
-                return True
-            if answer.rejected:
-                where = "" if place is None else f" at partition {place[0]}, offset {place[1]}"
-                self._warn(
-                    f"warning: {self._target} rejects record {incident.sequence} of the incident "
-                    f"{incident.id} ({answer.reason}): skipped. It stays in the topic "
-                    f"{self._topic!r}{where}."
-                )
-                return True
-            if not failures:
-                self._warn(
-                    f"warning: {self._target} does not accept incidents ({answer.reason}): "
-                    "retrying until it does."
-                )
-            wait = min(FIRST_WAIT * 2**failures, LONGEST_WAIT) * random.uniform(0.5, 1)
-            failures = min(failures + 1, 10)
-            self._stop.wait(max(wait, answer.wait))
-            if place is not None:
-                self._fetch(consumer, 0)
-                if self._superseded(incident):
-                    return True
-        return False
-
-    def _post(self, incident: Incident) -> Answer:
-        body = self._target.body(incident, self._settings.notify_link, datetime.now(UTC))
-        return post(self._target.url, body, f"{incident.id}-{incident.sequence}")
-
-    def _remember(self, incident: Incident | None) -> None:
-        """Keep the open incidents, to post them to a new target or to one that `repeats`."""
-        if incident is None:
-            return
-        if incident.state == "resolved":
-            self._open.pop(incident.id, None)
-        else:
-            self._open[incident.id] = incident
-
-    def _repeat(self) -> None:
-        if not self._target.repeats or time.monotonic() < self._repeat_at:
-            return
-        self._repeat_at = time.monotonic() + REPEAT
-        for incident in self._open.values():
-            if self._stop.is_set():
-                return
-            if not self._post(incident).accepted:
-                self._repeat_at = time.monotonic() + REPEAT_SOON
-                return
-
-    def _check_partitions(self, consumer: Consumer) -> None:
-        """Read partitions that were added, from their first record."""
-        if time.monotonic() < self._next_check:
-            return
-        self._next_check = time.monotonic() + PARTITION_CHECK
-        try:
-            cluster = consumer.list_topics(self._topic, timeout=kafka.TIMEOUT)
-        except KafkaException:
-            return  # checked again later
-        added = set(kafka.partition_ids(cluster, self._topic)) - self._partitions
+    def _assign_added(self, consumer: Consumer) -> None:
+        added = self._added - set(self._begins)
         if added:
             consumer.incremental_assign(
                 [TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in added]
             )
-            self._partitions |= added
+            self._begins |= dict.fromkeys(added, 0)
 
-    def _commit(self, consumer: Consumer, offsets: dict[int, int]) -> None:
-        places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
+    def _fetch(self, consumer: Consumer) -> None:
+        """Read what there is; wait for it if there is nothing to do."""
+        full = len(self._backlog) >= AHEAD
+        if full != self._paused:
+            places = [TopicPartition(self._topic, partition) for partition in self._begins]
+            (consumer.pause if full else consumer.resume)(places)
+            self._paused = full
+        # `consume` waits until it has as many records as it is asked for.
+        records = consumer.consume(1, self._idle_time())
+        for record in records + (consumer.consume(499, 0) if records else []):
+            error = record.error()
+            partition = record.partition() or 0
+            if error is None:
+                self._add((partition, record.offset() or 0), record.value())
+                self._ended.discard(partition)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._ended.add(partition)
+            elif error.code() not in kafka.TRANSIENT_ERRORS | NO_COORDINATOR:
+                raise KafkaException(error)
+
+    def _idle_time(self) -> float:
+        now = time.monotonic()
+        if now < self._retry_at:
+            return min(IDLE, self._retry_at - now)
+        if self._backlog:
+            return 0.0
+        due = self._backlog.next_due()
+        return IDLE if due is None else min(IDLE, max(0.0, due - now))
+
+    def _add(self, place: Place, value: bytes | None) -> None:
+        partition, offset = place
+        is_earlier = offset < self._begins[partition]
+        incident = self._decode(place, value, report=not is_earlier)
+        if incident is not None and self._backlog.is_repetition(incident):
+            incident = None
+        if not is_earlier:
+            self._backlog.add(Record(incident, place, {partition: offset + 1}))
+
+    def _decode(self, place: Place, value: bytes | None, *, report: bool) -> Incident | None:
         try:
-            consumer.commit(offsets=places, asynchronous=False)
-        except KafkaException as error:
-            # The next commit covers this one. Until then, a restart delivers the record again.
+            return decode(value)
+        except ValueError as reason:
+            if report:
+                self._skipped.add(place, str(reason))
+            return None
+
+    def _deliver_next(self, consumer: Consumer) -> None:
+        """Post the next incidents, if there are any, once."""
+        started = time.monotonic()
+        batch, bodies = self._next_batch(started)
+        if not bodies:
+            self._commit(consumer, self._backlog.done(batch, started))
+            return
+        body = bodies[0] if self._target.batch == 1 else _joined(bodies)
+        answer = post(self._target.url, msgspec.Raw(body), _post_key(batch.incidents), self._stop)
+        if answer.accepted:
+            self._took = max(time.monotonic() - started, self._took / 2)
+            self._size = min(2 * self._size, self._target.batch)
+            if self._failures:
+                self._warn(f"{self._target} accepts incidents again.")
+                self._accepts_since = started
+            self._failures = 0
+            for record in batch.new:
+                if record.incident is not None:
+                    print(
+                        f"delivered to {self._target}: "
+                        f"{record.incident.state} {record.incident.id}",
+                        flush=True,
+                    )
+            self._commit(consumer, self._backlog.done(batch, started))
+            return
+        # The target may not take as many at once, or not one of them: find out which.
+        self._size = max(1, len(bodies) // 2)
+        if not answer.rejected:
+            self._wait_after(answer)
+        elif len(bodies) == 1:
+            self._warn_rejected(batch, answer.reason)
+            self._commit(consumer, self._backlog.drop(batch))
+
+    def _next_batch(self, now: float) -> tuple[Batch, list[bytes]]:
+        """Return what to post, and the body of each incident in it."""
+        due = self._backlog.next_due()
+        late = 0.0 if due is None else max(0.0, now - max(due, self._accepts_since))
+        self._target.repeated_within = REPEAT + max(
+            late, self._took * self._backlog.open_count / self._size
+        )
+        while True:
+            batch = self._backlog.batch(self._size, now)
+            bodies = []
+            for incident in batch.incidents:
+                body = self._body(incident)
+                if body is None:
+                    self._backlog.drop_one(incident)
+                    break
+                bodies.append(body)
+            else:
+                return batch, bodies
+
+    def _body(self, incident: Incident) -> bytes | None:
+        link, now = self._settings.notify_link, datetime.now(UTC)
+        try:
+            return encode(self._target.body(incident, link, now))
+        except Exception as error:
+            # The text of the error may hold the address.
+            place = traceback.extract_tb(error.__traceback__)[-1]
             self._warn(
-                f"warning: cannot commit the offset of {self._target} ({kafka.describe(error)}): a "
-                "restart would deliver again."
+                f"warning: {self._target} has no body for record {incident.sequence} of the "
+                f"incident {incident.id} ({type(error).__name__} at {place.filename}:"
+                f"{place.lineno}): skipped. It stays in the topic {self._topic!r}."
+            )
+            return None
+
+    def _wait_after(self, answer: Answer) -> None:
+        if self._stop.is_set():
+            return
+        if not self._failures:
+            self._warn(
+                f"warning: {self._target} does not accept incidents ({answer.reason}): "
+                "retrying until it does."
+            )
+        wait = min(FIRST_WAIT * 2**self._failures, LONGEST_WAIT) * random.uniform(0.5, 1)
+        self._failures = min(self._failures + 1, 10)
+        # Alerts that are not posted again for long would end.
+        asked = min(answer.wait, LONGEST_WAIT) if self._target.repeats else answer.wait
+        self._retry_at = time.monotonic() + max(wait, asked)
+
+    def _warn_rejected(self, batch: Batch, reason: str) -> None:
+        (incident,) = batch.incidents
+        place = batch.new[0].place if batch.new else None
+        where = "" if place is None else f" at partition {place[0]}, offset {place[1]}"
+        self._warn(
+            f"warning: {self._target} rejects record {incident.sequence} of the incident "
+            f"{incident.id} ({reason}): skipped. It stays in the topic {self._topic!r}{where}."
+        )
+
+    def _commit(self, consumer: Consumer, offsets: dict[int, int], *, wait: bool = False) -> None:
+        """Commit these offsets and those that could not be committed before."""
+        self._uncommitted |= offsets
+        if not offsets and not wait and time.monotonic() < self._commit_at:
+            return
+        self._commit_at = math.inf
+        places = [TopicPartition(self._topic, p, offset) for p, offset in self._uncommitted.items()]
+        if not places:
+            return
+        try:
+            if wait:
+                consumer.commit(offsets=places, asynchronous=False)
+            else:
+                consumer.commit(offsets=places)
+        except KafkaException as error:
+            self._committed(error.args[0], [])
+
+    def _committed(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """Take the broker's answer to a commit."""
+        failed = error or next((it.error for it in places if it.error is not None), None)
+        if failed is None:
+            self._commit_failed = False
+            for place in places:
+                if self._uncommitted.get(place.partition) == place.offset:
+                    del self._uncommitted[place.partition]
+            return
+        # Until a later commit succeeds, a restart delivers again.
+        self._commit_at = time.monotonic() + COMMIT_AGAIN
+        if not self._commit_failed:
+            self._commit_failed = True
+            self._warn(
+                f"warning: cannot commit the offset of {self._target} ({kafka.describe(failed)}): "
+                "a restart would deliver again."
             )
 
     def _warn(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def run(settings: Settings) -> None:
-    """Deliver to all targets that the settings name, until SIGTERM or SIGINT.
+def _joined(bodies: list[bytes]) -> bytes:
+    """Return one JSON list of the entries of several."""
+    entries = (body.strip()[1:-1] for body in bodies)
+    return b"[" + b",".join(entry for entry in entries if entry) + b"]"
 
-    Raises `UserError` if no target is set, if the broker or the topic is missing, or if a delivery
-    ends with an error.
-    """
-    configured = targets(settings)
-    if not configured:
-        raise UserError(
-            "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, "
-            "ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER or ANOMALY_NOTIFY_TARGETS."
-        )
-    topics.existing_partitions(
-        settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC", [kafka.READ]
-    )
-    for target in configured:
-        access.prove_group(settings, target.group(settings.incidents_topic))
-    outage.watch(settings, settings.incidents_topic)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    deliveries = [Delivery(settings, target, stop) for target in configured]
-    threads = [threading.Thread(target=delivery.run, daemon=True) for delivery in deliveries]
-    for thread, target in zip(threads, configured, strict=True):
-        print(f"delivering the topic {settings.incidents_topic!r} to {target}", flush=True)
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for delivery in deliveries:
-        if delivery.failure is not None:
-            raise UserError(delivery.failure)
+
+def _post_key(incidents: list[Incident]) -> str:
+    """Return a key that is the same when the same records are posted again."""
+    keys = [f"{it.id}-{it.sequence}" for it in incidents]
+    if len(keys) == 1:
+        return keys[0]
+    return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()

@@ -3,14 +3,21 @@
 Python's own client is enough: it checks certificates against the authorities of the system and uses
 the proxies of the environment. The caller decides when to retry. Redirects are not followed: they
 would turn the POST into a GET and drop the record.
+
+The client only limits each read and write, so a server that sends a byte now and then could hold it
+for hours. Each request therefore runs in a thread of its own, which is left and its connection shut
+down when the time is over or the process is to end. The body of an answer is not read.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import http.client
+import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +30,13 @@ from dataflow.records import encode
 __all__ = ["Answer", "host", "post"]
 
 TIMEOUT = 10.0
-"""Seconds for connecting, and for each read and write."""
+"""Seconds for the whole request: finding the host, connecting, sending, and the answer."""
+
+GRACE = 1.0
+"""Seconds that a request in flight still has when the process is to end."""
+
+CHECK = 0.05
+"""Maximum seconds until a request in flight notices that the process is to end."""
 
 WRONG_RECORD = frozenset({400, 406, 411, 413, 414, 415, 422, 431})
 """Statuses that the same record always gets. All others may change, so they are retried."""
@@ -54,12 +67,62 @@ class Answer:
         return self.status in WRONG_RECORD
 
 
+class _Request(urllib.request.Request):
+    """A request whose connection another thread can shut down."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._abandoned = False
+
+    def connected(self, connection: socket.socket) -> None:
+        """Keep a second handle of the connection: TLS takes the first one over."""
+        with self._lock:
+            if self._abandoned:
+                raise TimeoutError
+            self._connection = connection.dup()
+
+    def abandon(self) -> None:
+        """End the request: whatever waits for its connection gets an error."""
+        with self._lock:
+            self._abandoned = True
+            if self._connection is not None:
+                with contextlib.suppress(OSError):  # the server may have closed it
+                    self._connection.shutdown(socket.SHUT_RDWR)
+                self._connection.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    request_of_it: _Request
+
+    def connect(self) -> None:
+        super().connect()
+        self.request_of_it.connected(self.sock)
+
+
+class _TLSConnection(http.client.HTTPSConnection, _Connection):
+    """`HTTPSConnection.connect` calls `_Connection.connect`, then begins TLS."""
+
+
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
+        kind = _TLSConnection if http_class is http.client.HTTPSConnection else _Connection
+
+        def connection(*args: Any, **kwargs: Any) -> http.client.HTTPConnection:
+            opened = kind(*args, **kwargs)
+            opened.request_of_it = req
+            return opened
+
+        return super().do_open(connection, req, **arguments)
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
-_opener = urllib.request.build_opener(_NoRedirect)
+_opener = urllib.request.build_opener(_NoRedirect, _Handler)
 
 
 def host(address: str) -> str:
@@ -71,24 +134,44 @@ def host(address: str) -> str:
     return urlsplit(address).netloc.rpartition("@")[2]
 
 
-def post(address: str, body: object, key: str) -> Answer:
+def post(
+    address: str, body: object, key: str | None = None, stop: threading.Event | None = None
+) -> Answer:
     """Post a body as JSON. The answer holds any error, without the address.
 
-    `key` is sent as the header Idempotency-Key. User and password of the address become a header.
+    It takes at most 10 s, and at most one second once `stop` is set. `key` is sent as the header
+    Idempotency-Key. User and password of the address become a header.
     """
     parts = urlsplit(address)
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "ec2-anomaly-dataflow",
-        "Idempotency-Key": key,
-    }
+    headers = {"Content-Type": "application/json", "User-Agent": "ec2-anomaly-dataflow"}
+    if key is not None:
+        headers["Idempotency-Key"] = key
     if "@" in parts.netloc:
         user, _, password = parts.netloc.rpartition("@")[0].partition(":")
         login = f"{unquote(user)}:{unquote(password)}".encode()
         headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
         address = urlunsplit(parts._replace(netloc=host(address)))
     try:
-        request = urllib.request.Request(address, encode(body), headers, method="POST")
+        request = _Request(address, encode(body), headers, method="POST")
+    except ValueError as error:
+        return Answer(None, _words(error))
+    answers: list[Answer] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(_answer(request)), name="post", daemon=True
+    )
+    deadline = time.monotonic() + TIMEOUT
+    thread.start()
+    while thread.is_alive() and time.monotonic() < deadline:
+        thread.join(CHECK)
+        if stop is not None and stop.is_set():
+            deadline = min(deadline, time.monotonic() + GRACE)
+            stop = None
+    request.abandon()
+    return answers[0] if answers else Answer(None, "no answer in time")
+
+
+def _answer(request: _Request) -> Answer:
+    try:
         with _opener.open(request, timeout=TIMEOUT) as response:
             return Answer(response.status, str(response.reason))
     except urllib.error.HTTPError as error:
@@ -107,6 +190,10 @@ def _words(error: object) -> str:
         return str(getattr(error, "verify_message", "") or error.reason or "TLS failed")
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "it closes the connection without an answer"
+    if isinstance(error, http.client.HTTPException):
+        return "its answer is not HTTP"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from dataflow.notify.base import Target
@@ -9,6 +10,12 @@ from dataflow.notify.summary import SEVERITY, summary
 from dataflow.records import Incident
 
 __all__ = ["Slack"]
+
+ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
+
+LINK_OR_MENTION = re.compile(r"@|:(?=//)|www(?=\.)|(mailto|tel)(?=:)", re.IGNORECASE)
+
+ZERO_WIDTH_SPACE = "\u200b"
 
 
 class Slack(Target):
@@ -23,5 +30,14 @@ class Slack(Target):
 
 
 def _escape(text: str) -> str:
-    """Escape the characters of Slack's markup: an instance may be named `<!channel>`."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return the text without markup: an instance may be named `<!channel>`.
+
+    Slack also makes links of addresses, and mentions of names, that stand in plain text. It has no
+    escape for these, so a space without width divides them.
+
+    >>> _escape("<!here> & co")
+    '&lt;!here&gt; &amp; co'
+    >>> ascii(_escape("@channel http://a.example me@a.example"))
+    "'@\\\\u200bchannel http:\\\\u200b//a.example me@\\\\u200ba.example'"
+    """
+    return LINK_OR_MENTION.sub(r"\g<0>" + ZERO_WIDTH_SPACE, text.translate(ESCAPES))

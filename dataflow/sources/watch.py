@@ -110,7 +110,7 @@ class Watch:
             self._silent = True
             errors = [one.last_error for one in partitions.values() if one.last_error]
             _say(
-                f"no answer from the broker {self._settings.brokers} for {silent:.0f} s "
+                f"warning: no answer from the broker {self._settings.brokers} for {silent:.0f} s "
                 f"({errors[0] if errors else reason}): the flow waits for it."
             )
 
@@ -173,8 +173,8 @@ class Watch:
                 held = "there may be some"
             returns = "returns" if len(numbers) == 1 else "return"
             say(
-                f"{named(numbers)} of the topic {self._topic!r} {returns} no records, although "
-                f"{held}: {reason}."
+                f"warning: {named(numbers)} of the topic {self._topic!r} {returns} no records, "
+                f"although {held}: {reason}."
             )
         if again:
             returns = "returns" if len(again) == 1 else "return"

@@ -1,0 +1,106 @@
+"""The process of `notify`: a thread for each target, and one that watches the broker."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+
+from confluent_kafka import KafkaException
+
+from dataflow import kafka
+from dataflow.errors import UserError
+from dataflow.kafka import access, topics
+from dataflow.notify.delivery import OWN_KAFKA_SETTINGS, Delivery
+from dataflow.notify.skipped import SkippedRecords
+from dataflow.notify.targets import targets
+from dataflow.settings import Settings
+
+__all__ = ["run"]
+
+CHECK = 5.0
+"""Seconds between two questions to the broker, and for its answer."""
+
+END = 2.5
+"""Seconds from a signal to the end of the process, at most."""
+
+
+def run(settings: Settings) -> None:
+    """Deliver to all targets that the settings name, until SIGTERM or SIGINT.
+
+    Raises `UserError` if no target is set, if the broker or the topic is missing, or if a delivery
+    ends with an error.
+    """
+    configured = targets(settings)
+    if not configured:
+        raise UserError(
+            "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, "
+            "ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER or ANOMALY_NOTIFY_TARGETS."
+        )
+    topics.existing_partitions(
+        settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC", [kafka.READ]
+    )
+    for target in configured:
+        access.prove_group(settings, target.group(settings.incidents_topic))
+    for name in sorted(OWN_KAFKA_SETTINGS & settings.kafka.keys()):
+        _warn(
+            f"warning: ANOMALY_KAFKA__{name.upper().replace('.', '_')} does not apply to notify: "
+            "each target has an offset of its own."
+        )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    skipped = SkippedRecords(settings.incidents_topic)
+    deliveries = [Delivery(settings, target, stop, skipped) for target in configured]
+    threads = [threading.Thread(target=delivery.run, daemon=True) for delivery in deliveries]
+    for thread, target in zip(threads, configured, strict=True):
+        print(f"delivering the topic {settings.incidents_topic!r} to {target}", flush=True)
+        thread.start()
+    threading.Thread(
+        target=_watch, args=(settings, deliveries, skipped, stop), name="watch", daemon=True
+    ).start()
+    while not stop.is_set() and any(thread.is_alive() for thread in threads):
+        stop.wait(0.1)
+    deadline = time.monotonic() + END
+    for thread in threads:
+        # One that waits for a broker or a name server is left. What it has not committed is
+        # delivered again by the next process.
+        thread.join(max(0.0, deadline - time.monotonic()))
+    skipped.print_counts(last=True)
+    for delivery in deliveries:
+        if delivery.failure is not None:
+            raise UserError(delivery.failure)
+
+
+def _watch(
+    settings: Settings,
+    deliveries: list[Delivery],
+    skipped: SkippedRecords,
+    stop: threading.Event,
+) -> None:
+    """Print a line when the broker stops or starts to answer; find new partitions."""
+    topic = settings.incidents_topic
+    client = kafka.admin(settings)
+    answers = True
+    while not stop.wait(CHECK):
+        skipped.print_counts()
+        try:
+            cluster = client.list_topics(topic, timeout=CHECK)
+        except KafkaException as error:
+            if answers and not stop.is_set():
+                _warn(
+                    f"warning: no answer from the broker {settings.brokers} "
+                    f"({kafka.describe(error)}): new incidents are delivered when it answers."
+                )
+            answers = False
+            continue
+        if not answers:
+            _warn(f"the broker {settings.brokers} answers again.")
+        answers = True
+        for delivery in deliveries:
+            delivery.partitions_found(set(kafka.partition_ids(cluster, topic)))
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
