@@ -1,4 +1,5 @@
-FROM python:3.12.13-slim-bookworm AS build
+# The digest decides what is pulled: the same image forever, whatever becomes of the tag.
+FROM python:3.12.13-slim-bookworm@sha256:8a7e7cc04fd3e2bd787f7f24e22d5d119aa590d429b50c95dfe12b3abe52f48b AS build
 WORKDIR /src
 # To compile the detectors. The final image has no compiler.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
@@ -8,7 +9,7 @@ COPY dataflow dataflow
 RUN PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
     pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-FROM python:3.12.13-slim-bookworm
+FROM python:3.12.13-slim-bookworm@sha256:8a7e7cc04fd3e2bd787f7f24e22d5d119aa590d429b50c95dfe12b3abe52f48b
 LABEL org.opencontainers.image.title="ec2-anomaly-dataflow" \
       org.opencontainers.image.description="Flags EC2 instances whose CPU departs from their own past behavior, as readings arrive: a Bytewax dataflow over Kafka or Redpanda." \
       org.opencontainers.image.licenses="Apache-2.0"
@@ -16,7 +17,7 @@ LABEL org.opencontainers.image.title="ec2-anomaly-dataflow" \
 ENV PYTHONUNBUFFERED=1
 # A new volume mounted on /recovery takes this folder's owner, so the flow can write to it.
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin anomaly \
-    && install --directory --owner=anomaly --group=anomaly /recovery
+    && install --directory --mode=700 --owner=anomaly --group=anomaly /recovery
 COPY --from=build /wheels /wheels
 COPY constraints.txt /wheels/
 RUN pip install --no-cache-dir --only-binary=:all: --constraint /wheels/constraints.txt /wheels/*.whl

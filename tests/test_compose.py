@@ -85,7 +85,19 @@ def seconds(duration: str) -> int:
 
 @pytest.mark.parametrize("service", THEIRS)
 def test_images_of_others_are_pinned(service: str) -> None:
-    assert re.fullmatch(r"[a-z./-]+:v?\d+\.\d+\.\d+", SERVICES[service]["image"])
+    image = r"[a-z./-]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?"
+    assert re.fullmatch(image, SERVICES[service]["image"])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_containers_may_do_little(service: str) -> None:
+    own = SERVICES[service]
+    assert own["cap_drop"] == ["ALL"]
+    assert own["security_opt"] == ["no-new-privileges:true"]
+    assert own["read_only"] == (service != "redpanda")
+    assert own["tmpfs"] == ["/tmp"]
+    assert "user" not in own  # the images' own users: none is root
+    assert not {"privileged", "cap_add", "devices", "network_mode", "pid"} & own.keys()
 
 
 def test_one_service_builds_the_image_and_comes_before_the_others() -> None:
@@ -163,6 +175,7 @@ def test_named_volumes_are_declared_and_used() -> None:
     for folder, _, mode in mounted:
         assert (REPOSITORY / folder).is_dir()
         assert mode == "ro"
+    assert dict(used)["grafana"] == "/var/lib/grafana"
     assert dict(used)["redpanda"] == "/var/lib/redpanda/data"
     assert dict(used)["recovery"] == STORE
 
@@ -230,7 +243,7 @@ def test_prometheus_asks_the_flow_where_it_serves_its_figures() -> None:
 def test_grafana_finds_prometheus_and_its_dashboard() -> None:
     grafana = REPOSITORY / "monitoring" / "grafana"
     place = "/etc/grafana/provisioning"
-    assert SERVICES["grafana"]["volumes"] == [f"./monitoring/grafana:{place}:ro"]
+    assert f"./monitoring/grafana:{place}:ro" in SERVICES["grafana"]["volumes"]
     source = yaml.safe_load((grafana / "datasources" / "prometheus.yml").read_text())
     listens = SERVICES["prometheus"]["ports"][0].rpartition(":")[2]
     assert source["datasources"][0]["url"] == f"http://prometheus:{listens}"

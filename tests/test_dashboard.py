@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -210,19 +217,23 @@ def test_two_thousand_instances(browser: Browser, brokers: str, topic: str, tmp_
             producer.join()
 
 
-def upgrade(url: str, origin: str) -> bytes:
+def ask(url: str, path: str = "/", host: str | None = None, **headers: str) -> tuple[int, str]:
+    """Ask for a path as a client that sends these headers; return the status and the answer."""
+    place = urlsplit(url).netloc
+    with contextlib.closing(HTTPConnection(place, timeout=60)) as client:
+        client.request("GET", path, headers={"Host": place if host is None else host, **headers})
+        answer = client.getresponse()
+        if answer.status == 101:
+            return 101, ""
+        return answer.status, answer.read().decode(errors="replace")
+
+
+def upgrade(url: str, origin: str, host: str | None = None) -> tuple[int, str]:
     """Ask for a session's websocket, as a browser does for a page of this origin."""
-    host, port = url.removeprefix("http://").rstrip("/").split(":")
     token = generate_jwt_token(generate_session_id(None, False))
-    request = (
-        f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {origin}\r\n"
-        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        f"Sec-WebSocket-Protocol: bokeh, {token}\r\n\r\n"
-    )
-    with socket.create_connection((host, int(port)), timeout=60) as client:
-        client.sendall(request.encode())
-        return client.recv(100)
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": origin}
+    headers |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    return ask(url, "/ws", host, **headers, **{"Sec-WebSocket-Protocol": f"bokeh, {token}"})
 
 
 def _ordered(texts: list[str]) -> bool:
@@ -264,12 +275,165 @@ def test_light_dark_and_a_phone(browser: Browser, tmp_path: Path) -> None:
             page.get_by_role("link", name="All instances").click()
             expect(rows(page)).to_have_count(9, timeout=SECONDS)
             assert page.evaluate(ground) == "rgb(255, 255, 255)"
-        # A page of another name cannot read along.
-        served.expected = "Refusing websocket connection from Origin 'http://evil.example'"
-        for origin, answer in ((served.url, b"101"), ("http://evil.example/", b"403")):
-            assert upgrade(served.url, origin.rstrip("/")).split()[1] == answer
         with opened(browser, f"{served.url}instance?name=nobody") as page:
             expect(page.locator(".blank")).to_contain_text("No reading of nobody yet")
+
+
+EVERYWHERE = [
+    *("/", "/instance?name=3fb07c", "/ws", "/static/js/bokeh.min.js", "/favicon.ico"),
+    *("/autoload.js?bokeh-autoload-element=1", "/metadata", "/nowhere"),
+    "/static/extensions/panel/panel.min.js",
+]
+
+
+def test_it_answers_under_its_own_names_only(tmp_path: Path) -> None:
+    small = write_small(tmp_path)
+    origins = ["--origin", "https://metrics.example.org", "--origin", "other.example:8443"]
+    with Served(tmp_path, "--port", "0", *origins, input=small) as served:
+        served.expected = "warning: the page is not served under the name "
+        port = urlsplit(served.url).port
+        evil = [f"evil.example:{port}", "evil.example", f"localhost.evil.example:{port}"]
+        for path in EVERYWHERE:
+            for host in evil:
+                # A page whose name leads here: to the browser, all of it is of one origin.
+                for headers in ({}, {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}):
+                    status, said = ask(served.url, path, host, **headers)
+                    assert status == 403
+                    assert len(said.splitlines()) == 1
+                    assert "3fb07c" not in said
+        status, said = ask(served.url, host=evil[0])
+        assert said == (
+            f"the page is not served under the name {evil[0]}: to serve it, restart the dashboard "
+            f"with --origin {evil[0]}.\n"
+        )
+        for host in evil:
+            assert upgrade(served.url, f"http://{host}", host)[0] == 403
+            # A proxy that lets every name in, and asks us by our address.
+            assert upgrade(served.url, f"http://{host}")[0] == 403
+        mine = f"http://localhost:{port}"
+        for host, origin in (
+            *((f"127.0.0.1:{port}", mine), (f"localhost:{port}", mine), (f"[::1]:{port}", mine)),
+            ("metrics.example.org", "https://metrics.example.org"),
+            (f"127.0.0.1:{port}", "https://metrics.example.org"),
+            ("other.example:8443", "https://other.example:8443"),
+            ("other.example", "https://other.example:8443"),
+        ):
+            assert ask(served.url, host=host)[0] == 200
+            assert upgrade(served.url, origin, host)[0] == 101
+        # What nobody uses is not served: each of its answers would open a page.
+        assert ask(served.url, EVERYWHERE[5])[0] == 404
+        warnings = [line for line in served.said().splitlines() if line.startswith("warning: ")]
+        assert len(warnings) == len(set(warnings))
+        assert warnings[0].endswith(f"restart the dashboard with --origin {evil[0]}.")
+
+
+def test_what_is_no_origin_is_refused_in_one_line(run_command: Any) -> None:
+    done = run_command("dashboard", "--port", "0", "--origin", "https://", input=SAMPLE)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "--origin 'https://' is not a name under which browsers open a page" in done.stderr
+
+
+def test_pages_are_bounded_and_their_memory_comes_back(browser: Browser, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.csv"
+    rows = [f"{i},{1_700_000_000 + 300 * i},50,host-{n}\n" for i in range(2) for n in range(2000)]
+    fleet.write_text("index,timestamp,value,instance\n" + "".join(rows))
+    with Served(tmp_path, "--port", "0", input=fleet) as served:
+        with opened(browser, served.url) as page:
+            expect(title(page)).to_contain_text("Complete", timeout=SECONDS)
+            before = served.memory()
+            with ThreadPoolExecutor(150) as pool:
+                answers = list(pool.map(lambda _: ask(served.url), range(150)))
+            assert {status for status, _ in answers} == {200, 503}
+            assert "32 pages are open, which is the limit" in dict(answers)[503]
+            # Whoever has a page keeps it.
+            expect(page.locator("#lost")).to_be_hidden()
+        # Pages that no browser shows any more are forgotten, and others have room.
+        deadline = time.monotonic() + 120
+        while ask(served.url)[0] != 200:
+            assert time.monotonic() < deadline, "no page is forgotten"
+            time.sleep(0.5)
+        while served.memory() > before + 60:
+            assert time.monotonic() < deadline, f"{before} MB became {served.memory()} MB"
+            time.sleep(0.5)
+
+
+NGINX = """
+daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+{site}
+}}
+"""
+
+
+def nginx_of_the_page() -> str:
+    """What the documentation has nginx do."""
+    text = (REPOSITORY / "docs" / "dashboard.md").read_text()
+    (found,) = re.findall(r"```nginx\n(.*?)```", text, re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.parametrize("below", ["/", "/anomalies/"])
+def test_behind_a_proxy_with_https_and_another_name(
+    browser: Browser, tmp_path: Path, below: str
+) -> None:
+    if not (nginx := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")):
+        pytest.skip("nginx is not installed: apt-get install nginx-light")
+    port = free_port()
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=metrics.example.org", "-keyout", "key.pem", "-out", "cert.pem"),
+        ],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    outside = f"https://metrics.example.org:{port}{below}"
+    with Served(
+        tmp_path, "--port", "0", "--origin", outside, input=write_small(tmp_path)
+    ) as served:
+        site = nginx_of_the_page()
+        for old, new in (
+            ("listen 443", f"listen 127.0.0.1:{port}"),
+            ("/etc/ssl/metrics.example.org", str(tmp_path)),
+            ("http://127.0.0.1:5006", served.url.rstrip("/")),
+            ("location / {", f"location {below} {{"),
+        ):
+            assert old in site
+            site = site.replace(old, new)
+        config = tmp_path / "nginx.conf"
+        config.write_text(NGINX.format(folder=tmp_path, site=site))
+        with subprocess.Popen([nginx, "-c", str(config)]) as proxy:
+            try:
+                deadline = time.monotonic() + 60
+                with socket.socket() as client:
+                    while client.connect_ex(("127.0.0.1", port)):
+                        assert proxy.poll() is None
+                        assert time.monotonic() < deadline, "nginx does not start"
+                        time.sleep(0.1)
+                context = browser.new_context(ignore_https_errors=True)
+                page = context.new_page()
+                page.goto(outside)
+                expect(title(page)).to_contain_text("Complete", timeout=SECONDS)
+                expect(rows(page)).to_have_count(8, timeout=SECONDS)
+                page.get_by_role("link", name="3fb07c").click()
+                expect(page).to_have_url(f"{outside}instance?name=3fb07c")
+                until(page, lambda: len(page.evaluate(CHART).get("times", [])) > 10, "drawn")
+                context.close()
+            finally:
+                proxy.terminate()
+
+
+def write_small(folder: Path) -> Path:
+    """The beginning of the sample."""
+    small = folder / "small.csv"
+    with SAMPLE.open() as lines:
+        small.write_text("".join(line for line, _ in zip(lines, range(2001), strict=False)))
+    return small
 
 
 def test_the_process_that_serves_it_goes_and_comes(browser: Browser, tmp_path: Path) -> None:

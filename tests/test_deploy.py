@@ -201,6 +201,19 @@ def test_probes_and_scrapes_ask_where_the_flow_answers() -> None:
     assert CONTAINER["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
+def test_the_pods_reach_the_brokers_and_dns_only() -> None:
+    policy = DOCUMENTS["NetworkPolicy", "anomaly-flow"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    dns, brokers = policy["egress"]
+    assert {(port["port"], port["protocol"]) for port in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+    host, _, port = CONFIG["ANOMALY_BROKERS"].rpartition(":")
+    assert brokers["ports"] == [{"port": int(port)}]
+    for rule, namespace in ((dns, "kube-system"), (brokers, host.split(".")[1])):
+        (to,) = rule["to"]
+        found = to["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        assert found == namespace
+
+
 # What a pod runs
 
 

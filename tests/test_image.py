@@ -46,7 +46,7 @@ def copied() -> list[str]:
 def test_the_base_image_is_pinned_to_a_python_that_the_package_takes() -> None:
     bases = {rest.split()[0] for rest in rest_of("FROM")}
     assert len(bases) == 1  # the wheel is built by the Python that runs it
-    found = re.fullmatch(r"python:3\.(\d+)\.\d+-slim-bookworm", bases.pop())
+    found = re.fullmatch(r"python:3\.(\d+)\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", bases.pop())
     assert found is not None
     assert int(found[1]) in (11, 12)
 
@@ -108,7 +108,7 @@ def test_the_image_runs_the_flow_as_a_user_who_owns_the_store() -> None:
     made = " ".join(rest for word, rest in DOCKERFILE[last:] if word == "RUN")
     assert user not in ("root", "0")
     assert f"--no-create-home --shell /usr/sbin/nologin {user} " in made
-    assert f"--owner={user} --group={user} {STORE}" in made
+    assert f"--mode=700 --owner={user} --group={user} {STORE}" in made
     (command,) = rest_of("CMD")
     assert flow_options(json.loads(command)).import_str == "dataflow.flow"
 

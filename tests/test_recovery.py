@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import shutil
 import sqlite3
+import stat
 import subprocess
 import time
 from collections.abc import Callable
@@ -77,6 +79,77 @@ def test_a_store_has_large_pages_and_a_log(run_flow: Flow, tmp_path: Path) -> No
                 assert part.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
         done = run_flow(*with_store(store), input="metrics.csv", output="found.jsonl")
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def modes(folder: Path) -> set[int]:
+    return {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_only_its_user_reads_and_writes_a_store(
+    run_flow: Flow, tmp_path: Path, there: bool
+) -> None:
+    folder = tmp_path / "store"
+    if there:
+        folder.mkdir(mode=0o755)
+    umask = os.umask(0)
+    try:
+        initialize(folder, 2)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert modes(folder) == {0o600}
+        path = write_csv(tmp_path / "in.csv", made_rows(2, 50))
+        own = {"input": path, "output": "out.jsonl", "detector": "tutorial", "incidents": "true"}
+        done = run_flow("-r", "store", "-s", "1", "-b", "0", **own)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert {path.name for path in folder.iterdir()} > {"dataflow.json", "lock", "lock-0"}
+        assert modes(folder) == {0o600}
+    finally:
+        os.umask(umask)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "found"),
+    [
+        *((".", 0o770, True), (".", 0o702, True), (".", 0o755, False)),
+        *(("part-0.sqlite3", 0o660, True), ("part-2.sqlite3", 0o606, True)),
+        ("part-0.sqlite3", 0o644, False),
+    ],
+)
+def test_others_who_can_write_to_a_store_are_found(
+    store: Path, name: str, mode: int, found: bool
+) -> None:
+    (store / name).chmod(mode)
+    assert files.writable_by_others(store) == (store / name if found else None)
+
+
+def test_a_store_that_others_can_write_to_is_warned_about(
+    run_flow: Flow, tmp_path: Path, store: Path
+) -> None:
+    store.chmod(0o777)
+    path = write_csv(tmp_path / "in.csv", made_rows(2, 50))
+    own = {"input": path, "output": "out.jsonl", "detector": "tutorial"}
+    done = run_flow("-r", "store", "-s", "1", "-b", "0", **own)
+    assert (done.returncode, done.stderr) == (
+        0,
+        "warning: other users can write to store, and who writes to the recovery store runs code "
+        "in the flow: run chmod -R go-w store.\n",
+    )
+
+
+def test_the_volume_of_a_pod_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes gives a volume to root and to the group of the pod, which may write to it."""
+    initialize(tmp_path / "store", 1)
+    folder = tmp_path / "store"
+    folder.chmod(0o2770)
+    if os.geteuid():
+        pytest.skip("needs root, to give a folder away")
+    os.chown(folder, 0, 10_001)
+    monkeypatch.setattr(os, "geteuid", lambda: 10_001)
+    assert files.writable_by_others(folder) == folder
+    monkeypatch.setattr(os, "getegid", lambda: 10_001)
+    assert files.writable_by_others(folder) is None
+    folder.chmod(0o2777)
+    assert files.writable_by_others(folder) == folder
 
 
 def test_the_command_creates_a_store_once(

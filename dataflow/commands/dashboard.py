@@ -32,8 +32,9 @@ def dashboard(
     origin: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="HOST:PORT",
-            help="Further host and port under which browsers open the page. Repeatable.",
+            metavar="HOST",
+            help="Further name under which browsers open the page, such as a proxy's: "
+            "`metrics.example.org`, `https://metrics.example.org:8443`. Repeatable.",
         ),
     ] = None,
     keep: Annotated[
@@ -67,10 +68,11 @@ def show(feed: Feed, host: str, port: int, origins: list[str]) -> None:
     feed.start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     typer.echo(f"dashboard http://{shown}:{server.port}/ (Ctrl-C to stop)")
+    loop = server.io_loop
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        loop.asyncio_loop.add_signal_handler(stop, loop.stop)
     try:
-        server.io_loop.start()
-    except KeyboardInterrupt:
-        pass
+        loop.start()
     finally:
         feed.stop()
         server.stop()

@@ -90,7 +90,8 @@ class Fleet:
         self._windowed = isinstance(detector, WindowedDetector)
         self._histories: dict[str, History] = {}
         self._pending: OrderedDict[tuple[str, float, float], Anomaly] = OrderedDict()
-        self._overview: tuple[object, Overview] | None = None
+        self._overview: tuple[int, Overview] | None = None
+        self._clock: tuple[int, float | None] | None = None
 
     def __len__(self) -> int:
         """Return how many instances there are."""
@@ -165,6 +166,11 @@ class Fleet:
         It is the third newest of the instances' last times (with few instances the second newest or
         the newest), so that one host with its clock in the future does not make all others old.
         """
+        if self._clock is None or self._clock[0] != self.revision:
+            self._clock = (self.revision, self._newest())
+        return self._clock[1]
+
+    def _newest(self) -> float | None:
         if not self.timed or not self._histories:
             return None
         newest = np.sort([float(track.last()["place"]) for track in self._histories.values()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import panel as pn
@@ -176,10 +177,9 @@ def overview(feed: Feed) -> pn.Template:
             "border-color:var(--line);font:inherit;font-size:15px}"
         ],
     )
-    with feed.lock:
-        seen_first = feed.fleet.overview()
     columns = columns_of(feed.settings, feed.fleet.threshold)
-    table = _table(table_of(seen_first, columns), columns)
+    with feed.lock:
+        table = _table(_shared_parts(feed, columns)[0], columns)
     body = pn.Column(lead, search, table, empty, sizing_mode="stretch_width", margin=0)
     shown: list[object] = [None]
 
@@ -188,10 +188,9 @@ def overview(feed: Feed) -> pn.Template:
         if shown[0] == now:
             return
         shown[0] = now
-        seen = feed.fleet.overview()
-        there = bool(seen.rows)
-        lead.object = sentence(seen) if there else ""
-        frame = table_of(seen, columns)
+        frame, said = _shared_parts(feed, columns)
+        there = bool(len(frame))
+        lead.object = said if there else ""
         wanted = (search.value_input or "").strip().lower()
         if wanted:
             frame = frame[frame["instance"].str.lower().str.contains(wanted, regex=False)]
@@ -207,7 +206,8 @@ def overview(feed: Feed) -> pn.Template:
             with pn.io.hold():
                 if table.page > last:
                     table.page = last
-                table.value = frame
+                if table.value is not frame:
+                    table.value = frame
                 table.css_classes = ["single"] if last == 1 else []
         else:
             empty.object = blank(_nothing(feed, wanted))
@@ -219,6 +219,21 @@ def overview(feed: Feed) -> pn.Template:
 
     search.param.watch(find, "value_input")
     return page(feed, f"Anomalies in {feed.source}", body, renew)
+
+
+_shared: WeakKeyDictionary[Feed, tuple[Overview, pd.DataFrame, str]] = WeakKeyDictionary()
+
+
+def _shared_parts(feed: Feed, columns: Sequence[Column]) -> tuple[pd.DataFrame, str]:
+    """Return the table and the sentence that all viewers share until a reading arrives.
+
+    The caller holds the feed's lock.
+    """
+    seen = feed.fleet.overview()
+    kept = _shared.get(feed)
+    if kept is None or kept[0] is not seen:
+        kept = _shared[feed] = (seen, table_of(seen, columns), sentence(seen))
+    return kept[1:]
 
 
 def sentence(seen: Overview) -> str:

@@ -8,8 +8,9 @@
 
   const loading = document.getElementById("loading");
   const slow = setTimeout(() => {
-    loading.textContent = "The page does not load. If its address differs from the one it was "
-      + "started with, restart the dashboard with --origin " + location.host + ".";
+    loading.textContent = "The page does not load: its websocket cannot connect. Restart the "
+      + "dashboard with --origin " + location.origin + ", and let a proxy in between pass "
+      + "websockets on.";
   }, 20000);
   window.pageReady = () => { clearTimeout(slow); loading.remove(); };
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -31,6 +31,8 @@ KEPT = 7 * 86_400.0
 
 def _open(path: Path) -> sqlite3.Connection:
     """Open a log file, and create the table if the file is new or its creator was killed."""
+    with suppress(OSError):  # SQLite has a better word for it
+        path.touch(0o600)  # SQLite would let other users read it
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     database.execute(
         "CREATE TABLE IF NOT EXISTS decisions"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,15 @@ from dataflow.recovery import disk
 from dataflow.runtime.routing import file_of
 from dataflow.runtime.store_files import create_files
 
-__all__ = ["check", "epoch_marks", "executions", "forget_unfinished", "initialize", "is_made"]
+__all__ = [
+    "check",
+    "epoch_marks",
+    "executions",
+    "forget_unfinished",
+    "initialize",
+    "is_made",
+    "writable_by_others",
+]
 
 PAGE = 16_384
 """Page size of the store's files in bytes: writing larger pages takes an eighth less CPU."""
@@ -53,14 +64,14 @@ def initialize(folder: Path, partitions: int) -> bool:
     As many workers as there are files can write at the same time. A store whose creation was
     interrupted is created again. Raises `UserError` if the folder holds anything else, or cannot be
     written.
-    """
-    # Here, so that the rest of this package does without Bytewax.
 
+    Only this user can read and write it: who writes to a store decides what Bytewax unpickles.
+    """
     unfinished = folder / UNFINISHED
     if is_made(folder):
         return False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if unfinished.exists():
             for path in folder.glob("part-*.sqlite3*"):
                 path.unlink()
@@ -70,10 +81,13 @@ def initialize(folder: Path, partitions: int) -> bool:
                 f"the folder {folder} is not empty and holds no recovery store: give an empty "
                 "or a new folder."
             )
-        unfinished.touch()
+        with contextlib.suppress(PermissionError):  # a volume whose owner is root
+            folder.chmod(0o700)
+        unfinished.touch(0o600)
         disk.reserve(folder, partitions)
         create_files(folder, partitions)
         for path in folder.glob(PARTS):
+            path.chmod(0o600)  # SQLite gives the files beside it the same mode
             _enlarge_pages(path)
         unfinished.unlink()
     except (OSError, sqlite3.Error) as error:
@@ -83,6 +97,20 @@ def initialize(folder: Path, partitions: int) -> bool:
             "written and has room."
         ) from None
     return True
+
+
+def writable_by_others(folder: Path) -> Path | None:
+    """Return the folder of a store, or a file in it, if another user can write to it, else None.
+
+    The group of a folder that root has given to this process's own group, as Kubernetes does with a
+    volume, is no other user.
+    """
+    for path in (folder, *sorted(folder.glob("*.sqlite3"))):
+        found = path.stat()
+        given = found.st_uid == 0 != os.geteuid() and found.st_gid == os.getegid()
+        if found.st_mode & (stat.S_IWOTH if given else stat.S_IWOTH | stat.S_IWGRP):
+            return path
+    return None
 
 
 def _enlarge_pages(path: Path) -> None:

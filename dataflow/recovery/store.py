@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ class Store:
     def _owner(self) -> Iterator[_Owner]:
         """Read `dataflow.json`, or create it for a new store; write it back if it changed."""
         path = self._folder / "dataflow.json"
-        with (self._folder / "lock").open("a") as lock:
+        with open(self._folder / "lock", "a", opener=_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # processes of a cluster start at the same time
             text = path.read_bytes() if path.exists() else b""
             if text:
@@ -103,7 +104,8 @@ class Store:
             after = msgspec.json.format(msgspec.json.encode(owner)) + b"\n"
             if after != text:
                 draft = path.with_suffix(".draft")
-                draft.write_bytes(after)
+                with open(draft, "wb", opener=_private) as file:
+                    file.write(after)
                 draft.replace(path)
 
     def _read_owner(self, text: bytes) -> _Owner:
@@ -182,6 +184,14 @@ def guard(settings: Settings, states: str) -> Store | None:
         )
     disk.check(folder)
     store = Store(folder, settings, states, given.process_id or 0)
+    found = files.writable_by_others(folder)
+    if found is not None:
+        print(
+            f"warning: other users can write to {found}, and who writes to the recovery store runs "
+            f"code in the flow: run chmod -R go-w {folder}.",
+            file=sys.stderr,
+            flush=True,
+        )
     epoch = files.check(folder, alone=not given.addresses)
     # In a cluster, no process changes the store before all have come this far.
     if epoch is not None and store.process == 0:
@@ -202,9 +212,14 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def _private(path: str | Path, flags: int) -> int:
+    """Open a file; if it is new, only this user can read and write it."""
+    return os.open(path, flags, 0o600)
+
+
 def _lock(path: Path) -> int:
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = _private(path, os.O_RDWR | os.O_CREAT)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
