@@ -274,6 +274,7 @@ EVERYTHING = """
 from pathlib import Path
 from dataflow.settings import Settings
 counters.RECORDS_REFUSED.labels("not-json").inc()
+counters.WARNINGS.labels("scattered").inc()
 partition = counters.partition("topic", 0)
 partition.took(1, 0.0)
 partition.lag.set(1)

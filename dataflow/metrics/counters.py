@@ -43,6 +43,7 @@ __all__ = [
     "SCORE_BOUNDS",
     "STATES",
     "STORE",
+    "WARNINGS",
     "AnomalousInstances",
     "OptionalGauge",
     "Output",
@@ -249,6 +250,12 @@ REORDER_LATE = Counter(
 REORDER_GAPS_GIVEN_UP = Counter(
     "anomaly_reorder_gaps_given_up",
     "Gaps in an instance's indexes that were waited for in vain.",
+)
+
+WARNINGS = Counter(
+    "anomaly_warnings",
+    "What was warned of on standard error, by reason: a line is printed for the first.",
+    ["reason"],
 )
 
 # Scores
