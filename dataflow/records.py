@@ -64,16 +64,19 @@ class Reading(msgspec.Struct, gc=False):
     offset: int
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     """A rejected record: the kind of reason, a sentence, its source, and its bytes in base64.
 
-    `raw` is None if the record had no value, or more bytes than can be kept.
+    `raw` is None if the record had no value, or more bytes than can be kept. `instance` and `time`
+    (seconds since 1970) are set, and written, where they could be read though the record could not.
     """
 
     reason: str
     error: str
     source: Source
     raw: str | None
+    instance: str | None = None
+    time: float | None = None
 
 
 class Anomaly(msgspec.Struct, frozen=True):
@@ -135,19 +138,18 @@ class Incident(msgspec.Struct, frozen=True):
 def incident_id(kind: str, reading: Reading) -> str:
     """Return the id of an incident, always the same for the same kind and first reading.
 
+    A reading with a time is the same wherever it lies in a topic, and in which one. Without a time,
+    only its place tells it from others with its index.
+
     >>> incident_id("silence", Reading("24ae8d", None, 7, 0.5, None, 0, 56))
     '62dc762dde32d4760e5bad26'
+    >>> first = Reading("24ae8d", "2014-02-14", 7, 0.5, 1392336000.0, partition=0, offset=56)
+    >>> again = Reading("24ae8d", "2014-02-14", 7, 0.5, 1392336000.0, partition=2, offset=9)
+    >>> incident_id("silence", first) == incident_id("silence", again)
+    True
     """
-    key = encode(
-        (
-            kind,
-            reading.instance,
-            reading.index,
-            reading.timestamp,
-            reading.partition,
-            reading.offset,
-        )
-    )
+    place = () if reading.time is not None else (reading.partition, reading.offset)
+    key = encode((kind, reading.instance, reading.index, reading.timestamp, *place))
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 

@@ -50,7 +50,7 @@ def admitter(
         for position, record in enumerate(records):
             try:
                 # As a rule, this look-up is all that a reading costs.
-                if partitions[record.instance] == record.partition:  # type: ignore[union-attr]
+                if partitions[record.instance] == record.partition:  # type: ignore[union-attr, index]
                     continue
             except (KeyError, AttributeError):
                 pass
