@@ -13,6 +13,7 @@ from operator import itemgetter
 
 __all__ = ["Place", "Progress"]
 
+HOUR = 3600.0
 DAY = 86_400.0
 
 MOST_KEPT = 50_000
@@ -24,8 +25,9 @@ class Place:
 
     `came` is the partition of its last reading, `partition` that of the last one taken. `lead` plus
     the instance's own clock is its position. `mark` is the partition's progress at the instance's
-    last reading. `turn` and `nearest` belong to `Progress`, which corrects `lead` once a day. All
-    are None before they are known.
+    last reading. `turn` and `nearest` belong to `Progress`, which corrects `lead`: the
+    clock at which it does so next, and the least distance from the others so far. All are None
+    before they are known.
     """
 
     __slots__ = ("came", "lead", "mark", "nearest", "partition", "turn")
@@ -79,7 +81,8 @@ class Progress:
     clock does not make the others silent. A position is on a scale that the instances share, though
     their clocks may show different months: a new instance starts where the others are. If its
     times are up to a day behind theirs, it starts so far behind: it sends what they have sent
-    before. An instance that stays apart from the others for a day is set to where they are.
+    before. An instance that stays apart from the others, for as long as it would take to catch up,
+    is set to where they are.
 
     `together`: partitions are read in step and count as one. Thread-safe.
 
@@ -195,14 +198,24 @@ class Progress:
         at.reach(place, lead + clock, time)
         apart = at.progress - lead - clock
         if place.turn is None or place.nearest is None:
-            place.turn, place.nearest = clock, apart
+            place.turn, place.nearest = clock + _while(apart), apart
         elif apart * place.nearest <= 0:
             place.nearest = 0.0
         elif abs(apart) < abs(place.nearest):
             place.nearest = apart
-        if clock - place.turn >= DAY:
+        if clock >= place.turn:
             place.lead = lead + place.nearest
-            place.turn, place.nearest = clock, apart - place.nearest
+            apart -= place.nearest
+            place.turn, place.nearest = clock + _while(apart), apart
+
+
+def _while(apart: float) -> float:
+    """Return for how long an instance must stay apart from the others before it is set to them.
+
+    If it is behind and sends what it has kept, it has caught up after as many seconds of its own.
+    If it is ahead, they may catch up with it.
+    """
+    return min(max(apart, HOUR), DAY) if apart > 0 else DAY
 
 
 def _by_share(kept: list[_Kept]) -> Callable[[_Kept], float]:
