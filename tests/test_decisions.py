@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +22,9 @@ LAST = Reading("a", None, 7, 0.5, None, 2, 70)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     files.initialize(tmp_path / "store", 2)
-    yield tmp_path / "store"
+    return tmp_path / "store"
 
 
 def store(folder: Path, process: int = 0) -> Any:
