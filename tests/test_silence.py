@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Flow, PausableBroker, fill_topic, read_json_lines
+from faults import wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +19,7 @@ from dataflow.incidents.monitor import InstanceMonitor
 from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Anomalous, Rules
 from dataflow.incidents.silence import SilenceState
+from dataflow.kafka import topics
 from dataflow.kafka.caught_up import Ends
 from dataflow.records import Incident, Raw, Reading, Rejected, Source
 from dataflow.settings import Settings
@@ -186,6 +192,9 @@ class Answers:
     def at_end(self, partition: int, since: float) -> bool | None:
         return self.known
 
+    def away(self, partition: int) -> float:
+        return 0.0
+
 
 @pytest.mark.parametrize("known", [False, None])
 def test_the_clock_decides_only_where_all_was_read(
@@ -229,6 +238,51 @@ def test_the_clock_decides_only_where_all_was_read(
     assert len(wait(120)) == 40
 
 
+@pytest.mark.slow
+def test_a_broker_that_hangs_makes_nobody_silent(
+    run_flow: Flow, own_broker: PausableBroker, topic: str, tmp_path: Path
+) -> None:
+    """Away for three times as long as a silence, with readings each second before and after."""
+
+    def send(second: int) -> None:
+        rows = [
+            {"instance": name, "timestamp": START + second, "index": second, "value": 50}
+            for name in ("a", "b", "c", "d")
+        ]
+        fill_topic(
+            own_broker.address,
+            topic,
+            [(str(row["instance"]), json.dumps(row).encode()) for row in rows],
+        )
+
+    topics.create(Settings(_env_file=None, brokers=own_broker.address), [topic], 1)
+    send(0)
+    flow = run_flow.start(
+        brokers=own_broker.address,
+        topic=topic,
+        output="found.jsonl",
+        incidents="true",
+        interval=1,
+        silence_seconds=8,
+    )
+    wait_for((tmp_path / "found.incidents.jsonl").exists)
+    for second in range(1, 4):
+        send(second)
+        time.sleep(1)
+    own_broker.pause()
+    time.sleep(25)
+    own_broker.resume()
+    for second in range(4, 8):
+        send(second)
+        time.sleep(1)
+    assert read_json_lines(tmp_path / "found.incidents.jsonl") == []
+    # What has really stopped is found.
+    wait_for(lambda: len(read_json_lines(tmp_path / "found.incidents.jsonl")) == 4)
+    flow.terminate()
+    _, said = flow.communicate(timeout=30)
+    assert flow.returncode == 0, said
+
+
 def test_what_is_known_of_the_end() -> None:
     ends = Ends(alone=True)
     assert ends.at_end(0, 0.0) is None
@@ -246,6 +300,10 @@ def test_what_is_known_of_the_end() -> None:
     assert ends.at_end(0, 17.0) is None  # asked before
     ends.answer(0, 18.0, None)
     assert ends.at_end(0, 17.0) is False
+    ends.answer(0, 20.0, 12, 22.5)
+    assert (ends.at_end(0, 17.0), ends.away(0)) == (False, 22.5)  # it hung meanwhile
+    ends.answer(0, 24.0, 12, 24.1)
+    assert (ends.at_end(0, 23.0), ends.away(0), ends.away(1)) == (True, 22.5, 0.0)
     # Another process of the cluster reads it.
     other = Ends(alone=False)
     other.answer(0, 1.0, 10)

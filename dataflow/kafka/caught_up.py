@@ -28,6 +28,9 @@ LOOK = 2.0
 PATIENCE = 3.0
 """Seconds to wait for an answer."""
 
+SLOW = 1.0
+"""Seconds after which an answer says that the broker was away, and has come back."""
+
 ASKED = 150.0
 """Seconds for which a partition is looked at after somebody has asked."""
 
@@ -66,13 +69,23 @@ class Ends:
         self._alone = alone
         self._positions: dict[int, int] = {}
         self._looks: dict[int, _Look] = {}
+        self._away: dict[int, float] = {}
 
     def took(self, batch: list[Raw]) -> None:
         """Note the records that were read."""
         self._positions.update({raw.partition: raw.offset for raw in batch})
 
-    def answer(self, partition: int, asked: float, end: int | None) -> None:
-        """Note the offset after the last record, None if the broker does not answer."""
+    def answer(
+        self, partition: int, asked: float, end: int | None, now: float | None = None
+    ) -> None:
+        """Note the offset after the last record, None if the broker does not answer.
+
+        It was asked for at `asked`, and answered, or did not, until `now`.
+        """
+        now = asked if now is None else now
+        if end is None or now - asked > SLOW:
+            self._away[partition] = now
+            end = None
         position = self._positions.get(partition, -1)
         before = self._looks.get(partition)
         same = before is not None and (before.end, before.position) == (end, position)
@@ -82,7 +95,7 @@ class Ends:
     def at_end(self, partition: int, since: float) -> bool | None:
         """Return whether all was read that the partition held at some time after `since`.
 
-        False if the broker does not answer, None if it is not known yet.
+        False if the broker did not answer, None if it is not known yet.
         """
         look = self._looks.get(partition)
         if look is None or look.asked < since:
@@ -96,6 +109,15 @@ class Ends:
             return True
         still = look.position == (-1 if position is None else position)
         return True if still and look.asked - look.same_since >= STILL else None
+
+    def away(self, partition: int) -> float:
+        """Return when the broker last did not answer for a partition; 0 if it always did."""
+        return self._away.get(partition, 0.0)
+
+    def is_away(self, partition: int) -> bool:
+        """Return whether the broker did not answer the last time."""
+        look = self._looks.get(partition)
+        return look is not None and look.end is None
 
 
 class CaughtUp:
@@ -127,13 +149,21 @@ class CaughtUp:
                 threading.Thread(target=self._run, name="ends", daemon=True).start()
         return self._ends.at_end(partition, since)
 
+    def away(self, partition: int) -> float:
+        """Return when the broker last did not answer for a partition; 0 if it always did."""
+        return self._ends.away(partition)
+
     def _run(self) -> None:
         client = consumer(self._settings, **{"isolation.level": "read_uncommitted"})
         topic = self._settings.topic
         while True:
             with self._lock:
                 recent = time.monotonic() - ASKED
-                wanted = [each for each, asked in self._asked.items() if asked > recent]
+                wanted = [
+                    each
+                    for each, asked in self._asked.items()
+                    if asked > recent or self._ends.is_away(each)
+                ]
             patience = PATIENCE
             for partition in wanted:
                 asked = time.monotonic()
@@ -142,5 +172,5 @@ class CaughtUp:
                     end = client.get_watermark_offsets(place, timeout=patience)[1]
                 except KafkaException:
                     end, patience = None, LOOK / 10
-                self._ends.answer(partition, asked, end)
+                self._ends.answer(partition, asked, end, time.monotonic())
             time.sleep(LOOK)

@@ -197,6 +197,9 @@ class _InstanceLogic(Logic):
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
         last = monitor.last
+        if self._caught_up is not None and last is not None:
+            # While the broker was away, nothing could be read.
+            self._arrived = max(self._arrived, self._caught_up.away(last.partition))
         by = None if self._reads_again(monitor) else monitor.overdue(now - self._arrived)
         if by is None or last is None:
             self._noticed = None
@@ -206,7 +209,6 @@ class _InstanceLogic(Logic):
             since = now if self._noticed is None else self._noticed
             known = self._caught_up.at_end(last.partition, since)
         if known is False:
-            # The readings may be there, and only not read yet: the time does not count.
             self._arrived, self._noticed = now, None
         elif self._noticed is None:
             self._noticed = now
