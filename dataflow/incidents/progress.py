@@ -121,10 +121,14 @@ class Progress:
         with self._lock:
             place.partition = 0 if self._together else partition
             at = self._of(partition)
-            if place.lead is not None:
-                at.reach(place, place.lead + clock, time)
+            if place.lead is None:
+                return
+            position = place.lead + clock
+            at.reach(place, position, time)
             if place.mark is not None and place.mark > at.progress:
-                at.progress, at.time = place.mark, time
+                at.progress = place.mark
+                # What the instance would show if it were there.
+                at.time = None if time is None else time + place.mark - position
 
     def behind(self, place: Place, clock: float) -> float:
         """Return how far the others have come since an instance's last reading, in seconds.
