@@ -35,14 +35,13 @@ class World:
     lives: int
     stops: int | None = None
     together: bool = False
+    now: float = 0.0
     random: random.Random = field(init=False)
     last_sent: float = field(init=False)
     last_offset: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        if self.together:
-            self.workers = 1
 
     def readings(self) -> list[tuple[float, Reading]]:
         """In the order of the log, each with the time at which it was written."""
@@ -87,9 +86,13 @@ class World:
             yield batch
             at += len(batch)
 
+    def progress(self) -> Progress:
+        # While a batch passes, no time does.
+        return Progress(together=self.together, wait=1.0, now=lambda: self.now)
+
     def run(self) -> Iterator[tuple[float, dict[str, InstanceMonitor]]]:
         """Yield the time, and the monitors, whenever all that was read has passed the step."""
-        progress = Progress(together=self.together)
+        progress = self.progress()
         monitors: dict[str, InstanceMonitor] = {}
         for batch in self.batches(self.readings()):
             groups: defaultdict[str, list[Reading]] = defaultdict(list)
@@ -104,11 +107,12 @@ class World:
                 if self.workers > 1 and len(batch) > 7 and self.random.random() < 0.2:
                     # Another worker asks before this batch has passed everywhere.
                     self.random.choice(list(monitors.values())).overdue(0.0)
+            self.now += 2.0
             if self.lives and self.random.random() < 0.1:
                 self.lives -= 1
                 saved = [monitor.dump() for monitor in monitors.values()]
                 self.random.shuffle(saved)
-                progress = Progress(together=self.together)
+                progress = self.progress()
                 loaded = [InstanceMonitor.load(RULES, progress, each) for each in saved]
                 monitors = {one.last.instance: one for one in loaded if one.last is not None}
             yield batch[-1][0], monitors
@@ -169,9 +173,9 @@ def test_an_instance_that_stops_is_found(world: World, stops: int) -> None:
     """At the first check at which the others have come further by the limit: two of them.
 
     That is some intervals later at most: each of them was last seen up to an interval ago, and a
-    batch holds the readings of two. With several workers the machine's clock may have to find it.
+    batch holds the readings of two.
     """
-    world.instances, world.partitions, world.workers = max(4, world.instances), 1, 1
+    world.instances, world.partitions = max(4, world.instances), 1
     world.stops = stops % world.instances
     name = f"i-{world.stops}"
     found = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -145,10 +146,11 @@ class InstanceMonitor:
             _Saved(
                 VERSION,
                 self._clock,
-                0.0 if place.lead is None else place.lead,
+                math.nan if place.lead is None else place.lead,
                 self._episodes.save(),
                 self._silence.save(),
-                place.mark,
+                # Its last readings are not taken yet: then it is where the others are.
+                None if place.kept else place.mark,
                 place.turn,
                 place.nearest,
                 self._read,
@@ -170,7 +172,8 @@ class InstanceMonitor:
         last = saved.silence.last
         monitor = cls(rules, progress, last.instance)
         monitor._clock, place = saved.clock, monitor._place
-        place.lead, place.mark = saved.lead, saved.mark
+        place.lead = None if math.isnan(saved.lead) else saved.lead
+        place.mark = saved.mark
         place.turn, place.nearest = saved.turn, saved.nearest
         monitor._read = saved.read or {last.partition: last.offset}
         monitor._episodes.load(saved.anomalies)

@@ -1,13 +1,15 @@
 """How far the instances of a partition have come, in the order of the partition. Pure.
 
 Bytewax hands readings on by instance: of a batch, first all of one, then all of the next. So the
-progress at a reading is only known once the batch has passed. Readings are kept here as they come,
-and taken in the order of their offsets when someone asks.
+progress at a reading is only known once the batch has passed, in every worker. Readings are kept
+here as they come, and taken in the order of their offsets when someone asks a while later.
 """
 
 from __future__ import annotations
 
 import threading
+import time as clocks
+from bisect import bisect_right
 from collections.abc import Callable
 from operator import itemgetter
 
@@ -23,16 +25,17 @@ MOST_KEPT = 50_000
 class Place:
     """Where an instance is on the scale of its partition.
 
-    `came` is the partition of its last reading, `partition` that of the last one taken. `lead` plus
-    the instance's own clock is its position. `mark` is the partition's progress at the instance's
-    last reading. `turn` and `nearest` belong to `Progress`, which corrects `lead`: the
-    clock at which it does so next, and the least distance from the others so far. All are None
-    before they are known.
+    `kept` is the number of its readings that are not taken yet, `came` the partition of its last
+    reading, `partition` that of the last one taken. `lead` plus the instance's own clock is its
+    position. `mark` is the partition's progress at the instance's last reading. `turn` and `nearest`
+    belong to `Progress`, which corrects `lead`: the clock at which it does so next, and the least
+    distance from the others so far. All are None before they are known.
     """
 
-    __slots__ = ("came", "lead", "mark", "nearest", "partition", "turn")
+    __slots__ = ("came", "kept", "lead", "mark", "nearest", "partition", "turn")
 
     def __init__(self) -> None:
+        self.kept = 0
         self.came: int | None = None
         self.partition: int | None = None
         self.lead: float | None = None
@@ -41,9 +44,9 @@ class Place:
         self.nearest: float | None = None
 
 
-_Kept = tuple[int, int, Place, float | None, float | None]
-"""Offset, partition, place of the instance, its clock (None: no reading, but a sign of life), time.
-"""
+_Kept = tuple[int, int, Place, float | None, float | None, float]
+"""Offset, partition, place of the instance, its clock (None: no reading, but a sign of life), time,
+and when it came."""
 
 _Top = tuple[Place | None, float, float | None]
 """An instance's place, its position there, and the time of its reading."""
@@ -96,8 +99,17 @@ class Progress:
     [0.0, 0.0, 0.0]
     """
 
-    def __init__(self, *, together: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        together: bool = False,
+        wait: float = 0.0,
+        now: Callable[[], float] = lambda: clocks.monotonic(),
+    ) -> None:
+        """`wait` is for how many seconds of `now` a batch may take to pass in all workers."""
         self._together = together
+        self._wait = wait
+        self._now = now
         self._lock = threading.Lock()
         self._partitions: dict[int, _Partition] = {}
 
@@ -112,9 +124,10 @@ class Progress:
             at = self._of(partition)
             if clock is not None:
                 place.came = 0 if self._together else partition
-            at.kept.append((offset, partition, place, clock, time))
+            at.kept.append((offset, partition, place, clock, time, self._now()))
+            place.kept += 1
             if len(at.kept) >= MOST_KEPT:
-                self._take(0 if self._together else partition, at)
+                self._take(0 if self._together else partition, at, at.kept[MOST_KEPT // 2][-1])
 
     def restore(self, partition: int, place: Place, clock: float, time: float | None) -> None:
         """Take up an instance as it was saved, with its clock and the time of its last reading."""
@@ -137,7 +150,7 @@ class Progress:
         """
         with self._lock:
             self._settle(place)
-            if place.partition is None or place.mark is None or place.lead is None:
+            if place.kept or place.partition is None or place.mark is None or place.lead is None:
                 return 0.0
             ahead = place.lead + clock - place.mark
             position = place.mark + (ahead if 0 < ahead <= DAY else 0.0)
@@ -151,8 +164,8 @@ class Progress:
     def _settle(self, place: Place) -> None:
         for key in {place.came, place.partition}:
             if key is not None:
-                self._take(key, self._of(key))
-        if place.mark is None and place.partition is not None:
+                self._take(key, self._of(key), self._now() - self._wait)
+        if place.mark is None and place.partition is not None and not place.kept:
             # Saved by a version that knew no marks.
             place.mark = self._of(place.partition).progress
 
@@ -163,20 +176,23 @@ class Progress:
             at = self._partitions[key] = _Partition()
         return at
 
-    def _take(self, key: int, at: _Partition) -> None:
-        kept, at.kept = at.kept, []
+    def _take(self, key: int, at: _Partition, until: float) -> None:
+        number = bisect_right(at.kept, until, key=itemgetter(-1))
+        kept, at.kept = at.kept[:number], at.kept[number:]
         kept.sort(key=_by_share(kept) if self._together else itemgetter(0))
-        for offset, partition, place, clock, time in kept:
+        for offset, partition, place, clock, time, _ in kept:
+            place.kept -= 1
             taken = at.taken.get(partition, -1)
             if clock is not None:
-                # Another worker was slower: later readings are taken already.
+                # If another worker was slower, later readings are taken already: those that were
+                # ahead of them have their marks, so these must not move the progress.
                 self._move(key, at, place, clock, time, late=offset < taken)
             if place.partition == key:
                 place.mark = at.progress
             at.taken[partition] = max(offset, taken)
         if self._together:
             # Between partitions there is no exact order.
-            for _, _, place, _, _ in kept:
+            for _, _, place, *_ in kept:
                 place.mark = at.progress
 
     def _move(
@@ -196,10 +212,9 @@ class Progress:
             lead = at.progress - clock
             if time is not None and at.time is not None and 0 < at.time - time <= DAY:
                 lead -= at.time - time
-        if late:
-            lead = min(lead, at.progress - clock)
         place.lead = lead
-        at.reach(place, lead + clock, time)
+        if not late:
+            at.reach(place, lead + clock, time)
         apart = at.progress - lead - clock
         if place.turn is None or place.nearest is None:
             place.turn, place.nearest = clock + _while(apart), apart

@@ -38,6 +38,9 @@ GRACE = 30.0
 Other partitions may have been read ahead: the instance's next reading may still be on its way.
 """
 
+PASSES = 5.0
+"""Maximum seconds that a batch takes to pass in all workers."""
+
 
 class Sign(NamedTuple):
     """A rejected reading: its instance sends, though nothing that can be scored."""
@@ -95,7 +98,7 @@ def monitors(
     incident_rules = rules(settings, detector)
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
-    progress = Progress(together=settings.reorder)
+    progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     bounded = bounder(settings.scale)
 
     def anomaly(scored: Scored) -> Anomalous | None:
