@@ -104,12 +104,12 @@ class Progress:
         *,
         together: bool = False,
         wait: float = 0.0,
-        now: Callable[[], float] = lambda: clocks.monotonic(),
+        now: Callable[[], float] | None = None,
     ) -> None:
         """`wait` is for how many seconds of `now` a batch may take to pass in all workers."""
         self._together = together
         self._wait = wait
-        self._now = now
+        self._now = now or clocks.monotonic
         self._lock = threading.Lock()
         self._partitions: dict[int, _Partition] = {}
 
