@@ -27,7 +27,7 @@ class Place:
 
     `kept` is the number of its readings that are not taken yet, `came` the partition of its last
     reading, `partition` that of the last one taken. `lead` plus the instance's own clock is its
-    position. `mark` is the partition's progress at the instance's last reading. `turn` and `nearest`
+    position. `mark` is the progress of the partition at its last reading. `turn` and `nearest`
     belong to `Progress`, which corrects `lead`: the clock at which it does so next, and the least
     distance from the others so far. All are None before they are known.
     """
