@@ -38,12 +38,14 @@ except ModuleNotFoundError:
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
+from dataflow.kafka.caught_up import CaughtUp
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw
 from dataflow.recovery import disk
 from dataflow.recovery.store import Store, guard
-from dataflow.runtime import shutdown
+from dataflow.runtime import clock, shutdown
+from dataflow.runtime.arguments import arguments
 from dataflow.runtime.stateful_map import stateful_map
 from dataflow.sinks.kafka import KafkaSink
 from dataflow.steps import (
@@ -97,10 +99,16 @@ def build(
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
-    admission = admit.admitter(options, decode.decoder(options))
     raw = op.input("read", flow, sources.source(options, store) if source is None else source)
-    decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(admission, store))
+    admission = admit.admitter(options, decode.decoder(options))
+    decoder: mark_epoch.Decode = admission
+    caught_up = None
+    if options.incidents and options.input == "kafka" and source is None:
+        caught_up = CaughtUp(options, alone=arguments().addresses is None)
+        decoder = caught_up.noting(decoder)
+    decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoder, store))
     checked = op.branch("check", decoded, decode.is_reading)
+    rejected = mark_epoch.take_marks(checked.falses, store)
     keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyer(admission))
     keyed = exchange.hand_over(flow, keyed)
     if options.reorder:
@@ -116,9 +124,10 @@ def build(
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if options.incidents:
-        monitors = incidents.monitors(options, detector, threshold, store)
-        streams["incident"] = op.stateful_batch("incidents", scored, monitors)
-    rejected = mark_epoch.take_marks(checked.falses, store)
+        monitors = incidents.monitors(options, detector, threshold, store, caught_up)
+        signs = op.flat_map_batch("signs_of_life", rejected, incidents.signs_of_life)
+        watched: Any = op.merge("watched", scored, signs)
+        streams["incident"] = op.stateful_batch("incidents", watched, monitors)
     streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)
 
     for step, sink in (_outputs(options, store) if outputs is None else outputs).items():
@@ -151,6 +160,7 @@ def flow() -> Dataflow:
     """Build the flow from the environment, as `python -m bytewax.run dataflow.flow` does."""
     try:
         shutdown.on_signals()
+        clock.watch()
         options = settings.load()
         metrics_server.start(options)
         detector = score.detector(options)

@@ -148,19 +148,18 @@ class Incident(msgspec.Struct, frozen=True):
 def incident_id(kind: str, reading: Reading) -> str:
     """Return the id of an incident, always the same for the same kind and first reading.
 
+    A reading with a time is the same wherever it lies in a topic, and in which one. Without a time,
+    only its place tells it from others with its index.
+
     >>> incident_id("silence", Reading("24ae8d", None, 7, 0.5, None, 0, 56))
     '62dc762dde32d4760e5bad26'
+    >>> first = Reading("24ae8d", "2014-02-14", 7, 0.5, 1392336000.0, partition=0, offset=56)
+    >>> again = Reading("24ae8d", "2014-02-14", 7, 0.5, 1392336000.0, partition=2, offset=9)
+    >>> incident_id("silence", first) == incident_id("silence", again)
+    True
     """
-    key = encode(
-        (
-            kind,
-            reading.instance,
-            reading.index,
-            reading.timestamp,
-            reading.partition,
-            reading.offset,
-        )
-    )
+    place = () if reading.time is not None else (reading.partition, reading.offset)
+    key = encode((kind, reading.instance, reading.index, reading.timestamp, *place))
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 

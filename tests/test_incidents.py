@@ -377,7 +377,10 @@ class Machine:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
         self.store: Any = SimpleNamespace(folder=folder, process=0)
-        monkeypatch.setattr(incidents.time, "time", lambda: self.now)
+        monkeypatch.setattr(incidents.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(
+            incidents, "wake", lambda after: datetime.fromtimestamp(self.now + after, UTC)
+        )
         self.settings = Settings(
             _env_file=None, incidents=True, interval=STEP, silence_gone=3600, incident_quiet=600
         )
@@ -397,7 +400,7 @@ class Machine:
         for incident in incidents:
             same = BY_SEQUENCE.of(incident)
             assert BY_SEQUENCE.of_line(encode(incident) + b"\n") == same
-            assert self.written.setdefault(same, incident).kind == incident.kind
+            assert self.written.setdefault(same, incident) == incident
 
     def read(self, reading: Reading, score: float) -> None:
         self.write(self.logic.on_batch([[(reading, Verdict(score))]])[0])
@@ -457,16 +460,18 @@ def test_decisions_are_there_for_the_next_process(tmp_path: Path) -> None:
     store: Any = SimpleNamespace(folder=tmp_path, process=0)
     decisions = Decisions(store)
     reading = Reading("a", None, 7, 0.5, None, 2, 70)
-    decisions.add(reading, 1)
-    decisions.add(reading, 2)
+    decisions.add(reading, 1, {2: 70})
+    decisions.add(reading, 2, {2: 70})
+    decisions.reach("a", {2: 80, 3: 9})
+    decisions.reach("a", {2: 75})
     other: Any = SimpleNamespace(folder=tmp_path, process=1)
-    assert Decisions(other).of("a") == {(2, 70): 2}
-    assert Decisions(store).of("b") == {}
-    Decisions(None).add(reading, 1)
+    assert Decisions(other).of("a") == ({(2, 70): 2}, {2: 80, 3: 9})
+    assert Decisions(store).of("b") == ({}, {})
+    Decisions(None).add(reading, 1, {})
     # A process that was killed before it had made its table.
-    (tmp_path / "decisions-2.sqlite3").touch()
+    (tmp_path / "decisions-2.log").touch()
     killed: Any = SimpleNamespace(folder=tmp_path, process=2)
-    assert Decisions(killed).of("a") == {(2, 70): 2}
-    (tmp_path / "decisions-7.sqlite3").write_bytes(b"not a database, and longer than a header" * 9)
+    assert Decisions(killed).of("a")[0] == {(2, 70): 2}
+    (tmp_path / "decisions-7.log").write_bytes(b"not a database, and longer than a header" * 9)
     with pytest.raises(UserError, match="is damaged"):
         Decisions(store)

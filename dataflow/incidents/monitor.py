@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from dataflow.incidents import episodes, silence
 from dataflow.incidents.episodes import EpisodeTracker
+from dataflow.incidents.progress import Place, Progress
 from dataflow.incidents.rules import Anomalous, Rules
-from dataflow.incidents.silence import Progress, Silence, SilenceState
+from dataflow.incidents.silence import Silence, SilenceState, is_repeated
 from dataflow.records import Incident, Reading
 
 __all__ = ["InstanceMonitor"]
@@ -23,6 +26,11 @@ class _Saved(msgspec.Struct, array_like=True):
     lead: float
     anomalies: episodes.Saved
     silence: silence.Saved
+    # What earlier versions neither wrote nor read. They skip it, so a store can go back to them.
+    mark: float | None = None
+    turn: float | None = None
+    nearest: float | None = None
+    read: dict[int, int] | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -35,6 +43,9 @@ class InstanceMonitor:
     The instance has a clock of its own, which adds up the seconds between its readings and never
     steps back: a reading with a wrong time disturbs once. On the scale of `Progress` this clock
     starts where the other instances are when the instance first appears.
+
+    A reading that comes late or again (`silence.is_repeated`) causes no record: what it tells of
+    was reported in its turn. It only shows that the instance sends.
 
     >>> rules = Rules(quiet=600.0, silence=900.0)
     >>> monitor = InstanceMonitor(rules, Progress(), "host-a")
@@ -53,7 +64,9 @@ class InstanceMonitor:
         self._episodes = EpisodeTracker(rules, instance)
         self._silence = Silence(rules, instance)
         self._clock = 0.0
-        self._lead: float | None = None
+        self._place = Place()
+        # By partition, the offset of the last reading.
+        self._read: dict[int, int] = {}
 
     @property
     def last(self) -> Reading | None:
@@ -68,6 +81,11 @@ class InstanceMonitor:
     def add(self, reading: Reading, anomaly: Anomalous | None) -> list[Incident]:
         """Take the next reading, with `anomaly` if it is one; return the records that it causes."""
         last = self._silence.last
+        partition, offset = reading.partition, reading.offset
+        self._read[partition] = offset
+        if is_repeated(last, reading):
+            self._progress.seen(partition, offset, self._place, None, None)
+            return []
         passed = self._passed(last, reading)
         out: list[Incident] = []
         for incident in self._silence.add(reading):
@@ -75,11 +93,18 @@ class InstanceMonitor:
             if incident.ended == "gone" and last is not None:
                 out += self._end(last, incident)
         self._clock += passed
-        partition = reading.partition
-        if self._lead is None:
-            self._lead = self._progress.of(partition) - self._clock
-        self._progress.seen(partition, reading.instance, self._lead + self._clock)
+        self._progress.seen(partition, offset, self._place, self._clock, reading.time)
         return out + self._episodes.add(self._clock, reading, anomaly)
+
+    def rejected(self, partition: int, offset: int, time: float | None) -> None:
+        """Take a rejected reading, which shows that the instance sends. It causes no record."""
+        self._silence.rejected(time)
+        self._progress.seen(partition, offset, self._place, None, None)
+
+    @property
+    def read(self) -> Mapping[int, int]:
+        """By partition, the offset of the last reading."""
+        return self._read
 
     def overdue(self, waited: float) -> Literal["progress", "wall"] | None:
         """Return which clock says that a record of the silence is due; None if none does.
@@ -92,7 +117,7 @@ class InstanceMonitor:
         wall = max(self._rules.wall, self._rules.silence)
         if waited > limit - self._rules.silence + wall:
             return "wall"
-        behind = self._progress.of(last.partition) - (self._lead or 0.0) - self._clock
+        behind = self._progress.behind(self._place, self._clock)
         return "progress" if behind > limit else None
 
     def report_silence(self) -> list[Incident]:
@@ -115,9 +140,21 @@ class InstanceMonitor:
 
     def dump(self) -> bytes:
         """Return the state as bytes, with their version."""
-        lead = 0.0 if self._lead is None else self._lead
+        place = self._place
+        self._progress.settle(place)
         return _encode(
-            _Saved(VERSION, self._clock, lead, self._episodes.save(), self._silence.save())
+            _Saved(
+                VERSION,
+                self._clock,
+                math.nan if place.lead is None else place.lead,
+                self._episodes.save(),
+                self._silence.save(),
+                # Its last readings are not taken yet: then it is where the others are.
+                None if place.kept else place.mark,
+                place.turn,
+                place.nearest,
+                self._read,
+            )
         )
 
     @classmethod
@@ -134,8 +171,12 @@ class InstanceMonitor:
             raise ValueError("an instance's incidents were saved by another version")
         last = saved.silence.last
         monitor = cls(rules, progress, last.instance)
-        monitor._clock, monitor._lead = saved.clock, saved.lead
+        monitor._clock, place = saved.clock, monitor._place
+        place.lead = None if math.isnan(saved.lead) else saved.lead
+        place.mark = saved.mark
+        place.turn, place.nearest = saved.turn, saved.nearest
+        monitor._read = saved.read or {last.partition: last.offset}
         monitor._episodes.load(saved.anomalies)
         monitor._silence.load(saved.silence)
-        progress.seen(last.partition, last.instance, monitor._lead + monitor._clock)
+        progress.restore(last.partition, place, saved.clock, last.time)
         return monitor

@@ -9,15 +9,45 @@ never what is in it.
 from __future__ import annotations
 
 from enum import IntEnum
+from statistics import median
 from typing import Literal
 
 import msgspec
 
 from dataflow.incidents.maintenance import Window, after
+from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Rules, stamp
 from dataflow.records import Incident, Reading, Source, incident_id
 
-__all__ = ["Progress", "Saved", "Silence", "SilenceState"]
+__all__ = ["Progress", "Saved", "Silence", "SilenceState", "is_repeated"]
+
+DAY = 86_400.0
+
+STEPS = 5
+"""Steps between readings of which the median is an instance's usual one."""
+
+
+def is_repeated(last: Reading | None, reading: Reading) -> bool:
+    """Return whether a reading is no news after `last`: it comes late, or is sent again.
+
+    Its time is earlier, and its index does not say otherwise. A time that steps back further, by a
+    week or, where indexes are text, by a day, is a clock that was set.
+
+    >>> def at(time: float, index: str | int) -> Reading:
+    ...     return Reading("host-a", time, index, 0.5, time, 0, 0)
+    >>> is_repeated(at(600.0, 2), at(300.0, 1)), is_repeated(at(600.0, 2), at(600.0, 2))
+    (True, True)
+    >>> is_repeated(at(600.0, 2), at(300.0, 3)), is_repeated(at(600.0, 2), at(900.0, 0))
+    (False, False)
+    """
+    if last is None or last.time is None or reading.time is None:
+        return False
+    back = last.time - reading.time
+    if back == 0:
+        return reading.index == last.index
+    if isinstance(reading.index, str) or isinstance(last.index, str):
+        return 0 < back <= DAY
+    return reading.index <= last.index and 0 < back <= 7 * DAY
 
 
 class SilenceState(IntEnum):
@@ -28,49 +58,14 @@ class SilenceState(IntEnum):
     GONE = 2
 
 
-class Progress:
-    """How far the instances of each partition have come, in seconds, by clocks that began at 0.
-
-    The progress of a partition is its second-highest clock, so that one instance with a wrong clock
-    does not make the others silent. `together`: partitions are read in step and count as one.
-
-    >>> progress = Progress()
-    >>> for instance, clock in (("a", 300.0), ("b", 1e9), ("c", 600.0), ("a", 900.0)):
-    ...     progress.seen(0, instance, clock)
-    >>> progress.of(0), progress.of(1)
-    (900.0, 0.0)
-    """
-
-    def __init__(self, *, together: bool = False) -> None:
-        self._together = together
-        # By partition: the first instance and its clock, the second and its clock.
-        self._highest: dict[int, tuple[str, float, str, float]] = {}
-
-    def seen(self, partition: int, instance: str, clock: float) -> None:
-        """Note how far an instance has come."""
-        partition = 0 if self._together else partition
-        first, most, second, next_most = self._highest.get(partition, ("", 0.0, "", 0.0))
-        if clock <= next_most:
-            return
-        if instance == first or not first:
-            highest = (instance, max(clock, most), second, next_most)
-        elif clock > most:
-            highest = (instance, clock, first, most)
-        else:
-            highest = (first, most, instance, clock)
-        self._highest[partition] = highest
-
-    def of(self, partition: int) -> float:
-        """Return the second-highest clock of a partition, in seconds."""
-        return self._highest.get(0 if self._together else partition, ("", 0.0, "", 0.0))[3]
-
-
 class Saved(msgspec.Struct, array_like=True):
     """The saved state of one instance's silence."""
 
     last: Reading | None
     state: SilenceState
     opened_at: float | None
+    alive: float | None = None
+    steps: list[float] = []
 
 
 class Silence:
@@ -91,13 +86,27 @@ class Silence:
         self.last: Reading | None = None
         self.state = SilenceState.SENDING
         self._opened_at: float | None = None
+        # Up to this time there were rejected readings, without a gap since the last reading.
+        self._alive: float | None = None
+        self._steps: list[float] = []
+
+    def _opens(self) -> float:
+        """Return the seconds without a reading that are a silence.
+
+        Where readings come much more rarely than the rules say, the interval is wrong, not each
+        reading late.
+        """
+        rules = self._rules
+        if len(self._steps) == STEPS and (usual := median(self._steps)) > 2 * rules.interval:
+            return rules.silence * usual / rules.interval
+        return rules.silence
 
     def limit(self) -> float | None:
         """Return the seconds after the last reading until the next record; None if none comes."""
         rules = self._rules
         if self.last is None or not rules.silence or self.state is SilenceState.GONE:
             return None
-        opens = rules.silence
+        opens = self._opens()
         if self.last.time is not None:
             opens = after(self._windows, self.last.time + opens) - self.last.time
         if self.state is SilenceState.SENDING:
@@ -125,13 +134,33 @@ class Silence:
         last = self.last
         if last is not None:
             if last.time is not None and reading.time is not None:
-                passed = reading.time - last.time
+                passed = step = reading.time - last.time
+                alive = last.time if self._alive is None else self._alive
+                if self.state is SilenceState.SENDING and alive > last.time:
+                    limit = self.limit()
+                    if limit is not None and reading.time - alive <= limit:
+                        passed = 0.0
                 while (limit := self.limit()) is not None and passed > limit:
                     out.append(self.report())
+                if step > 0:
+                    self._steps = [*self._steps[1 - STEPS :], step]
             if self.state is SilenceState.SILENT:
                 out.append(self._incident(last, 1, reading, reading.time, "returned"))
         self.last, self.state, self._opened_at = reading, SilenceState.SENDING, None
+        self._alive = None
         return out
+
+    def rejected(self, time: float | None) -> None:
+        """Take the time of a rejected reading: a gap in which there are such is no silence."""
+        last = self.last
+        if last is None or last.time is None or time is None:
+            return
+        if self.state is not SilenceState.SENDING:
+            return
+        alive = last.time if self._alive is None else self._alive
+        limit = self.limit()
+        if limit is not None and alive < time <= alive + limit:
+            self._alive = time
 
     def _incident(
         self,
@@ -162,8 +191,9 @@ class Silence:
 
     def save(self) -> Saved:
         """Return the state, for `load`."""
-        return Saved(self.last, self.state, self._opened_at)
+        return Saved(self.last, self.state, self._opened_at, self._alive, self._steps)
 
     def load(self, saved: Saved) -> None:
         """Continue from a saved state."""
         self.last, self.state, self._opened_at = saved.last, saved.state, saved.opened_at
+        self._alive, self._steps = saved.alive, saved.steps

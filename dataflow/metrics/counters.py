@@ -267,6 +267,12 @@ WARNINGS = Counter(
     ["reason"],
 )
 
+WARNINGS = Counter(
+    "anomaly_warnings",
+    "What was warned of on standard error, by reason: a line is printed for the first.",
+    ["reason"],
+)
+
 # Scores
 READINGS_SCORED = Counter("anomaly_readings_scored", "Readings that a detector has scored.")
 SCORES = ScoreHistogram("anomaly_reading_score", "Scores of readings, from 0 to 1.")

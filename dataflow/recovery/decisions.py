@@ -4,14 +4,20 @@ A flow that was killed reads again the records since its last snapshot, and comp
 decision by the clock, that an instance is silent, might come out differently: the instance's next
 reading may be there by now. An incident that was opened would then never be resolved. So each such
 decision is first written here, and a resumed flow repeats it at the same reading.
+
+The other way round, the clock might find a silence where the killed flow had read on, and had
+written what followed. So it is also written here how far an instance was read whenever it causes
+records, and up to there a resumed flow decides nothing anew.
 """
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import threading
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,20 +31,36 @@ SilenceStates: TypeAlias = dict[tuple[int, int], int]
 """By partition and offset of an instance's reading: the silence that was decided after it, as
 `dataflow.incidents.silence` numbers it."""
 
+SUFFIX = ".log"
+"""Not `.sqlite3`: Bytewax takes every such file of the store for one of its own."""
+
 KEPT = 7 * 86_400.0
-"""Seconds to keep a decision; only those since the last snapshot are needed."""
+"""Seconds to keep a row; only those since the last snapshot are needed."""
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open a log file, and create the table if the file is new or its creator was killed."""
-    with suppress(OSError):  # SQLite has a better word for it
+    """Open a log file, and create the tables if the file is new or its creator was killed."""
+    with suppress(OSError):  # SQLite names the error
         path.touch(0o600)  # SQLite would let other users read it
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    database.execute("PRAGMA journal_mode = WAL")
     database.execute(
         "CREATE TABLE IF NOT EXISTS decisions"
         " (instance TEXT, partition INTEGER, offset INTEGER, told INTEGER, at REAL)"
     )
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS reached (instance TEXT, partition INTEGER, offset INTEGER,"
+        " at REAL, PRIMARY KEY (instance, partition))"
+    )
     return database
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder: processes of a cluster start at the same time."""
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Decisions:
@@ -48,50 +70,122 @@ class Decisions:
     """
 
     def __init__(self, store: Store | None) -> None:
-        """Read the logs of all processes. Raises `UserError` if one cannot be read."""
+        """Open the log of this process. Raises `UserError` if the log of any cannot be read."""
+        self._store = store
         self._decided: dict[str, SilenceStates] = {}
+        self._reached: dict[str, dict[int, int]] = {}
+        self._complete = False
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         if store is None:
             return
         try:
-            for path in sorted(store.folder.glob("decisions-*.sqlite3")):
-                self._read(path)
-            own = store.folder / f"decisions-{store.process}.sqlite3"
-            self._database = _open(own)
-            self._database.execute("DELETE FROM decisions WHERE at < ?", (time.time() - KEPT,))
-        except sqlite3.Error as error:
+            self._database = _open(store.folder / f"decisions-{store.process}{SUFFIX}")
+            with _alone(store.folder):
+                self._take_over(self._database, store.folder)
+            before = (time.time() - KEPT,)
+            self._database.execute("DELETE FROM decisions WHERE at < ?", before)
+            self._database.execute("DELETE FROM reached WHERE at < ?", before)
+            self._read(store.folder)
+        except (sqlite3.Error, OSError) as error:
             raise UserError(
                 f"the recovery store {store.folder} is damaged (decisions: {error}): restore a "
                 "copy of the whole store, or start with a new store."
             ) from None
 
-    def _read(self, path: Path) -> None:
-        with closing(_open(path)) as database:
-            for instance, partition, offset, state in database.execute(
-                "SELECT instance, partition, offset, max(told) FROM decisions GROUP BY 1, 2, 3"
-            ):
-                self._decided.setdefault(instance, {})[partition, offset] = state
+    @staticmethod
+    def _take_over(database: sqlite3.Connection, folder: Path) -> None:
+        """Take the decisions out of files under their former name, and remove these."""
+        for path in sorted(folder.glob("decisions-*.sqlite3")):
+            with closing(_open(path)) as former:
+                rows = former.execute("SELECT * FROM decisions").fetchall()
+            database.execute("BEGIN")
+            database.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?, ?)", rows)
+            database.execute("COMMIT")
+            for each in (path, *folder.glob(f"{path.name}-*")):
+                each.unlink(missing_ok=True)
 
-    def of(self, instance: str) -> SilenceStates:
-        """Return the decisions about an instance from before this process started."""
-        return self._decided.get(instance, {})
+    def _read(self, folder: Path) -> None:
+        self._decided.clear()
+        self._reached.clear()
+        for path in sorted(folder.glob(f"decisions-*{SUFFIX}")):
+            with closing(_open(path)) as database:
+                for instance, partition, offset, state in database.execute(
+                    "SELECT instance, partition, offset, max(told) FROM decisions GROUP BY 1, 2, 3"
+                ):
+                    decided = self._decided.setdefault(instance, {})
+                    decided[partition, offset] = max(state, decided.get((partition, offset), 0))
+                for instance, partition, offset in database.execute(
+                    "SELECT instance, partition, offset FROM reached"
+                ):
+                    reached = self._reached.setdefault(instance, {})
+                    reached[partition] = max(offset, reached.get(partition, 0))
 
-    def add(self, last: Reading, state: int) -> None:
+    def of(self, instance: str) -> tuple[SilenceStates, Mapping[int, int]]:
+        """Return what earlier processes decided about an instance, and how far it was read.
+
+        How far: by partition, the offset of a reading before or at which it caused records.
+        """
+        if not self._complete and self._store is not None:
+            with self._lock:
+                if not self._complete:
+                    # Once more: when the log was opened, a process of the cluster that ran before
+                    # may still have been about to end.
+                    try:
+                        self._read(self._store.folder)
+                    except sqlite3.Error as error:
+                        self._stop("read", error)
+                    self._complete = True
+        return self._decided.get(instance, {}), self._reached.get(instance, {})
+
+    def add(self, last: Reading, state: int, read: Mapping[int, int]) -> None:
         """Write a decision: the silence has this state because no reading came after `last`.
 
-        The decision is on disk when this returns. If it cannot be written, the process ends.
+        `read` says how far the instance was read. The decision is on disk when this returns. If it
+        cannot be written, the process ends.
         """
-        if self._database is None:
+        row = (last.instance, last.partition, last.offset, state, time.time())
+        self._write(last.instance, read, row)
+
+    def reach(self, instance: str, read: Mapping[int, int]) -> None:
+        """Write how far an instance was read, before its records are written.
+
+        It outlives the process when this returns, though not the machine: that would take
+        milliseconds. If it cannot be written, the process ends.
+        """
+        self._write(instance, read, None)
+
+    def _write(
+        self,
+        instance: str,
+        read: Mapping[int, int],
+        decision: tuple[str, int, int, int, float] | None,
+    ) -> None:
+        database = self._database
+        if database is None:
             return
         try:
             with self._lock:  # several workers
-                self._database.execute(
-                    "INSERT INTO decisions VALUES (?, ?, ?, ?, ?)",
-                    (last.instance, last.partition, last.offset, state, time.time()),
+                durable = "FULL" if decision else "NORMAL"
+                database.execute(f"PRAGMA synchronous = {durable}")
+                database.execute("BEGIN")
+                if decision:
+                    database.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?)", decision)
+                database.executemany(
+                    "INSERT INTO reached VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                    " SET offset = max(offset, excluded.offset), at = excluded.at",
+                    [
+                        (instance, partition, offset, time.time())
+                        for partition, offset in read.items()
+                    ],
                 )
+                database.execute("COMMIT")
         except sqlite3.Error as error:
-            stop_process(
-                f"cannot write to the recovery store (decisions: {error}): check its disk, and "
-                "start the flow again."
-            )
+            self._stop("write to", error)
+
+    @staticmethod
+    def _stop(verb: str, error: sqlite3.Error) -> None:
+        stop_process(
+            f"cannot {verb} the recovery store (decisions: {error}): check its disk, and start the "
+            "flow again."
+        )

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from itertools import chain
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeAlias
 
 from bytewax.operators import StatefulBatchLogic
 
 from dataflow.detectors.base import AnyDetector, WindowedDetector
 from dataflow.errors import stop_process
 from dataflow.incidents import maintenance
+from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
+from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Anomalous, Rules
-from dataflow.incidents.silence import Progress, SilenceState
-from dataflow.records import Incident
+from dataflow.incidents.silence import SilenceState
+from dataflow.kafka.caught_up import CaughtUp
+from dataflow.metrics.warnings import warn_once
+from dataflow.records import Incident, Reading, Rejected
 from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
+from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
 from dataflow.steps.anomaly import bounder
 from dataflow.steps.score import Scored
 
-__all__ = ["monitors", "rules"]
+__all__ = ["Sign", "monitors", "rules", "signs_of_life"]
 
 CHECK = 60.0
 """Maximum seconds between two checks whether an instance is silent."""
@@ -34,7 +38,19 @@ GRACE = 30.0
 Other partitions may have been read ahead: the instance's next reading may still be on its way.
 """
 
-Logic: TypeAlias = StatefulBatchLogic[list[Scored], Incident, bytes]
+PASSES = 5.0
+"""Maximum seconds that a batch takes to pass in all workers."""
+
+
+class Sign(NamedTuple):
+    """A rejected reading: its instance sends, though nothing that can be scored."""
+
+    partition: int
+    offset: int
+    time: float | None
+
+
+Logic: TypeAlias = StatefulBatchLogic[list[Scored] | Sign, Incident, bytes]
 
 
 def rules(settings: Settings, detector: AnyDetector) -> Rules:
@@ -59,13 +75,30 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
     )
 
 
+def signs_of_life(batch: Sequence[Reading | Rejected]) -> list[tuple[str, Sign]]:
+    """Return, by instance, the rejected readings among records that name their instance."""
+    return [
+        (record.instance, Sign(record.source.partition, record.source.offset, record.time))
+        for record in batch
+        if isinstance(record, Rejected) and record.instance is not None
+    ]
+
+
 def monitors(
-    settings: Settings, detector: AnyDetector, threshold: float, store: Store | None
+    settings: Settings,
+    detector: AnyDetector,
+    threshold: float,
+    store: Store | None,
+    caught_up: CaughtUp | None = None,
 ) -> Callable[[bytes | None], Logic]:
-    """Return the builder of the step's logic: for a new instance, or from its last snapshot."""
+    """Return the builder of the step's logic: for a new instance, or from its last snapshot.
+
+    `caught_up` says whether the flow has read all that there is; None if it always has.
+    """
     incident_rules = rules(settings, detector)
+    steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
-    progress = Progress(together=settings.reorder)
+    progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     bounded = bounder(settings.scale)
 
     def anomaly(scored: Scored) -> Anomalous | None:
@@ -82,7 +115,9 @@ def monitors(
                     f"the recovery store cannot be read ({error}): resume with that version, or "
                     "start with a new store."
                 )
-        return _InstanceLogic(incident_rules, progress, decisions, anomaly, monitor)
+        return _InstanceLogic(
+            incident_rules, progress, decisions, steps, caught_up, anomaly, monitor
+        )
 
     return build
 
@@ -95,24 +130,38 @@ class _InstanceLogic(Logic):
         rules: Rules,
         progress: Progress,
         decisions: Decisions,
+        steps: IntervalCheck,
+        caught_up: CaughtUp | None,
         anomaly: Callable[[Scored], Anomalous | None],
         monitor: InstanceMonitor | None,
     ) -> None:
         self._rules = rules
         self._progress = progress
         self._decisions = decisions
+        self._steps = steps
+        self._caught_up = caught_up
         self._anomaly = anomaly
         self._monitor = monitor
-        last = None if monitor is None else monitor.last
-        self._decided: Mapping[tuple[int, int], int] = decisions.of(last.instance) if last else {}
+        self._decided: Mapping[tuple[int, int], int] = {}
+        self._reached: Mapping[int, int] = {}
+        if monitor is not None and monitor.last is not None:
+            self._decided, self._reached = decisions.of(monitor.last.instance)
         # The time while the flow stood still does not count as silence.
-        self._arrived = time.time()
+        self._arrived = time.monotonic()
         self._check = min(CHECK, rules.silence / 8)
         self._grace = min(GRACE, rules.silence)
         self._noticed: float | None = None
         self._next = self._arrived
 
-    def on_batch(self, values: list[list[Scored]]) -> tuple[Iterable[Incident], bool]:
+    def on_batch(self, values: list[list[Scored] | Sign]) -> tuple[Iterable[Incident], bool]:
+        out: list[Incident] = []
+        for value in values:
+            if isinstance(value, Sign):
+                if self._monitor is not None:
+                    self._monitor.rejected(*value)
+                continue
+            for scored in value:
+                out += self._add(scored)
         monitor = self._monitor
         values = [scored for scored in values if scored]
         if not values:
@@ -120,43 +169,75 @@ class _InstanceLogic(Logic):
             over = monitor is None or monitor.silence is SilenceState.GONE
             return [], self.DISCARD if over else self.RETAIN
         if monitor is None:
-            instance = values[0][0][0].instance
-            self._monitor = monitor = InstanceMonitor(self._rules, self._progress, instance)
-            self._decided = self._decisions.of(instance)
-        out: list[Incident] = []
-        for scored in chain.from_iterable(values):
-            if self._decided:
-                out += self._repeat_decisions(monitor)
-            out += monitor.add(scored[0], self._anomaly(scored))
-        if self._decided:
-            out += self._repeat_decisions(monitor)
-        self._arrived = time.time()
+            return [], self.DISCARD
+        out += self._repeat_decisions(monitor)
+        if out and self._rules.silence:
+            self._decisions.reach(out[0].instance, monitor.read)
+        self._arrived = time.monotonic()
         self._noticed = None
         return out, self.RETAIN
 
+    def _add(self, scored: Scored) -> list[Incident]:
+        reading = scored[0]
+        monitor = self._monitor
+        if monitor is None:
+            monitor = InstanceMonitor(self._rules, self._progress, reading.instance)
+            self._monitor = monitor
+            self._decided, self._reached = self._decisions.of(reading.instance)
+        usual = self._steps.add(monitor.last, reading)
+        if usual is not None:
+            interval = self._rules.interval
+            warn_once(
+                "interval",
+                f"most readings come {usual:g} s after the one before, and ANOMALY_INTERVAL is "
+                f"{interval:g} s: set ANOMALY_INTERVAL={usual:g}, with a new recovery store, or "
+                "silences and scores are wrong.",
+            )
+        repeated = self._repeat_decisions(monitor)
+        return repeated + monitor.add(reading, self._anomaly(scored))
+
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
         monitor = self._monitor
-        now = time.time()
+        now = time.monotonic()
         # Bytewax also calls this at times that were asked for before and no longer apply.
         if monitor is None or now < self._next:
             return [], self.RETAIN
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
-        if not monitor.overdue(now - self._arrived):
+        last = monitor.last
+        if self._caught_up is not None and last is not None:
+            # While the broker was away, nothing could be read.
+            self._arrived = max(self._arrived, self._caught_up.away(last.partition))
+        by = None if self._reads_again(monitor) else monitor.overdue(now - self._arrived)
+        if by is None or last is None:
             self._noticed = None
+            return out, self.RETAIN
+        known: bool | None = True
+        if by == "wall" and self._caught_up is not None:
+            since = now if self._noticed is None else self._noticed
+            known = self._caught_up.at_end(last.partition, since)
+        if known is False:
+            self._arrived, self._noticed = now, None
         elif self._noticed is None:
             self._noticed = now
-        elif now - self._noticed >= self._grace and monitor.last is not None:
-            self._decisions.add(monitor.last, monitor.silence + 1)
+        elif known and now - self._noticed >= self._grace:
+            self._decisions.add(last, monitor.silence + 1, monitor.read)
             out += monitor.report_silence()
             self._noticed = None
         return out, self.RETAIN
+
+    def _reads_again(self, monitor: InstanceMonitor) -> bool:
+        """Return whether an earlier process has read on, and written what came of it."""
+        read = monitor.read
+        return any(
+            read.get(partition, offset) < offset for partition, offset in self._reached.items()
+        )
 
     def _repeat_decisions(self, monitor: InstanceMonitor) -> list[Incident]:
         """Return what a process that was killed since has reported after the last reading."""
         out: list[Incident] = []
         last = monitor.last
-        if last is not None:
+        if last is not None and self._decided:
             decided = self._decided.get((last.partition, last.offset), SilenceState.SENDING)
             while monitor.silence < decided:
                 out += monitor.report_silence()
@@ -166,7 +247,7 @@ class _InstanceLogic(Logic):
         monitor = self._monitor
         if not self._rules.silence or monitor is None or monitor.silence is SilenceState.GONE:
             return None
-        return datetime.fromtimestamp(self._next, UTC)
+        return wake(self._next - time.monotonic())
 
     def snapshot(self) -> bytes:
         assert self._monitor is not None
