@@ -268,8 +268,8 @@ def test_light_dark_and_a_phone(browser: Browser, tmp_path: Path) -> None:
         served.expected = "Refusing websocket connection from Origin 'http://evil.example'"
         for origin, answer in ((served.url, b"101"), ("http://evil.example/", b"403")):
             assert upgrade(served.url, origin.rstrip("/")).split()[1] == answer
-        with opened(browser, f"{served.url}instance?name=nobody") as page:
-            expect(page.locator(".blank")).to_contain_text("No reading of nobody yet")
+        with opened(browser, f"{served.url}instance?name=missing") as page:
+            expect(page.locator(".blank")).to_contain_text("No reading of missing yet")
 
 
 def test_the_process_that_serves_it_goes_and_comes(browser: Browser, tmp_path: Path) -> None:

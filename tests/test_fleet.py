@@ -158,13 +158,13 @@ def test_what_the_flow_reports_may_come_before_or_after_its_reading(
     for instance in {it.instance for it in readings}:
         mine = [it for it in readings if it.instance == instance]
         rows = fleet.rows(instance)
-        told = [it.value > 0.75 for it in mine]
-        np.testing.assert_array_equal((rows["mark"] & REPORTED) > 0, told)
+        above = [it.value > 0.75 for it in mine]
+        np.testing.assert_array_equal((rows["mark"] & REPORTED) > 0, above)
         own = [whole and it.value > 0.5 for it in mine]
         np.testing.assert_array_equal((rows["mark"] & SCORED) > 0, own)
         scores = [0.75 if it.value > 0.75 else it.value for it in mine]
         np.testing.assert_array_equal(rows["score"], np.float32(scores))
-        np.testing.assert_array_equal(np.isfinite(rows["upper"]), told)
+        np.testing.assert_array_equal(np.isfinite(rows["upper"]), above)
 
 
 @given(

@@ -28,7 +28,7 @@ def admitter(
     """Return `decode` of a batch, limited to the first `max_instances` instances.
 
     Readings of further instances become rejected records. All workers of the process share the
-    instances seen; after a restart the first ones to come are accepted anew. `warn` gets one line
+    instances seen; after a restart the first ones to come are accepted again. `warn` gets one line
     at the first instance above the limit, and one at the first instance that comes from two
     partitions, unless the flow reorders readings. By default it prints on standard error.
     """
