@@ -278,9 +278,13 @@ def environment(bytewax: dict[str, str] | None = None, **settings: object) -> di
 
 
 @pytest.fixture
-def run_flow(tmp_path: Path) -> Iterator[Flow]:
+def needs_bytewax() -> None:
+    """Skip a test that starts a flow in another process where there is no Bytewax."""
     import bytewax  # noqa: F401
 
+
+@pytest.fixture
+def run_flow(tmp_path: Path, needs_bytewax: None) -> Iterator[Flow]:
     flow = Flow(tmp_path)
     yield flow
     for process in flow.started:

@@ -78,6 +78,7 @@ def test_a_store_has_large_pages_and_a_log(run_flow: Flow, tmp_path: Path) -> No
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.usefixtures("needs_bytewax")
 def test_the_command_creates_a_store_once(
     run_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
