@@ -196,7 +196,7 @@ def test_anomalies_are_counted_by_the_clock_of_the_readings(
         assert row.place == last[row.instance]
 
 
-def test_a_host_whose_clock_is_wrong_hides_nobody_elses_anomalies() -> None:
+def test_a_host_whose_clock_is_wrong_hides_no_anomalies_of_others() -> None:
     fleet = Fleet(Scripted(), keep=10)
     for number in range(8):
         fleet.add(reading(f"i{number}", 0, 0.9, 1000.0 + number))
