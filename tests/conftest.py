@@ -47,9 +47,7 @@ class _SkipWithout(MetaPathFinder):
 
     REASONS: ClassVar = {
         "bytewax": "needs Bytewax, which has wheels for Python 3.11 and 3.12 only",
-        "kubernetes_validate": "needs the extra `dev`",
         "nbformat": "needs the extra `dev`",
-        "playwright": "needs the extra `dev`",
     }
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
