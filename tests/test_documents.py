@@ -85,6 +85,7 @@ def script_of(page: str) -> str:
     return "".join(block for block in blocks(page) if block.strip() not in ELSEWHERE)
 
 
+@pytest.mark.usefixtures("needs_bytewax")
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page) and page != SINE_WAVE])
 def test_the_commands_of_a_page(page: str, clone: Path, tmp_path: Path) -> None:
     """As a reader runs them: in one shell, in order, from a clone."""
