@@ -29,6 +29,7 @@ from test_flow import made_rows
 from dataflow import __version__, settings
 from dataflow.commands.plan import estimate
 from dataflow.demo.broker import EmbeddedBroker
+from dataflow.metrics import server
 from dataflow.settings import PREFIX, Settings
 
 FOLDER = REPOSITORY / "deploy"
@@ -191,8 +192,6 @@ def test_probes_and_scrapes_ask_where_the_flow_answers() -> None:
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         assert CONTAINER[probe]["httpGet"]["port"] == own["name"]
         paths.append(CONTAINER[probe]["httpGet"]["path"])
-    from dataflow.metrics import server  # here, because it needs Bytewax
-
     said: list[str] = []
     for path in paths:
         request = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
