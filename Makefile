@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help run dashboard test test-python test-faults lint format bench pictures lock clean
 
-# Python 3.11 or 3.12; if not given, .ci/venv searches the PATH for one, or gets one with uv.
+# Python 3.11 or 3.12; if not given, scripts/create-venv searches the PATH, or gets one with uv.
 PYTHON ?=
 BIN := .venv/bin
 INSTANCES ?= 8
@@ -11,7 +11,9 @@ INSTANCES ?= 8
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Python writes bytecode when it first imports a file: 100 MB less, and a shorter installation.
+# Python writes bytecode when it first imports a file: 100 MB less, and a shorter installation. It
+# must be allowed to: without bytecode, each of the many processes of the tests starts half as fast.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := -m pip install --quiet --no-compile
 
 help:
@@ -66,7 +68,7 @@ clean: ## Delete what make installed, compiled and cached
 	find dataflow -name "*.so" -delete
 
 .venv/bin/python:
-	@.ci/venv .venv "$(PYTHON)"
+	@scripts/create-venv .venv "$(PYTHON)"
 
 # Each stamp is the time of an installation. It is repeated after a change of the dependencies, and
 # of the files that are compiled: what was compiled before an edit would run in place of the edit.
@@ -97,7 +99,7 @@ SOURCES := pyproject.toml constraints.txt hatch_build.py \
 .venv/bench/done: export PIP_CONSTRAINT := benchmarks/constraints.txt
 .venv/bench/done: $(SOURCES) benchmarks/constraints.txt | .venv/bin/python
 	@echo "Installing into .venv/bench (once, about a minute)"
-	@.ci/venv .venv/bench "$(PYTHON)"
+	@scripts/create-venv .venv/bench "$(PYTHON)"
 	@.venv/bench/bin/python $(INSTALL) --editable '.[broker,bench]'
 	@touch $@
 

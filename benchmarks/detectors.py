@@ -125,11 +125,11 @@ def stream(subject: Subject, rows: list[tuple[int, float, float]]) -> tuple[floa
     return (time.process_time() - start - loop) / len(rows) * 1e6, states
 
 
-def weigh(subject: Subject, states: list[Any]) -> float:
+def weigh(subject: Subject, states: list[Any], most: int) -> float:
     """Return the bytes of memory per key: a state that has scored, and its slot in a dict."""
     saved = [subject.dump(state) for state in states]
     mean = statistics.mean(map(len, saved))
-    keys = list(range(min(MANY_KEYS, int(MOST_BYTES / mean))))
+    keys = list(range(min(most, int(MOST_BYTES / mean))))
     gc.collect()
     tracemalloc.start()
     held = {}
@@ -140,7 +140,7 @@ def weigh(subject: Subject, states: list[Any]) -> float:
     return size / len(held)
 
 
-def measure(rounds: int, records: int) -> dict[str, dict[str, float]]:
+def measure(rounds: int, records: int, most_keys: int) -> dict[str, dict[str, float]]:
     """Return each subject's figures by name."""
     rows = readings(records)
     everyone = subjects()
@@ -159,7 +159,7 @@ def measure(rounds: int, records: int) -> dict[str, dict[str, float]]:
                 times[subject.name].setdefault(what, []).append(value)
             if number == 0:
                 figures[subject.name] = {
-                    "memory_bytes": weigh(subject, states),
+                    "memory_bytes": weigh(subject, states, most_keys),
                     "stored_bytes": max(len(subject.dump(state)) for state in states),
                 }
     for subject in everyone:
@@ -183,7 +183,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.records = 1, 1_000
-    figures = measure(options.rounds, options.records)
+    figures = measure(options.rounds, options.records, KEYS if options.quick else MANY_KEYS)
     if options.json:
         where = {"machine": machine(), "rounds": options.rounds}
         print(json.dumps({**where, "detectors": figures}, indent=2))

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -112,7 +112,12 @@ def machine() -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {
+            found.name: found.version
+            for name in LIBRARIES
+            # Bytewax has wheels for some versions of Python only.
+            for found in distributions(name=name)
+        },
     }
 
 

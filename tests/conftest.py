@@ -47,9 +47,7 @@ class _SkipWithout(MetaPathFinder):
 
     REASONS: ClassVar = {
         "bytewax": "needs Bytewax, which has wheels for Python 3.11 and 3.12 only",
-        "kubernetes_validate": "needs the extra `dev`",
         "nbformat": "needs the extra `dev`",
-        "playwright": "needs the extra `dev`",
     }
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
@@ -278,9 +276,13 @@ def environment(bytewax: dict[str, str] | None = None, **settings: object) -> di
 
 
 @pytest.fixture
-def run_flow(tmp_path: Path) -> Iterator[Flow]:
+def needs_bytewax() -> None:
+    """Skip a test that starts a flow in another process where there is no Bytewax."""
     import bytewax  # noqa: F401
 
+
+@pytest.fixture
+def run_flow(tmp_path: Path, needs_bytewax: None) -> Iterator[Flow]:
     flow = Flow(tmp_path)
     yield flow
     for process in flow.started:

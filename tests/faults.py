@@ -23,7 +23,7 @@ from dataflow.settings import Settings
 INSTANCES = 8
 
 HIDES_COMMITTED = (
-    "the embedded broker tells a reader that starts in the middle of a topic of transactions that "
+    "the embedded broker lists to a reader that starts in the middle of a topic transactions that "
     "were aborted before, so that it drops what the same producer committed since"
 )
 

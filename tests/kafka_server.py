@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 from kafka_jars import program
 
 from dataflow import kafka
+from dataflow.demo.broker import listening
 from dataflow.errors import UserError
 from dataflow.settings import Settings
 
@@ -278,9 +279,3 @@ def await_stopped(pid: int) -> None:
         for task in Path(f"/proc/{pid}/task").iterdir()
     ):
         time.sleep(0.01)
-
-
-def listening(port: int) -> bool:
-    with socket.socket() as client:
-        client.settimeout(0.2)
-        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -133,7 +133,7 @@ def test_the_benchmark_gives_the_same_bits(shared: Path) -> None:
         both([(0, float(v), None) for v in series.values])
 
 
-def test_a_store_cannot_tell_the_forms_apart() -> None:
+def test_a_store_is_the_same_for_both_forms() -> None:
     readings = [(0, value, time) for _, value, time in made(2_000, 3, keys=1)]
     detector, state = installed.Calibrated(), None
     for _, value, time in readings:

@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from bytewax.run import _parse_args
 from conftest import REPOSITORY, environment, free_port, read_topic
 
 from dataflow import settings
@@ -63,6 +62,8 @@ def dataflow_options(service: str, command: str) -> dict[str, Any]:
 
 def flow_options(words: list[str]) -> Namespace:
     """What `python -m bytewax.run` makes of its words."""
+    from bytewax.run import _parse_args
+
     assert words[:3] == ["python", "-m", "bytewax.run"]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(sys, "argv", words[2:])
@@ -334,6 +335,7 @@ def own_broker(tmp_path: Path) -> Iterator[str]:
         yield broker.address
 
 
+@pytest.mark.usefixtures("needs_bytewax")
 def test_the_commands_work_one_after_the_other(own_broker: str, folder: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     there = {**os.environ, **given("flow"), f"{PREFIX}BROKERS": own_broker, "PATH": path}

@@ -275,8 +275,8 @@ def test_light_dark_and_a_phone(browser: Browser, tmp_path: Path) -> None:
             page.get_by_role("link", name="All instances").click()
             expect(rows(page)).to_have_count(9, timeout=SECONDS)
             assert page.evaluate(ground) == "rgb(255, 255, 255)"
-        with opened(browser, f"{served.url}instance?name=nobody") as page:
-            expect(page.locator(".blank")).to_contain_text("No reading of nobody yet")
+        with opened(browser, f"{served.url}instance?name=missing") as page:
+            expect(page.locator(".blank")).to_contain_text("No reading of missing yet")
 
 
 EVERYWHERE = [

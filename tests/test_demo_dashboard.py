@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import pytest
 from browser import SECONDS, chromium, opened
 from conftest import environment, free_port
 from playwright.sync_api import expect
@@ -19,6 +20,7 @@ from dataflow.demo import sample
 from dataflow.demo.sample_fleet import Fleet
 
 
+@pytest.mark.usefixtures("needs_bytewax")
 def test_it_plays_until_it_is_interrupted(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "dataflow", "demo", "--dashboard", "--port", str(port)]

@@ -23,14 +23,20 @@ PAGES = [
 ]
 
 ELSEWHERE = {
+    "make run": ".ci/run runs it",
     "make test": ".ci/run runs it",
     "make lint\nmake test": ".ci/run runs it",
     "make bench": "test_benchmarks.py runs what it runs, for a glance",
     "python benchmarks/picture.py throughput.png": "test_benchmarks.py runs it, for a glance",
+    "python -m dataflow evaluate --data data/ec2_metrics.csv --labels data/labels.json": (
+        "test_the_figures_of_the_readme runs it"
+    ),
     "docker compose up": "test_compose.py runs its services' commands; there may be no engine",
     "kill -TERM PID": "test_faults.py sends it",
 }
 
+SINE_WAVE = "docs/sine-wave.md"
+"""The page whose commands test_isolation_forest.py runs."""
 
 PRINTED = {
     "docs/extending.md": ["(33,)", "[('i-1', 0.97)]"],
@@ -75,10 +81,15 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES)
+def script_of(page: str) -> str:
+    return "".join(block for block in blocks(page) if block.strip() not in ELSEWHERE)
+
+
+@pytest.mark.usefixtures("needs_bytewax")
+@pytest.mark.parametrize("page", [page for page in PAGES if script_of(page) and page != SINE_WAVE])
 def test_the_commands_of_a_page(page: str, clone: Path, tmp_path: Path) -> None:
     """As a reader runs them: in one shell, in order, from a clone."""
-    script = "".join(block for block in blocks(page) if block.strip() not in ELSEWHERE)
+    script = script_of(page)
     for name, content in files(page).items():
         (clone / name).write_text(content)
     with EmbeddedBroker(tmp_path / "broker") as broker:

@@ -534,7 +534,7 @@ def test_an_output_broker_that_is_gone(
     tmp_path: Path,
     tally: Tally,
 ) -> None:
-    """A flow that reads a file finds nobody to write to: one line, and the rest later."""
+    """The output broker hangs while the flow reads a file: one line, and the rest later."""
     rows = made_rows(INSTANCES, 30_000)  # seconds of work: the broker goes in the midst of it
     brokers, out = own_broker.address, f"{topic}.out"
     fill_topic(brokers, out, [])

@@ -158,13 +158,13 @@ def test_what_the_flow_reports_may_come_before_or_after_its_reading(
     for instance in {it.instance for it in readings}:
         mine = [it for it in readings if it.instance == instance]
         rows = fleet.rows(instance)
-        told = [it.value > 0.75 for it in mine]
-        np.testing.assert_array_equal((rows["mark"] & REPORTED) > 0, told)
+        above = [it.value > 0.75 for it in mine]
+        np.testing.assert_array_equal((rows["mark"] & REPORTED) > 0, above)
         own = [whole and it.value > 0.5 for it in mine]
         np.testing.assert_array_equal((rows["mark"] & SCORED) > 0, own)
         scores = [0.75 if it.value > 0.75 else it.value for it in mine]
         np.testing.assert_array_equal(rows["score"], np.float32(scores))
-        np.testing.assert_array_equal(np.isfinite(rows["upper"]), told)
+        np.testing.assert_array_equal(np.isfinite(rows["upper"]), above)
 
 
 @given(
@@ -196,7 +196,7 @@ def test_anomalies_are_counted_by_the_clock_of_the_readings(
         assert row.place == last[row.instance]
 
 
-def test_a_host_whose_clock_is_wrong_hides_nobody_elses_anomalies() -> None:
+def test_a_host_whose_clock_is_wrong_hides_no_anomalies_of_others() -> None:
     fleet = Fleet(Scripted(), keep=10)
     for number in range(8):
         fleet.add(reading(f"i{number}", 0, 0.9, 1000.0 + number))

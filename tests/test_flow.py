@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bytewax.testing import TestingSink, TestingSource, run_main
 from conftest import Flow, fill_topic, read_json_lines, read_topic
 from river.anomaly import HalfSpaceTrees
 
-from dataflow.flow import build
 from dataflow.records import Anomaly, Incident, Raw, Rejected
 from dataflow.settings import Settings
-from dataflow.steps import score
 
 TUTORIAL: dict[str, Any] = {"n_trees": 5, "height": 3, "window_size": 5, "seed": 42}
 THRESHOLD = 0.7
@@ -294,6 +291,12 @@ def raw_records(rows: list[Row]) -> list[Raw]:
 
 
 def test_a_source_and_outputs_of_ones_own(capfd: pytest.CaptureFixture[str]) -> None:
+    # Here, because other files import this one where there is no Bytewax.
+    from bytewax.testing import TestingSink, TestingSource, run_main
+
+    from dataflow.flow import build
+    from dataflow.steps import score
+
     rows = made_rows(instances=2)
     options = Settings(_env_file=None, detector="tutorial", incidents=True)
     found: list[tuple[str, Anomaly]] = []
@@ -323,6 +326,11 @@ def test_a_source_and_outputs_of_ones_own(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_outputs_of_ones_own_with_the_source_of_the_settings(tmp_path: Path) -> None:
+    from bytewax.testing import TestingSink, run_main
+
+    from dataflow.flow import build
+    from dataflow.steps import score
+
     rows = made_rows(instances=2)
     path = write_csv(tmp_path / "metrics.csv", rows)
     options = Settings(_env_file=None, detector="tutorial", input=str(path), key_field="instance")
@@ -333,6 +341,11 @@ def test_outputs_of_ones_own_with_the_source_of_the_settings(tmp_path: Path) -> 
 
 
 def test_an_output_of_incidents_that_are_off() -> None:
+    from bytewax.testing import TestingSink, TestingSource
+
+    from dataflow.flow import build
+    from dataflow.steps import score
+
     options = Settings(_env_file=None, detector="tutorial")
     outputs = {"write_incidents_here": TestingSink[Incident]([])}
     with pytest.raises(ValueError, match="set options"):

@@ -205,7 +205,7 @@ def test_silence_through_kill_9(
     flow.terminate()
     _, said = flow.communicate(timeout=30)
     assert flow.returncode == 0, said
-    # A dead topic hides nobody: by the clock. The state was saved; it is asked for again.
+    # On a dead topic the clock finds every silence. The state was saved; it is read again.
     flow = run_flow.start(*arguments, **{**settings, "silence_seconds": 1})
     wait_for(lambda: len(silences()) == 5)
     again = [(name, "opened", 0) for name in "abc"]

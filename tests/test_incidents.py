@@ -25,8 +25,6 @@ from dataflow.incidents.silence import Progress, SilenceState
 from dataflow.records import Incident, Reading, encode
 from dataflow.recovery.decisions import Decisions
 from dataflow.settings import Settings
-from dataflow.sinks.identity import BY_SEQUENCE
-from dataflow.steps import incidents
 
 START = 1_709_251_200.0  # Friday, 1 March 2024, 00:00 UTC
 STEP = 300.0
@@ -375,6 +373,11 @@ class Machine:
     """A flow with one instance: its step, its recovery store, its output, and the clock."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Here, because they need Bytewax, and the other tests do not.
+        from dataflow.sinks.identity import BY_SEQUENCE
+        from dataflow.steps import incidents
+
+        self.identity, self.monitors = BY_SEQUENCE, incidents.monitors
         self.now = 1_000_000.0
         self.store: Any = SimpleNamespace(folder=folder, process=0)
         monkeypatch.setattr(incidents.time, "monotonic", lambda: self.now)
@@ -392,14 +395,14 @@ class Machine:
     def start(self) -> None:
         """Resume from the last snapshot."""
         detector = make("tutorial")
-        build = incidents.monitors(self.settings, detector, 0.5, self.store)
+        build = self.monitors(self.settings, detector, 0.5, self.store)
         self.next, state = self.saved
         self.logic = build(state)
 
     def write(self, incidents: Any) -> None:
         for incident in incidents:
-            same = BY_SEQUENCE.of(incident)
-            assert BY_SEQUENCE.of_line(encode(incident) + b"\n") == same
+            same = self.identity.of(incident)
+            assert self.identity.of_line(encode(incident) + b"\n") == same
             assert self.written.setdefault(same, incident) == incident
 
     def read(self, reading: Reading, score: float) -> None:

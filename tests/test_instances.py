@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
 
 
+@pytest.mark.usefixtures("needs_bytewax")
 def test_a_glance(tmp_path: Path) -> None:
     script = REPOSITORY / "benchmarks" / "instances.py"
     figures, picture = tmp_path / "figures.json", tmp_path / "images" / "instances.png"

@@ -369,6 +369,7 @@ def test_a_stop_before_the_end_of_input_is_made_good_by_a_resume_without_input(
     assert found == found_by_hand(wave(700))
 
 
+@pytest.mark.usefixtures("needs_bytewax")
 def test_the_commands_of_the_page_do_what_it_says(
     own_broker: PausableBroker, tmp_path: Path
 ) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from kafka_jars import Unavailable, jars
-from kafka_server import listening
 
 import dataflow
+from dataflow.demo.broker import listening
 
 START_AND_WAIT = """
 import sys, time

@@ -1,4 +1,4 @@
-"""`.ci/venv`, which finds or gets the Python of `make run`, and `make help`."""
+"""`scripts/create-venv`, which finds or gets the Python of `make run`, and `make help`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NEWER_PYTHON = '[ "$1" = -c ] && exit 1'
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with `.ci/venv`, and a folder `bin` of the only programs that it finds."""
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(REPOSITORY / ".ci" / "venv", tmp_path / ".ci")
+    """A folder with `scripts/create-venv`, and a folder `bin` of all programs that it finds."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(REPOSITORY / "scripts" / "create-venv", tmp_path / "scripts")
     (tmp_path / "bin").mkdir()
     for name in ("sh", "dirname", "mktemp", "grep", "tail", "sed", "rm"):
         place = shutil.which(name)
@@ -38,7 +38,7 @@ def add(checkout: Path, name: str, script: str) -> None:
 
 def make_venv(checkout: Path, *python: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [checkout / ".ci" / "venv", ".venv", *python],
+        [checkout / "scripts" / "create-venv", ".venv", *python],
         env={"PATH": str(checkout / "bin"), "HOME": str(checkout)},
         capture_output=True,
         text=True,

@@ -98,8 +98,8 @@ def test_every_alert_fires_and_is_silent_where_it_should() -> None:
     promtool("test", "rules", "rules.test.yml")
     text = (MONITORING / "rules.test.yml").read_text()
     for rule in RULES:
-        assert f'{rule["alert"]}"' in text, "nobody looks whether it fires"
-        assert f"alertname: {rule['alert']}}}" in text, "nobody looks whether it is silent"
+        assert f'{rule["alert"]}"' in text, "no test sees it fire"
+        assert f"alertname: {rule['alert']}}}" in text, "no test sees it silent"
 
 
 def test_every_alert_says_what_to_do() -> None:
@@ -219,7 +219,7 @@ def test_prometheus_asks_a_flow(
     prometheus.wait_for('up{job="anomaly-flow"}', 1)
     assert len(prometheus.query("anomaly_records_read_total")) == 3
 
-    # What it is told is as Prometheus wishes it: names, units, types, help.
+    # The metrics follow Prometheus's conventions: names, units, types, help.
     assert promtool("check", "metrics", given=Scrape(port).text) == ""
     # Every panel has something to show. A rate needs two looks at it.
     prometheus.wait_for(

@@ -173,7 +173,7 @@ def write(brokers: str, topic: str, *incidents: Incident) -> None:
 def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
     brokers: str, topic: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """It fails, asks for time, and dies; another is never reached, and holds up nobody."""
+    """It fails, asks for time, and dies; another is never reached and delays no other."""
     write(brokers, topic)
     dead = f"http://127.0.0.1:{free_port()}/services/SECRET"
     settings: dict[str, object] = {

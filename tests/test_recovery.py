@@ -152,6 +152,7 @@ def test_the_volume_of_a_pod_is_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert files.writable_by_others(folder) == folder
 
 
+@pytest.mark.usefixtures("needs_bytewax")
 def test_the_command_creates_a_store_once(
     run_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

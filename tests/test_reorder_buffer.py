@@ -184,7 +184,7 @@ def test_the_size_is_what_may_be_held() -> None:
     ]
 
 
-def test_a_flow_that_stood_still_waits_anew() -> None:
+def test_a_flow_that_stood_still_waits_again() -> None:
     order = ReorderBuffer(5, 30.0)
     order.add(reading(3), 0.0)
     later = ReorderBuffer(5, 30.0)

@@ -144,26 +144,34 @@ LINE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b"{", "mended.jsonl line 7 is not a rejected record"),
+        (b"{", "lines.jsonl line 7 is not a rejected record"),
         (
             json.dumps({**LINE, "source": "cpu"}).encode(),
-            "mended.jsonl line 7 is not a rejected record",
+            "lines.jsonl line 7 is not a rejected record",
         ),
-        (json.dumps(LINE).encode(), "line 7 has no field 'mended'"),
-        (json.dumps({**LINE, "mended": [1]}).encode(), "mended.jsonl line 7 is not an object"),
-        (json.dumps({**LINE, "mended": "{}"}).encode(), "mended.jsonl line 7 is not an object"),
+        (json.dumps(LINE).encode(), "line 7 has no field 'corrected'"),
+        (
+            json.dumps({**LINE, "corrected": [1]}).encode(),
+            "lines.jsonl line 7 is not an object",
+        ),
+        (
+            json.dumps({**LINE, "corrected": "{}"}).encode(),
+            "lines.jsonl line 7 is not an object",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(line: bytes, said: str) -> None:
     with pytest.raises(UserError) as error:
-        read_line(line, "mended.jsonl line 7", mended=True)
+        read_line(line, "lines.jsonl line 7", corrected=True)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_mended_object_is_sent_as_written() -> None:
-    line = json.dumps(LINE)[:-1].encode() + b', "mended": ' + GOOD + b"}"
-    (item,) = decide([Candidate(read_line(line, "", mended=True), None)])
+@pytest.mark.parametrize("field", ["corrected", "mended"])
+def test_a_corrected_object_is_sent_as_written(field: str) -> None:
+    """Also under the name that the field had in earlier versions."""
+    line = json.dumps(LINE)[:-1].encode() + f', "{field}": '.encode() + GOOD + b"}"
+    (item,) = decide([Candidate(read_line(line, "", corrected=True), None)])
     assert (item.outcome, item.key, item.value) == ("to send", "host-0", GOOD)
 
 
@@ -227,7 +235,7 @@ def numbers(said: str) -> dict[tuple[str, str], int]:
     return kinds
 
 
-def test_mended_records_are_scored_once_and_a_dry_run_changes_nothing(
+def test_corrected_records_are_scored_once_and_a_dry_run_changes_nothing(
     run_command: Run,
     flow_once: Callable[[], None],
     held: Callable[[], Any],
@@ -260,16 +268,16 @@ def test_mended_records_are_scored_once_and_a_dry_run_changes_nothing(
     for record in rejected:
         if record["raw"] is not None:
             row = json.loads(base64.b64decode(record["raw"]))
-            record["mended"] = {**row, "value": row["value"].removesuffix(" %")}
+            record["corrected"] = {**row, "value": row["value"].removesuffix(" %")}
             lines.append(json.dumps(record))
-    (tmp_path / "mended.jsonl").write_text("\n".join(lines) + "\n")
-    done = run_command("replay", "--from-file", "mended.jsonl", **options)
+    (tmp_path / "corrected.jsonl").write_text("\n".join(lines) + "\n")
+    done = run_command("replay", "--from-file", "corrected.jsonl", **options)
     assert done.returncode == 0, done.stderr
     assert numbers(done.stdout) == {("not-a-number", "to send"): 160}
     assert done.stdout.endswith(f"nothing was written: --yes writes 160 records to {topic}\n")
     before = held()
 
-    done = run_command("replay", "--from-file", "mended.jsonl", "--yes", **options)
+    done = run_command("replay", "--from-file", "corrected.jsonl", "--yes", **options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"wrote 160 records to {topic} on {brokers}\n")
     sent, _ = held()
@@ -277,7 +285,7 @@ def test_mended_records_are_scored_once_and_a_dry_run_changes_nothing(
         ("host-0", row) for row in rows
     ]
 
-    for arguments in (["--from-file", "mended.jsonl"], ["--even-if-refused"]):
+    for arguments in (["--from-file", "corrected.jsonl"], ["--even-if-refused"]):
         done = run_command("replay", "--yes", *arguments, **options)
         assert done.returncode == 0, done.stderr
         assert numbers(done.stdout)["not-a-number", "already replayed"] == 160
@@ -374,7 +382,7 @@ def test_a_file_of_rejected_records_and_the_times(
         ((str(path), "--since", "2024-03-01"), "does not say when its records were rejected"),
         ((str(path), "--from-file", str(path)), "not both"),
         (("--since", "soon"), "--since 'soon' is not a time"),
-        (("--from-file", str(path)), "line 1 has no field 'mended'"),
+        (("--from-file", str(path)), "line 1 has no field 'corrected'"),
         (("missing.jsonl",), "cannot read missing.jsonl"),
     ):
         done = run_command("replay", "--yes", *arguments, **options)

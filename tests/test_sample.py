@@ -201,10 +201,10 @@ def test_the_web_host_misses_one_morning(made: Sample) -> None:
 
 def test_the_readme_lists_the_anomalies() -> None:
     row = r"^\| `([0-9a-f]{6})`" + r" \| (.*)" * 5 + r" \|$"
-    told = re.findall(row, (DATA / "README.md").read_text(), re.M)
+    stated = re.findall(row, (DATA / "README.md").read_text(), re.M)
     made = generate()
     times = {(r.instance, r.index): r.timestamp for r in made.readings}
-    assert told == [
+    assert stated == [
         (
             one.instance,
             one.fault.kind,

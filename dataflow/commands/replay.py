@@ -28,8 +28,8 @@ def replay(
     from_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file of rejected records, one per line, each with a field 'mended' that you "
-            "added: the object to send in place of 'raw'."
+            help="A file of rejected records, one per line, each with a field 'corrected' that "
+            "you added: the object to send in place of 'raw'."
         ),
     ] = None,
     reason: Annotated[
@@ -95,9 +95,9 @@ def _found(
     options: settings.Settings, file: Path | None, from_file: Path | None
 ) -> Iterator[plan.Candidate]:
     if from_file is not None:
-        return transfer.read_file(from_file, mended=True)
+        return transfer.read_file(from_file, corrected=True)
     if file is not None:
-        return transfer.read_file(file, mended=False)
+        return transfer.read_file(file, corrected=False)
     return transfer.read_topic(options)
 
 

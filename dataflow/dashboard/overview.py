@@ -39,18 +39,18 @@ _SPARK = "function(cell) { return cell.getValue(); }"
 class Column(NamedTuple):
     """One column of the table.
 
-    `values` computes it from the instances' rows, a data frame with the fields of `Row`; `format`
-    is a JavaScript function that draws a cell. `width` is its least width in pixels, and `grow` its
-    share of the space that is left. On a narrow screen the columns with the highest `hide` are
-    hidden first. Numbers are aligned to the right.
+    `values` computes it from the instances' rows, a data frame with the fields of `Row`; by default
+    it is the field of that name. `format` is a JavaScript function that draws a cell. `width` is
+    its least width in pixels, and `grow` its share of the space that is left. On a narrow screen
+    the columns with the highest `hide` are hidden first. Numbers are aligned to the right.
     """
 
     field: str
     title: str
-    values: Callable[[pd.DataFrame], pd.Series[Any]]
     format: str
     width: int
     hide: int
+    values: Callable[[pd.DataFrame], pd.Series[Any]] | None = None
     grow: int | None = None
     number: bool = True
     sortable: bool = True
@@ -60,83 +60,39 @@ def columns_of(settings: Settings, threshold: float) -> list[Column]:
     """Return the columns from left to right. A further column is one more entry."""
     factor = 1.0 if settings.scale is None else settings.scale
     percent = settings.scale == 100
+    value = "CPU %" if percent and settings.value_field == "value" else settings.value_field
     timed = settings.time_field is not None
+    spark = "Last 24 hours" if timed else "Last readings"
+    place = _place_format(timed)
     return [
-        Column(
-            "instance",
-            "Instance",
-            lambda rows: rows["instance"],
-            _LINK,
-            width=108,
-            hide=0,
-            grow=2,
-            number=False,
-        ),
+        Column("instance", "Instance", _LINK, width=108, hide=0, grow=2, number=False),
         Column(
             "value",
-            "CPU %" if percent and settings.value_field == "value" else settings.value_field,
-            lambda rows: rows["value"] * factor,
+            value,
             _value_format(percent),
             width=88,
             hide=0,
+            values=lambda rows: rows["value"] * factor,
         ),
-        Column(
-            "spark",
-            "Last 24 hours" if timed else "Last readings",
-            lambda rows: rows["spark"],
-            _SPARK,
-            width=138,
-            hide=4,
-            grow=1,
-            number=False,
-            sortable=False,
-        ),
-        Column(
-            "score",
-            "Score",
-            lambda rows: rows["score"],
-            _score_format(threshold),
-            width=78,
-            hide=1,
-        ),
-        Column(
-            "hour",
-            "Anomalies 1 h",
-            lambda rows: rows["hour"] + _tie_break(rows),
-            _COUNT,
-            width=132,
-            hide=3,
-        ),
-        Column(
-            "day",
-            "24 h",
-            lambda rows: rows["day"] + _tie_break(rows),
-            _COUNT,
-            width=70,
-            hide=0,
-        ),
-        Column(
-            "last_anomaly",
-            "Last anomaly",
-            lambda rows: rows["last_anomaly"],
-            _place_format(timed),
-            width=112,
-            hide=5,
-        ),
+        Column("spark", spark, _SPARK, width=138, hide=4, grow=1, number=False, sortable=False),
+        Column("score", "Score", _score_format(threshold), width=78, hide=1),
+        Column("hour", "Anomalies 1 h", _COUNT, width=132, hide=3, values=_counts("hour")),
+        Column("day", "24 h", _COUNT, width=70, hide=0, values=_counts("day")),
+        Column("last_anomaly", "Last anomaly", place, width=112, hide=5),
         Column(
             "last_reading",
             "Last reading",
-            lambda rows: rows["place"],
-            _place_format(timed),
+            place,
             width=112,
             hide=6,
+            values=lambda rows: rows["place"],
         ),
     ]
 
 
-def _tie_break(rows: pd.DataFrame) -> pd.Series[Any]:
+def _counts(field: str) -> Callable[[pd.DataFrame], pd.Series[Any]]:
     # Among equal counts the higher score comes first. The page shows counts without the fraction.
-    return rows["score"].fillna(0.0) / 2
+    return lambda rows: rows[field] + rows["score"].fillna(0.0) / 2
 
 
 def _value_format(percent: bool) -> str:
@@ -261,7 +217,12 @@ def table_of(seen: Overview, columns: Sequence[Column]) -> pd.DataFrame:
     rows = pd.DataFrame(seen.rows, columns=Row._fields).astype(
         {field: object if field in texts else float for field in Row._fields}
     )
-    return pd.DataFrame({column.field: column.values(rows) for column in columns})
+    return pd.DataFrame(
+        {
+            column.field: column.values(rows) if column.values else rows[column.field]
+            for column in columns
+        }
+    )
 
 
 def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> pn.widgets.Tabulator:

@@ -23,7 +23,7 @@ from types import TracebackType
 
 from dataflow.errors import UserError, missing_extra
 
-__all__ = ["EmbeddedBroker"]
+__all__ = ["EmbeddedBroker", "listening"]
 
 START_SECONDS = 10.0
 """How long the broker may take to accept connections."""
@@ -59,7 +59,7 @@ class EmbeddedBroker:
         """
         binary = _binary()
         self.port = self.port or _free_port()
-        if _listening(self.port):
+        if listening(self.port):
             raise UserError(
                 f"Port {self.port} on 127.0.0.1 is already in use: choose another with --port."
             )
@@ -84,7 +84,7 @@ class EmbeddedBroker:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not _listening(self.port):
+        while not listening(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise UserError(
@@ -150,7 +150,8 @@ def _free_port() -> int:
         return port
 
 
-def _listening(port: int) -> bool:
+def listening(port: int) -> bool:
+    """Return whether a program listens on a port of 127.0.0.1."""
     with socket.socket() as client:
         client.settimeout(0.2)
         return client.connect_ex(("127.0.0.1", port)) == 0

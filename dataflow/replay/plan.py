@@ -45,9 +45,18 @@ OUTCOMES = (SEND, AGAIN, DONE, FOREIGN, LOST)
 
 
 class Correctable(Rejected, frozen=True):
-    """A rejected record, to which a field `mended` may be added: the object to send instead."""
+    """A rejected record, to which a field `corrected` may be added: the object to send instead.
 
+    Files that were written for earlier versions call the field `mended`.
+    """
+
+    corrected: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     mended: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def correction(self) -> msgspec.Raw | msgspec.UnsetType:
+        """The object to send instead, as JSON; unset if there is none."""
+        return self.mended if self.corrected is msgspec.UNSET else self.corrected
 
 
 class Place(NamedTuple):
@@ -92,10 +101,10 @@ def read_message(value: bytes | None) -> Correctable | None:
         return None
 
 
-def read_line(line: bytes, place: str, *, mended: bool) -> Correctable:
+def read_line(line: bytes, place: str, *, corrected: bool) -> Correctable:
     """Parse a line of a file. Raises `UserError`, with the place, if it is not a rejected record.
 
-    `mended` says that the line must have the field `mended`.
+    `corrected` says that the line must have the field `corrected`.
     """
     try:
         record = _parse(line)
@@ -104,14 +113,16 @@ def read_line(line: bytes, place: str, *, mended: bool) -> Correctable:
             f"{place} is not a rejected record ({error}): give a file of rejected records, one "
             "JSON object on each line."
         ) from None
-    if not mended:
+    if not corrected:
         return record
-    if isinstance(record.mended, msgspec.UnsetType):
-        raise UserError(f"{place} has no field 'mended': add the object to send in place of 'raw'.")
-    if not isinstance(msgspec.json.decode(record.mended), dict):
+    if isinstance(record.correction, msgspec.UnsetType):
         raise UserError(
-            f"the field 'mended' in {place} is not an object: make it a JSON object, as records of "
-            "the input topic are."
+            f"{place} has no field 'corrected': add the object to send in place of 'raw'."
+        )
+    if not isinstance(msgspec.json.decode(record.correction), dict):
+        raise UserError(
+            f"the correction in {place} is not an object: make the field 'corrected' a JSON "
+            "object, as records of the input topic are."
         )
     return record
 
@@ -183,8 +194,8 @@ def plan(
 
 
 def _bytes_of(rejected: Correctable) -> tuple[bytes | None, str]:
-    if not isinstance(rejected.mended, msgspec.UnsetType):
-        return bytes(rejected.mended), ""
+    if not isinstance(rejected.correction, msgspec.UnsetType):
+        return bytes(rejected.correction), ""
     if rejected.raw is None:
         return None, rejected.error  # no value, or too many bytes to keep
     try:

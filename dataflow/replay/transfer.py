@@ -61,22 +61,22 @@ def read_topic(settings: Settings) -> Iterator[Candidate]:
             yield Candidate(record, place)
 
 
-def read_file(path: Path, *, mended: bool) -> Iterator[Candidate]:
+def read_file(path: Path, *, corrected: bool) -> Iterator[Candidate]:
     """Return the rejected records of a file of JSON lines.
 
     Raises `UserError`, with the line, if one is wrong: before any record is returned.
     """
-    for _ in _lines(path, mended):
+    for _ in _lines(path, corrected):
         pass  # check the whole file before anything is sent
-    return _lines(path, mended)
+    return _lines(path, corrected)
 
 
-def _lines(path: Path, mended: bool) -> Iterator[Candidate]:
+def _lines(path: Path, corrected: bool) -> Iterator[Candidate]:
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    record = read_line(line, f"{path} line {number}", mended=mended)
+                    record = read_line(line, f"{path} line {number}", corrected=corrected)
                     if record.reason != REPLAYED:
                         yield Candidate(record, None)
     except OSError as error:

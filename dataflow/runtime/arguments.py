@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from bytewax.run import _parse_args
-
 __all__ = ["Arguments", "arguments"]
 
 
@@ -33,6 +31,9 @@ def arguments() -> Arguments:
     In a process that `python -m bytewax.run` did not start, only the recovery store is known.
     """
     if Path(sys.argv[0]).parts[-2:] == ("bytewax", "run.py"):
+        # Here, because the rest works without Bytewax.
+        from bytewax.run import _parse_args
+
         parsed = _parse_args()  # type: ignore[no-untyped-call]
         folder, process_id, addresses = (getattr(parsed, name) for name in Arguments._fields)
     else:
