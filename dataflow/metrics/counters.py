@@ -259,14 +259,8 @@ REORDER_GAPS_GIVEN_UP = Counter(
 )
 REORDER_RESTARTS = Counter(
     "anomaly_reorder_restarts",
-    "Times an instance's indexes began anew, because its producer had started again.",
+    "Times an instance's indexes started again, because its producer had started again.",
 )
-WARNINGS = Counter(
-    "anomaly_warnings",
-    "What was warned of on standard error, by reason: a line is printed for the first.",
-    ["reason"],
-)
-
 WARNINGS = Counter(
     "anomaly_warnings",
     "What was warned of on standard error, by reason: a line is printed for the first.",
