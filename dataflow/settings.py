@@ -257,6 +257,11 @@ class Settings(BaseSettings):
         description="seconds after a silence is opened until the instance counts as gone and its "
         "incident is resolved; `0`: never",
     )
+    silence_except: str = Field(
+        "",
+        description="instances whose silence is no incident, such as `asg-*,spot-*`: names or "
+        "patterns with `*` and `?`, with commas",
+    )
     maintenance: str = Field(
         "",
         description="windows in which no incident opens: `web-*: Sat 22:00-Sun 02:00; db-1: daily "

@@ -35,6 +35,16 @@ def at(index: int, offset: int | None = None, name: str = "a") -> Reading:
     return Reading(name, time, index, 0.5, time, 0, index if offset is None else offset)
 
 
+@pytest.mark.parametrize(
+    ("patterns", "silences"), [("", 2), ("asg-*, spot-?", 0), ("asg", 2), ("ASG-*", 2), ("*", 0)]
+)
+def test_the_silence_of_some_instances_is_no_incident(patterns: str, silences: int) -> None:
+    options = Settings(_env_file=None, incidents=True, silence_except=patterns)
+    monitor = InstanceMonitor(incidents.rules(options, make(options.detector)), Progress(), "asg-7")
+    assert monitor.add(at(0, name="asg-7"), None) == []
+    assert len(monitor.add(at(20, name="asg-7"), None)) == silences
+
+
 # Rejected readings are signs of life.
 
 

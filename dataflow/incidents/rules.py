@@ -21,7 +21,8 @@ class Rules(msgspec.Struct, frozen=True):
     `quiet` after its last anomaly.
 
     An instance is silent `silence` after its last reading, by the progress of other instances, or
-    `wall` after it by the machine's clock. It is gone after `gone` more. 0 turns either off.
+    `wall` after it by the machine's clock. It is gone after `gone` more. 0 turns either off, and so
+    does a name that matches one of the patterns `silence_except`.
     """
 
     topic: str = ""
@@ -35,6 +36,7 @@ class Rules(msgspec.Struct, frozen=True):
     silence: float = 900.0
     wall: float = 1800.0
     gone: float = 86_400.0
+    silence_except: tuple[str, ...] = ()
     plan: Plan = Plan()
 
 

@@ -9,6 +9,7 @@ never what is in it.
 from __future__ import annotations
 
 from enum import IntEnum
+from fnmatch import fnmatchcase
 from statistics import median
 from typing import Literal
 
@@ -83,6 +84,8 @@ class Silence:
     def __init__(self, rules: Rules, instance: str) -> None:
         self._rules = rules
         self._windows: tuple[Window, ...] = rules.plan.windows(instance)
+        # A group that scales in and out: its instances go as a matter of course.
+        self._watched = not any(fnmatchcase(instance, one) for one in rules.silence_except)
         self.last: Reading | None = None
         self.state = SilenceState.SENDING
         self._opened_at: float | None = None
@@ -104,7 +107,9 @@ class Silence:
     def limit(self) -> float | None:
         """Return the seconds after the last reading until the next record; None if none comes."""
         rules = self._rules
-        if self.last is None or not rules.silence or self.state is SilenceState.GONE:
+        if self.last is None or not rules.silence or not self._watched:
+            return None
+        if self.state is SilenceState.GONE:
             return None
         opens = self._opens()
         if self.last.time is not None:

@@ -71,6 +71,7 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
         silence=0.0 if late else settings.silence * settings.interval,
         wall=settings.silence_seconds,
         gone=settings.silence_gone,
+        silence_except=tuple(filter(None, map(str.strip, settings.silence_except.split(",")))),
         plan=maintenance.parse(settings.maintenance),
     )
 
