@@ -142,6 +142,6 @@ def noticed(above: Callable[..., Any]) -> Callable[..., Any]:
 
 def flow() -> Dataflow:
     """Build our flow with this source."""
-    sources.source = lambda settings: Made()
+    sources.source = lambda settings, store: Made()
     filter.above = noticed(filter.above)
     return ours.flow()
