@@ -35,6 +35,7 @@ _MOCK = "replaces the broker by one that keeps nothing"
 _RUNS_CODE = "loads a library, so that whoever sets it runs code"
 _LOSES = "loses records that the broker did not keep"
 _REPEATS = "lets a retry repeat or reorder records"
+_OUTLASTS = "lets a delivery outlast the flow's wait for it"
 _AT_MOST = "remove it, or set {least} to {most}"
 
 _RULES = {
@@ -83,10 +84,8 @@ _RULES = {
         least=10_000,
         most=60_000,
     ),
-    "message.timeout.ms": _Rule("is not the time in which the flow saves", _AT_MOST, (), 1, 15_000),
-    "delivery.timeout.ms": _Rule(
-        "is not the time in which the flow saves", _AT_MOST, (), 1, 15_000
-    ),
+    "message.timeout.ms": _Rule(_OUTLASTS, _AT_MOST, (), 1, 15_000),
+    "delivery.timeout.ms": _Rule(_OUTLASTS, _AT_MOST, (), 1, 15_000),
     "linger.ms": _Rule("holds back anomalies", _AT_MOST, (), 0, 1_000),
     "queue.buffering.max.ms": _Rule("holds back anomalies", _AT_MOST, (), 0, 1_000),
     "partitioner": _Rule(
@@ -133,13 +132,13 @@ for a single question, such as where a topic ends, keeps its own."""
 _INSECURE = {
     "enable.ssl.certificate.verification": (
         _FALSE,
-        "the broker's certificate is not checked, so that anyone on the way can read and change "
-        "records: set ANOMALY_KAFKA__SSL_CA_LOCATION instead",
+        "turns off the check of the broker's certificate, so that anyone on the way can read and "
+        "change records: set ANOMALY_KAFKA__SSL_CA_LOCATION instead",
     ),
     "ssl.endpoint.identification.algorithm": (
         ("none",),
-        "the broker's name is not checked, so that anyone with a certificate of the same authority "
-        "can read and change records: use a certificate with the broker's name",
+        "turns off the check of the broker's name, so that anyone with a certificate of the same "
+        "authority can read and change records: use a certificate with the broker's name",
     ),
 }
 
@@ -174,10 +173,10 @@ def warnings(settings: Mapping[str, str]) -> list[str]:
     """Return a line for each setting that is allowed and makes the connection insecure.
 
     >>> [line.partition(" ")[0] for line in warnings({"enable.ssl.certificate.verification": "0"})]
-    ['ANOMALY_KAFKA__ENABLE_SSL_CERTIFICATE_VERIFICATION=0:']
+    ['ANOMALY_KAFKA__ENABLE_SSL_CERTIFICATE_VERIFICATION=0']
     """
     return [
-        f"{_variable(name)}={settings[name]}: {why}"
+        f"{_variable(name)}={settings[name]} {why}"
         for name, (values, why) in _INSECURE.items()
         if settings.get(name, "").strip().lower() in values
     ]

@@ -613,7 +613,7 @@ def test_slack_takes_no_orders_from_the_name_of_an_instance() -> None:
         ({"state": "resolved", "ended": "gone"}, "has gone silent at "),
         ({"kind": "silence"}, "host-1 is silent at "),
         ({"kind": "silence", "state": "resolved", "ended": "returned"}, "sends again at "),
-        ({"kind": "silence", "state": "resolved", "ended": "gone"}, "taken for gone at "),
+        ({"kind": "silence", "state": "resolved", "ended": "gone"}, "counts as gone at "),
         ({"updated_at": None, "opened_at": None}, "host-1 is anomalous: score 0.75"),
     ],
 )

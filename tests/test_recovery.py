@@ -131,8 +131,8 @@ def test_a_store_that_others_can_write_to_is_warned_about(
     done = run_flow("-r", "store", "-s", "1", "-b", "0", **own)
     assert (done.returncode, done.stderr) == (
         0,
-        "warning: other users can write to store, and who writes to the recovery store runs code "
-        "in the flow: run chmod -R go-w store.\n",
+        "warning: other users can write to store, and anyone who can write to the recovery store "
+        "can run code in the flow: run `chmod -R go-w store`.\n",
     )
 
 

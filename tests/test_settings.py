@@ -211,7 +211,8 @@ def test_a_setting_that_makes_the_connection_insecure_is_named(
     monkeypatch.setenv(f"{PREFIX}KAFKA__ENABLE_SSL_CERTIFICATE_VERIFICATION", "false")
     load()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: ANOMALY_KAFKA__ENABLE_SSL_CERTIFICATE_VERIFICATION=false: ")
+    name = "ANOMALY_KAFKA__ENABLE_SSL_CERTIFICATE_VERIFICATION"
+    assert line.startswith(f"warning: {name}=false turns off the check ")
 
 
 TOPICS = ("TOPIC", "ANOMALIES_TOPIC", "REJECTED_TOPIC", "INCIDENTS_TOPIC")

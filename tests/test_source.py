@@ -154,7 +154,7 @@ def test_an_open_transaction_is_named_and_ends_only_an_input_that_ends() -> None
         said, ended = looked_at(follow, {0: FakePartition(3)}, 15, stable=3)
         assert len(said) == 1
         assert "partition 0 of the topic 'cpu' returns no records, although it holds" in said[0]
-        assert "offsets 3 to 19: an open transaction blocks them" in said[0]
+        assert "offsets 3 to 19 (an open transaction blocks them): the flow waits" in said[0]
         assert not ended
         said, ended = looked_at(follow, {0: FakePartition(3)}, 120, stable=3)
         assert bool(ended) != follow
@@ -321,9 +321,9 @@ def test_retention_and_a_topic_of_transactions(
     done = run_flow(*with_store(store), **run)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: partition 0 of the topic '{topic}' holds the offsets 570 to 602, but the recovery "
-        "store resumes at 547: retention deleted unread records (the offsets 547 to 569); set "
-        "ANOMALY_LOST_INPUT=continue to go on at 570, or start with a new store.\n"
+        f"error: partition 0 of the topic '{topic}' holds the offsets 570 to 601, but the recovery "
+        "store resumes at 547 (retention deleted unread records, the offsets 547 to 569): set "
+        "ANOMALY_LOST_INPUT=continue to continue at 570, or start with a new store.\n"
     )
     done = run_flow(*with_store(store), **run, lost_input="continue")
     assert done.returncode == 0

@@ -9,8 +9,8 @@
   const loading = document.getElementById("loading");
   const slow = setTimeout(() => {
     loading.textContent = "The page does not load: its websocket cannot connect. Restart the "
-      + "dashboard with --origin " + location.origin + ", and let a proxy in between pass "
-      + "websockets on.";
+      + "dashboard with --origin " + location.origin + ", and let a proxy in between "
+      + "forward websockets.";
   }, 20000);
   window.pageReady = () => { clearTimeout(slow); loading.remove(); };
 

@@ -227,9 +227,9 @@ def no_right(settings: Settings, operations: Iterable[str], what: str, resource:
     rights = " and ".join(operation.upper() for operation in operations)
     grants = " ".join(f"--operation {operation}" for operation in operations)
     return UserError(
-        f"the user has no right to {rights} on {what}: grant it with kafka-acls.sh "
+        f"the user has no right to {rights} on {what}: grant it with `kafka-acls.sh "
         f"--bootstrap-server {settings.brokers} --add --allow-principal User:NAME {grants} "
-        f"{resource}."
+        f"{resource}`."
     )
 
 

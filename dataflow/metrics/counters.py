@@ -263,7 +263,7 @@ REORDER_RESTARTS = Counter(
 )
 WARNINGS = Counter(
     "anomaly_warnings",
-    "What was warned of on standard error, by reason: a line is printed for the first.",
+    "Warnings on standard error, by reason; only the first of each reason is printed.",
     ["reason"],
 )
 

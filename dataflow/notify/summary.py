@@ -36,7 +36,7 @@ def summary(incident: Incident) -> str:
         if incident.state != "resolved":
             return f"{name} is silent{at}"
         if incident.ended == "gone":
-            return f"{name} has been silent for so long that it is taken for gone{at}"
+            return f"{name} has been silent for so long that it counts as gone{at}"
         return f"{name} sends again{at}"
     expected = "" if incident.expected is None else f", expected {incident.expected:.3g}"
     worst = f"score {incident.score or 0.0:.2f}, value {incident.value:.3g}{expected}"

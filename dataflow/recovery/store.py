@@ -187,8 +187,8 @@ def guard(settings: Settings, states: str) -> Store | None:
     found = files.writable_by_others(folder)
     if found is not None:
         print(
-            f"warning: other users can write to {found}, and who writes to the recovery store runs "
-            f"code in the flow: run chmod -R go-w {folder}.",
+            f"warning: other users can write to {found}, and anyone who can write to the recovery "
+            f"store can run code in the flow: run `chmod -R go-w {folder}`.",
             file=sys.stderr,
             flush=True,
         )

@@ -63,8 +63,8 @@ def watch(end: Callable[[str], object] = stop_process) -> None:
             back = clock.seconds(time.time(), time.monotonic())
             if back > TOLERATED:
                 end(
-                    f"the machine's clock was set back by {back:,.0f} s, and until it is where it "
-                    "was nothing would be read: start the flow again."
+                    f"the machine's clock was set back by {back:,.0f} s, and the flow would read "
+                    "nothing until it has caught up: start the flow again."
                 )
                 return
 

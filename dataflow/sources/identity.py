@@ -57,8 +57,8 @@ def check_topic(settings: Settings, store: Store, held: Mapping[int, Range]) -> 
 
 def _recreated(settings: Settings, store: Store) -> UserError:
     return UserError(
-        f"the topic {settings.topic!r} was deleted and created again since the recovery store "
-        f"{store.folder} was made, whose offsets are of the earlier topic: start with a new store."
+        f"the topic {settings.topic!r} was deleted and created again, and the offsets in the "
+        f"recovery store {store.folder} belong to the earlier topic: start with a new store."
     )
 
 

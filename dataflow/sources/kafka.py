@@ -74,7 +74,7 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
             partition, reason = next(iter(errors.items()))
             raise UserError(
                 f"partition {partition} of the topic {settings.topic!r} does not say where it ends "
-                f"({reason}): check that its broker runs, and its log."
+                f"({reason}): check that its broker runs, and read the broker's log."
             )
         if store is not None:
             check_topic(settings, store, self._held)
@@ -153,17 +153,20 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self.tell_end(held[1])
         if found.problem is None:
             return
+        first, end = held
         holds = (
-            f"partition {self._partition} of the topic {self._topic!r} holds the offsets "
-            f"{held[0]} to {held[1]}, but {who} at {saved}: {found.problem}"
+            f"partition {self._partition} of the topic {self._topic!r} holds "
+            f"{f'the offsets {first} to {end - 1}' if first < end else 'no records'}, but {who} at "
+            f"{saved} ({found.problem})"
         )
         if self._settings.lost_input == "stop":
             stop_process(
-                f"{holds}; set ANOMALY_LOST_INPUT=continue to go on at {found.offset}, or start "
+                f"{holds}: set ANOMALY_LOST_INPUT=continue to continue at {found.offset}, or start "
                 "with a new store."
             )
         print(
-            f"warning: {holds}; the flow goes on at {found.offset} (ANOMALY_LOST_INPUT=continue).",
+            f"warning: {holds}: ANOMALY_LOST_INPUT=continue, so the flow continues at "
+            f"{found.offset}.",
             file=sys.stderr,
             flush=True,
         )

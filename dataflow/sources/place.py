@@ -18,7 +18,7 @@ class Place:
     lost: int = 0
     """Number of offsets that were not read and are gone."""
     problem: str | None = None
-    """What is wrong, in words that follow "holds the offsets ..., but "; None if nothing is."""
+    """Why the partition cannot be read on at the saved offset; None if it can."""
 
 
 def place(saved: int, held: Range) -> Place:
@@ -35,7 +35,7 @@ def place(saved: int, held: Range) -> Place:
     if saved < 0:
         return Place(first)
     if saved < first:
-        problem = f"retention deleted unread records (the offsets {saved} to {first - 1})"
+        problem = f"retention deleted unread records, the offsets {saved} to {first - 1}"
         return Place(first, first - saved, problem)
     if saved > end:
         return Place(end, 0, f"the broker lost the offsets {end} to {saved - 1}, which were read")

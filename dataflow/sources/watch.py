@@ -174,7 +174,7 @@ class Watch:
             returns = "returns" if len(numbers) == 1 else "return"
             say(
                 f"warning: {named(numbers)} of the topic {self._topic!r} {returns} no records, "
-                f"although {held}: {reason}."
+                f"although {held} {reason}."
             )
         if again:
             returns = "returns" if len(again) == 1 else "return"
@@ -198,14 +198,15 @@ class Watch:
                 )
 
     def _reason(self, partition: Watched, leaderless: bool, blocked: bool) -> str:
+        """Return why a partition returns no records, and what to do."""
         if leaderless:
-            return "it has no leader; check the brokers"
+            return "(no broker leads them): check the brokers"
         if blocked:
             more = "" if self._settings.follow else f" for {reading.TRANSACTION_WAIT:.0f} s"
-            return f"an open transaction blocks them; the flow waits for its end{more}"
+            return f"(an open transaction blocks them): the flow waits for its end{more}"
         last = partition.last_error
         why = f"the last error was {last!r}" if last else "the broker sends none"
-        return f"{why}; the flow waits for them, check the broker's log"
+        return f"({why}): the flow waits for them; read the broker's log"
 
 
 def _without_leader(cluster: ClusterMetadata, topic: str) -> set[int]:

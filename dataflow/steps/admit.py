@@ -138,7 +138,7 @@ class Admission:
         counters.RECORDS_REFUSED.labels(TOO_MANY).inc()
         self._warnings.once(
             TOO_MANY,
-            f"more than {limit} instances, so readings of further ones, first of "
+            f"more than {limit} instances send, so readings of further ones, such as "
             f"{instance!r}, are rejected: raise ANOMALY_MAX_INSTANCES if they are real.",
         )
         return reject(

@@ -76,7 +76,7 @@ class Rejections:
             error = f"{error[:MAX_ERROR]}..."
         if count == 1:
             return f"{place} is rejected ({rejected.reason}): {error}."
-        return f"{count:,} records are rejected so far ({rejected.reason}), now {place}: {error}."
+        return f"{count:,} records are rejected so far ({rejected.reason}), last {place}: {error}."
 
     def _place(self, source: Source) -> str:
         offset = source.offset
