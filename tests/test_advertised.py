@@ -15,7 +15,7 @@ from dataflow.commands.dashboard import feed_of
 from dataflow.demo import producer
 from dataflow.errors import UserError
 from dataflow.kafka import access, client, topics
-from dataflow.notify import delivery
+from dataflow.notify import process
 from dataflow.replay import transfer
 from dataflow.settings import Settings
 
@@ -28,7 +28,7 @@ def check_topics(settings: Settings) -> None:
 
 STARTS: dict[str, Callable[[Settings], object]] = {
     "dashboard": lambda settings: feed_of(settings, 100, None),
-    "notify": delivery.run,
+    "notify": process.run,
     "replay": check_topics,
     "produce": lambda settings: producer.prepare_topic(settings, 1),
     "topics": lambda settings: topics.create(settings, [f"{settings.topic}.new"], 1),

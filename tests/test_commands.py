@@ -127,7 +127,14 @@ def test_the_script_is_the_same_program(tmp_path: Path) -> None:
     assert run("--version").stdout == f"ec2-anomaly {__version__}\n"
     assert "Usage: ec2-anomaly plan" in run("plan", "--help").stdout
     assert "--install-completion" in run("--help").stdout
-    completion = run("--show-completion", "bash")
+    # It looks for the shell among its parents.
+    completion = subprocess.run(
+        ["bash", "-c", '"$0" --show-completion bash; true', script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "_EC2_ANOMALY_COMPLETE=complete_bash" in completion.stdout
 
 
@@ -231,7 +238,7 @@ def test_produce_sine_is_decided_by_its_seed(
     [
         (["produce", "missing.csv"], "cannot read missing.csv"),
         (["produce", "metrics.parquet"], "is not a .csv or .jsonl file"),
-        (["produce", "empty.csv"], "no column"),
+        (["produce", "empty.csv"], "is empty"),
         (["produce", "metrics.csv", "--count", "5"], "--count and --seed apply to `produce sine`"),
         (["produce", "metrics.csv", "--seed", "5"], "--count and --seed apply to `produce sine`"),
     ],

@@ -168,7 +168,7 @@ def test_many_partitions_are_one_line_and_know_their_ends() -> None:
         one.last_error = "Too many open files"
     said, ended = looked_at(True, partitions, 30)
     assert len(said) == 1
-    assert said[0].startswith("partitions 0, 1, 2, 3, 4 and 195 more of the topic 'cpu'")
+    assert said[0].startswith("warning: partitions 0, 1, 2, 3, 4 and 195 more of the topic 'cpu'")
     assert "Too many open files" in said[0]
     assert {one.end for one in partitions.values()} == {20}
     assert not ended

@@ -212,8 +212,8 @@ class Format(ABC):
 def bounds(scale: float) -> tuple[float, float]:
     """Return the least and the greatest value that count as 0 and as the scale.
 
-    >>> bounds(100.0)
-    (-0.0001, 105.0)
+    >>> bounds(1.0)
+    (-1e-06, 1.05)
     """
     return -BELOW * scale, (1 + ABOVE) * scale
 

@@ -166,8 +166,10 @@ def post(
         if stop is not None and stop.is_set():
             deadline = min(deadline, time.monotonic() + GRACE)
             stop = None
+    # Before the connection is shut down, which may look like the end of the answer.
+    answer = answers[0] if answers else Answer(None, "no answer in time")
     request.abandon()
-    return answers[0] if answers else Answer(None, "no answer in time")
+    return answer
 
 
 def _answer(request: _Request) -> Answer:

@@ -37,6 +37,9 @@ __all__ = ["KafkaSource"]
 ALIGNED_BATCH = 100
 """Records in a batch where partitions are aligned: one may be this far ahead of the others."""
 
+ASKED = 2.0
+"""Seconds without a call from Bytewax after which a partition does not wait for records."""
+
 LAG_SECONDS = 1.0
 """Seconds between two measurements of a partition's lag."""
 
@@ -137,14 +140,15 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         self.offset = offset
         # Nothing was read yet, so what the broker deletes is as if it had never been there.
         self._untouched = offset < 0
-        self.waits = False
+        self._waits = False
+        self._asked = 0.0
         if held is not None:
             self._go_to(offset, held, "the recovery store resumes")
         reader.open(partition, self.offset)
-        self._check_end()
         watch.add(partition, self)
         if alignment is not None:
             alignment.join(partition, time.monotonic())
+        self._check_end()
 
     def _go_to(self, saved: int, held: Range, who: str) -> None:
         """Set the next offset to read, given the wanted one and those that the broker holds."""
@@ -175,15 +179,16 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
     def next_batch(self) -> list[Raw]:
         if self._ended or shutdown.asked():
             raise StopIteration
+        now = self._asked = time.monotonic()
         alignment = self._alignment
-        if alignment is not None and not alignment.may_read(self._partition, time.monotonic()):
+        if alignment is not None and not alignment.may_read(self._partition, now):
             self._idle = True
-            self.waits = False
+            self._waits = False
             return []
         messages = self._reader.take(
             self._partition, self._size.records if alignment is None else ALIGNED_BATCH
         )
-        self._idle = self.waits = not messages
+        self._idle = self._waits = not messages
         if not messages:
             return []
         partition = self._partition
@@ -217,7 +222,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
             if failure.code() == KafkaError._PARTITION_EOF:
                 # Beyond the last record lie the marks of transactions, which are not read.
                 self.offset = max(self.offset, message.offset() or 0)
-                self.waits = True
+                self._waits = True
                 self._lag_due = 0.0
                 if self._alignment is not None:
                     self._alignment.end(self._partition)
@@ -243,6 +248,8 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
 
     def _check_end(self) -> None:
         self._ended = self._end is not None and self.offset >= self._end
+        if self._ended and self._alignment is not None:
+            self._alignment.end(self._partition)
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
@@ -255,6 +262,14 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
     def tell_end(self, end: int) -> None:
         """Set the lag, given the offset of the next record to be written."""
         self._tally.lag.set(max(0, end - self.offset))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it asked for records just now and got none.
+
+        A flow that waits for its output asks for none: its input is not to blame.
+        """
+        return self._waits and time.monotonic() - self._asked < ASKED
 
     @property
     def last_error(self) -> str | None:
