@@ -15,7 +15,6 @@ from dataflow.kafka.client import (
     admin,
     admin_client,
     consumer_client,
-    describe,
     no_right,
 )
 from dataflow.settings import Settings
@@ -113,7 +112,7 @@ def _describe(
                 "'_' and '-' only."
             ) from None
         cluster_admin.poll(0)
-        raise unanswered(settings, cluster, client, error) from None
+        raise unanswered(cluster, client, error) from None
     return described
 
 
@@ -180,7 +179,7 @@ def _ask_leaders(settings: Settings, topic: str) -> None:
                     ) from None
                 client.poll(0)  # takes the error that says why
                 address = f"{broker.host}:{broker.port}"
-                raise _unanswered(settings, address, state, error) from None
+                raise _unanswered(address, state, error) from None
     except KafkaException as error:
         client.poll(0)
         raise state.no_answer(error) from None
@@ -188,25 +187,14 @@ def _ask_leaders(settings: Settings, topic: str) -> None:
         client.close()
 
 
-def unanswered(
-    settings: Settings, cluster: ClusterMetadata, client: Client, error: KafkaException
-) -> UserError:
+def unanswered(cluster: ClusterMetadata, client: Client, error: KafkaException) -> UserError:
     """Return the error to raise if a broker that the cluster names does not answer."""
     addresses = [f"{it.host}:{it.port}" for _, it in sorted(cluster.brokers.items())]
     if not addresses:
         return client.no_answer(error)
     named = (it for it in addresses if f"{it}/" in (client.last_error or ""))
-    return _unanswered(settings, next(named, addresses[0]), client, error)
+    return _unanswered(next(named, addresses[0]), client, error)
 
 
-def _unanswered(
-    settings: Settings, address: str, client: Client, error: KafkaException
-) -> UserError:
-    if address in [it.strip() for it in settings.brokers.split(",")]:
-        return client.no_answer(error)
-    return UserError(
-        f"the broker {settings.brokers} sends its clients to {address}, which does not answer "
-        f"({client.reason or describe(error)}): correct advertised.listeners of the broker, or "
-        "check that this machine can reach that address; with Kafka in a container see "
-        "docs/operations.md."
-    )
+def _unanswered(address: str, client: Client, error: KafkaException) -> UserError:
+    return client.no_answer(error) if client.is_given(address) else client.sent_to(address, error)

@@ -104,6 +104,10 @@ class Client:
 
     def no_answer(self, error: KafkaException) -> UserError:
         """Return the error to raise if no broker answers."""
+        # The address of a broker that the cluster names ends in its number, not in "bootstrap".
+        named = re.match(r"(?:\w+://)?(\S+)/\d+: ", self.last_error or "")
+        if named and not self.is_given(named[1]):
+            return self.sent_to(named[1], error)
         reason = self.reason or _text(error)
         if self.last_error is None and error.args[0].code() == KafkaError._TRANSPORT:
             # librdkafka only logs the usual cause: the broker expects another protocol.
@@ -114,6 +118,19 @@ class Client:
         return UserError(
             f"no answer from the broker {self.brokers} ({reason}): "
             "check that it runs, and check ANOMALY_BROKERS and ANOMALY_KAFKA__*."
+        )
+
+    def is_given(self, address: str) -> bool:
+        """Return whether an address is one of those in the settings."""
+        return address in map(str.strip, self.brokers.split(","))
+
+    def sent_to(self, address: str, error: KafkaException) -> UserError:
+        """Return the error to raise if an address that the cluster advertises does not answer."""
+        return UserError(
+            f"the broker {self.brokers} sends its clients to {address}, which does not answer "
+            f"({self.reason or _text(error)}): correct advertised.listeners of the broker, or "
+            "check that this machine can reach that address; with Kafka in a container see "
+            "docs/operations.md."
         )
 
 

@@ -100,7 +100,7 @@ def create(settings: Settings, names: Iterable[str], partition_count: int) -> li
                 ) from None
             if error.args[0].code() in TRANSIENT_ERRORS:
                 client.poll(0)  # takes the error that says why
-                raise unanswered(settings, cluster, state, error) from None
+                raise unanswered(cluster, state, error) from None
             raise UserError(
                 f"cannot create the topic {topic!r} ({describe(error)}): create it with Kafka's "
                 "tools, or check the permissions of the user in ANOMALY_KAFKA__*."
