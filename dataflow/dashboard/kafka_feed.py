@@ -11,6 +11,7 @@ from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.status import Condition, Tone, clock_text, waiting
 from dataflow.errors import UserError
 from dataflow.kafka import access, topics
+from dataflow.kafka.client import AdvertisedAddressError
 from dataflow.records import Raw
 from dataflow.settings import Settings
 
@@ -66,6 +67,8 @@ class KafkaFeed(Feed):
         settings = self.settings
         try:
             cluster = kafka.metadata(settings)
+        except AdvertisedAddressError:
+            raise
         except UserError:
             return  # the page shows this, and waits
         for topic, setting in (

@@ -24,6 +24,7 @@ from dataflow.settings import Settings
 __all__ = [
     "TIMEOUT",
     "TRANSIENT_ERRORS",
+    "AdvertisedAddressError",
     "admin",
     "consumer",
     "consumer_client",
@@ -62,6 +63,10 @@ _NO_COORDINATOR_YET = {
     KafkaError.CONCURRENT_TRANSACTIONS,
     KafkaError._TIMED_OUT,
 }
+
+
+class AdvertisedAddressError(UserError):
+    """The broker answers, and sends its clients to an address that does not."""
 
 
 class Client:
@@ -124,9 +129,9 @@ class Client:
         """Return whether an address is one of those in the settings."""
         return address in map(str.strip, self.brokers.split(","))
 
-    def sent_to(self, address: str, error: KafkaException) -> UserError:
+    def sent_to(self, address: str, error: KafkaException) -> AdvertisedAddressError:
         """Return the error to raise if an address that the cluster advertises does not answer."""
-        return UserError(
+        return AdvertisedAddressError(
             f"the broker {self.brokers} sends its clients to {address}, which does not answer "
             f"({self.reason or _text(error)}): correct advertised.listeners of the broker, or "
             "check that this machine can reach that address; with Kafka in a container see "
