@@ -537,7 +537,7 @@ def test_an_output_broker_that_is_gone(
     tally: Tally,
 ) -> None:
     """The output broker hangs while the flow reads a file: one line, and the rest later."""
-    rows = made_rows(INSTANCES, 30_000)  # seconds of work: the broker goes in the midst of it
+    rows = made_rows(INSTANCES, 15_000)  # seconds of work: the broker goes in the midst of it
     brokers, out = own_broker.address, f"{topic}.out"
     fill_topic(brokers, out, [])
     path = write_csv(tmp_path / "metrics.csv", rows)
