@@ -596,6 +596,55 @@ def test_records_that_were_dropped_unread(
     assert (tmp_path / "found.jsonl").read_bytes() == found
 
 
+def empty_by_retention(brokers: str, *names: str) -> None:
+    """Delete all records of topics, as retention does; skip if the broker cannot."""
+    options = Settings(_env_file=None, brokers=brokers)
+    admin = AdminClient({"bootstrap.servers": brokers})
+    ends = [
+        TopicPartition(name, partition, end)
+        for name in names
+        for partition, end in kafka.end_offsets(options, name).items()
+    ]
+    for future in admin.delete_records(ends).values():
+        try:
+            future.result()
+        except KafkaException as error:
+            pytest.skip(f"this broker deletes no records: {error}")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_retention_empties_every_topic_between_two_lives(
+    run_flow: Flow, brokers: str, topic: str, store: Path, tally: Tally, killed: bool
+) -> None:
+    """After a quiet week, or after a crash and a week: the flow starts, and goes on."""
+    rows = made_rows(INSTANCES, 700)
+    half = len(rows) // 2
+    settings = topic_to("kafka", brokers, topic, interval=300)
+    outputs = [f"{topic}.out", f"{topic}.incidents", f"{topic}.rejected"]
+    written: list[dict[str, Any]] = []
+
+    def live(rows: list[Row], *, kill_at: int | None = None) -> None:
+        records = [(row["instance"], json.dumps(row).encode()) for row in rows]
+        fill_topic(brokers, topic, [*records, ("host-0", b"no JSON")])
+        if kill_at is not None:
+            flow = run_flow.start(*with_store(store), **settings)
+            wait_for(lambda: len(read_topic(brokers, outputs[0])) >= kill_at)
+            time.sleep(2.5)  # two snapshots
+            kill(flow)
+        else:
+            done = run_flow(*with_store(store), follow="false", **settings)
+            assert done.returncode == 0, done.stderr
+            assert "retention" not in done.stderr
+        written.extend(record for _, record in read_topic(brokers, outputs[0]))
+
+    live(rows[:half], kill_at=anomalies(rows[:half])[-1] if killed else None)
+    empty_by_retention(brokers, topic, *outputs)
+    live([])
+    empty_by_retention(brokers, topic, *outputs)
+    live(rows[half:])
+    tally.compare(written, rows)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_million_records(
     request: pytest.FixtureRequest,
