@@ -19,7 +19,7 @@ HOUR = 3600.0
 DAY = 86_400.0
 
 MOST_KEPT = 50_000
-"""Readings of a partition that are kept before they are taken even if nobody has asked."""
+"""Readings of a partition that are kept at most until they are taken."""
 
 
 class Place:
