@@ -53,7 +53,8 @@ class ApacheKafka:
     `secure` adds TLS at `tls_address`, and TLS with a password at `sasl_address`: SCRAM-SHA-512 or
     PLAIN, for `user` and `password`. Clients must trust `ca_file`. The user `limited` has the same
     password, and the rights that a test grants it; everybody else may do anything. A client that
-    starts at an address of `astray` is sent to one that does not answer.
+    starts at an address of `astray` is sent to one that does not answer. `config` has lines for
+    `server.properties`, which come last.
     """
 
     user = "reader"
@@ -61,10 +62,11 @@ class ApacheKafka:
     password = "the-readers-password"
     advertised: ClassVar = {"REFUSED": "127.0.0.1:1", "UNKNOWN": "no-such-host.invalid:9092"}
 
-    def __init__(self, folder: Path, *, jars: Path, secure: bool = False) -> None:
+    def __init__(self, folder: Path, *, jars: Path, secure: bool = False, config: str = "") -> None:
         self.folder = folder
         self.jars = jars
         self.secure = secure
+        self.config = config
         listeners = ["PLAINTEXT", "CONTROLLER"]
         if secure:
             listeners += ["SSL", "SASL_SSL", *self.advertised]
@@ -215,7 +217,7 @@ class ApacheKafka:
         config += f"\ncontroller.quorum.bootstrap.servers=127.0.0.1:{self.ports['CONTROLLER']}"
         config += f"\nlog.dirs={self.folder / 'data'}\n"
         path = self.folder / "server.properties"
-        path.write_text(config)
+        path.write_text(config + self.config)
         _run(
             *self._java("kafka.tools.StorageTool"),
             *("format", "--standalone", "--config", str(path)),

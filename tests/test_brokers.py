@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -11,7 +13,7 @@ from kafka_server import ApacheKafka
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.kafka import reading, topics
+from dataflow.kafka import client, reading, topics
 from dataflow.settings import Settings
 
 OwnBroker = PausableBroker | ApacheKafka
@@ -127,7 +129,7 @@ def test_acknowledged_records_survive_the_broker(
             own_broker.wait_until_kept(topic)
         end()
         with monkeypatch.context() as patch:
-            patch.setattr(topics, "TIMEOUT", 0.5)
+            patch.setattr(client, "TIMEOUT", 0.5)
             with pytest.raises(UserError, match="no answer from the broker"):
                 kafka.metadata(settings(address))
         own_broker.start()
@@ -236,3 +238,19 @@ def test_a_broker_that_stops_answering_is_an_error(
     monkeypatch.setattr(reading, "TRANSACTION_WAIT", 1.0)
     with pytest.raises(UserError, match="returns no records of partition 0 of the topic"):
         list(kafka.read_from(options, topic, {}))
+
+
+def test_a_cluster_that_has_no_controller_is_asked_again(
+    tmp_path: Path, kafka_jars: Path, topic: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client whose first answer names no controller would wait for one without asking again."""
+    # The controller takes the broker out of service between two of its heartbeats.
+    config = "broker.session.timeout.ms=300\nbroker.heartbeat.interval.ms=1500\n"
+    with ApacheKafka(tmp_path / "kafka", jars=kafka_jars, config=config) as broker:
+        own = settings(broker.address)
+        while not topics.partitions(own, topic):
+            with contextlib.suppress(UserError):  # no broker in service at this moment
+                topics.create(own, [topic], 1)
+        for _ in range(4):
+            assert topics.existing_partitions(own, topic, "ANOMALY_TOPIC") == [0]
+    assert "has no controller yet: asking again for 30 s" in capfd.readouterr().err

@@ -15,7 +15,7 @@ from test_flow import THRESHOLD, made_rows, rivers_scores, write_csv
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.kafka import topics
+from dataflow.kafka import client, topics
 
 
 def secured(broker: ApacheKafka, **changed: str) -> dict[str, str]:
@@ -49,7 +49,7 @@ def test_tls_and_a_password(apache_kafka: ApacheKafka, topic: str, mechanism: st
 def expect_error(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Ask the broker with these settings: the error is one line without the password."""
     # librdkafka retries until the timeout, whatever the broker answers.
-    monkeypatch.setattr(topics, "TIMEOUT", 2.0)
+    monkeypatch.setattr(client, "TIMEOUT", 2.0)
 
     def ask(brokers: str, client: dict[str, str], said: str) -> None:
         with pytest.raises(UserError) as error:

@@ -66,7 +66,7 @@ class KafkaFeed(Feed):
         """
         settings = self.settings
         try:
-            cluster = kafka.metadata(settings)
+            kafka.metadata(settings)
         except AdvertisedAddressError:
             raise
         except UserError:
@@ -75,7 +75,7 @@ class KafkaFeed(Feed):
             (settings.topic, "ANOMALY_TOPIC"),
             (settings.anomalies_topic, "ANOMALY_ANOMALIES_TOPIC"),
         ):
-            access.prove_if_present(settings, cluster, topic, setting, [kafka.READ])
+            access.prove_if_present(settings, topic, setting, [kafka.READ])
 
     def run(self) -> None:
         """Read until `stop`."""

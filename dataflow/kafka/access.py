@@ -13,7 +13,7 @@ from dataflow.kafka.client import (
     TIMEOUT,
     Client,
     admin,
-    admin_client,
+    admin_of_cluster,
     consumer_client,
     no_right,
 )
@@ -36,18 +36,17 @@ WRITE = AclOperation.WRITE
 
 def prove(
     settings: Settings,
-    cluster: ClusterMetadata,
     topic: str,
     setting: str,
     needs: Iterable[AclOperation] = (),
 ) -> list[int]:
-    """Prove that a topic of a cluster can be used, and return its partitions in ascending order.
+    """Prove that a topic can be used, and return its partitions in ascending order.
 
     `setting` is the setting that names the topic, and `needs` are the rights that are needed. A
     broker that does not say which rights the user has is not asked further. Raises `UserError` if
     the topic does not exist, if a right is missing, or if a leader does not answer within 10 s.
     """
-    described = _describe(settings, cluster, topic, setting, needs)
+    described = _describe(settings, topic, setting, needs)
     if described is None:
         raise UserError(
             f"the topic {topic!r} does not exist on {settings.brokers}: create it with "
@@ -59,13 +58,12 @@ def prove(
 
 def prove_if_present(
     settings: Settings,
-    cluster: ClusterMetadata,
     topic: str,
     setting: str,
     needs: Iterable[AclOperation] = (),
 ) -> None:
     """Prove that a topic can be used, as `prove` does, unless it does not exist."""
-    described = _describe(settings, cluster, topic, setting, needs)
+    described = _describe(settings, topic, setting, needs)
     if described is not None:
         _prove(settings, topic, setting, needs, described)
 
@@ -86,13 +84,12 @@ def _prove(
 
 def _describe(
     settings: Settings,
-    cluster: ClusterMetadata,
     topic: str,
     setting: str,
     needs: Iterable[AclOperation],
 ) -> TopicDescription | None:
     """Return what the broker says of a topic, None if it does not exist."""
-    cluster_admin, client = admin_client(settings)
+    cluster_admin, client, cluster = admin_of_cluster(settings)
     try:
         (found,) = cluster_admin.describe_topics(
             TopicCollection([topic]),

@@ -15,7 +15,7 @@ from confluent_kafka import (
     KafkaException,
     Producer,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from dataflow import librdkafka
 from dataflow.errors import UserError
@@ -26,6 +26,8 @@ __all__ = [
     "TRANSIENT_ERRORS",
     "AdvertisedAddressError",
     "admin",
+    "admin_client",
+    "admin_of_cluster",
     "consumer",
     "consumer_client",
     "describe",
@@ -55,6 +57,10 @@ consumer group, which a user without the right to the group may not; only commit
 
 COORDINATOR_WAIT = 30.0
 """Seconds to wait for the coordinator of transactions: a new cluster creates its topic first."""
+
+CONTROLLER_WAIT = 30.0
+"""Seconds to wait for a controller: a cluster that starts, or whose brokers were paused, has none
+until a broker has registered with it."""
 
 _NO_COORDINATOR_YET = {
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -160,6 +166,40 @@ def admin(settings: Settings) -> AdminClient:
     Raises `UserError` if librdkafka rejects its settings.
     """
     return admin_client(settings)[0]
+
+
+def admin_of_cluster(settings: Settings) -> tuple[AdminClient, Client, ClusterMetadata]:
+    """Create an admin client that knows the controller, and return the cluster's topics too.
+
+    Waits up to 30 s until the cluster has a controller: a client that learned of none waits for
+    one without asking again. Raises `UserError` if no broker answers within 10 s, and if there is
+    no controller.
+    """
+    created, client = admin_client(settings)
+    deadline = time.monotonic() + CONTROLLER_WAIT
+    warned = False
+    while True:
+        try:
+            cluster = created.list_topics(timeout=TIMEOUT)
+        except KafkaException as error:
+            created.poll(0)  # takes the error that says why
+            raise client.no_answer(error) from None
+        if cluster.controller_id >= 0:
+            return created, client, cluster
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the cluster {settings.brokers} has no controller: check that its brokers run and "
+                "reach each other, and read their logs."
+            )
+        if not warned:
+            warned = True
+            print(
+                f"warning: the cluster {settings.brokers} has no controller yet: asking again for "
+                f"{CONTROLLER_WAIT:.0f} s.",
+                file=sys.stderr,
+                flush=True,
+            )
+        time.sleep(0.2)
 
 
 def consumer(settings: Settings, **config: Any) -> Consumer:

@@ -25,7 +25,7 @@ from dataflow.kafka.client import (
     TIMEOUT,
     TRANSIENT_ERRORS,
     admin,
-    admin_client,
+    admin_of_cluster,
     describe,
     no_right,
 )
@@ -59,7 +59,7 @@ def existing_partitions(
     Raises `UserError` if the topic does not exist, if a right is missing, and if the broker or the
     leader of a partition does not answer within 10 s.
     """
-    return prove(settings, metadata(settings), topic, setting, needs)
+    return prove(settings, topic, setting, needs)
 
 
 def partitions(settings: Settings, topic: str) -> list[int]:
@@ -75,12 +75,10 @@ def create(settings: Settings, names: Iterable[str], partition_count: int) -> li
 
     Raises `UserError` if one cannot be created.
     """
-    cluster = metadata(settings)
-    present = cluster.topics
-    missing = [topic for topic in names if topic not in present]
+    client, state, cluster = admin_of_cluster(settings)
+    missing = [topic for topic in names if topic not in cluster.topics]
     if not missing:
         return []
-    client, state = admin_client(settings)
     created = []
     for topic, future in client.create_topics(
         [NewTopic(topic, num_partitions=partition_count) for topic in missing],
@@ -152,12 +150,7 @@ def metadata(settings: Settings) -> ClusterMetadata:
 
     Raises `UserError` if no broker answers within 10 s.
     """
-    cluster_admin, client = admin_client(settings)
-    try:
-        return cluster_admin.list_topics(timeout=TIMEOUT)
-    except KafkaException as error:
-        cluster_admin.poll(0)
-        raise client.no_answer(error) from None
+    return admin_of_cluster(settings)[2]
 
 
 def partition_ids(cluster: ClusterMetadata, topic: str) -> list[int]:

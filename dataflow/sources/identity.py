@@ -15,7 +15,6 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.kafka import topics
 from dataflow.kafka.reading import Range
 from dataflow.recovery.store import Store
 from dataflow.settings import Settings
@@ -26,14 +25,16 @@ Mark = list[int]
 """A record: its partition, offset, timestamp in milliseconds, and checksum."""
 
 
-def check_topic(settings: Settings, store: Store, held: Mapping[int, Range]) -> None:
+def check_topic(
+    settings: Settings, store: Store, identity: str | None, held: Mapping[int, Range]
+) -> None:
     """Raise `UserError` if the store was written for another topic of the same name.
 
-    `held` has the offsets that each partition holds. A store that knows no topic yet takes the
-    present one.
+    `identity` is the topic's id, None if the cluster gives topics none; `held` has the offsets that
+    each partition holds. A store that knows no topic yet takes the present one.
     """
     topic = settings.topic
-    if identity := topics.topic_id(kafka.admin(settings), topic):
+    if identity is not None:
         if store.began(f"id of the topic {topic}", lambda: identity) != identity:
             raise _recreated(settings, store)
         return

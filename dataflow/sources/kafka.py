@@ -19,6 +19,7 @@ from confluent_kafka import (
 from dataflow import kafka
 from dataflow.errors import UserError, stop_process
 from dataflow.kafka import topics
+from dataflow.kafka.client import admin_of_cluster
 from dataflow.kafka.reading import Range
 from dataflow.metrics import counters
 from dataflow.records import Raw
@@ -79,14 +80,16 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
                 f"partition {partition} of the topic {settings.topic!r} does not say where it ends "
                 f"({reason}): check that its broker runs, and read the broker's log."
             )
+        cluster_admin, *_ = admin_of_cluster(settings)
+        identity = topics.topic_id(cluster_admin, settings.topic)
         if store is not None:
-            check_topic(settings, store, self._held)
+            check_topic(settings, store, identity, self._held)
         self._alignment = PartitionAlignment(settings.reorder_seconds) if settings.reorder else None
         self._readers: dict[int, Reader] = {}
         self._watch = Watch(
             settings,
             len(present) if settings.partitions is None and settings.follow else None,
-            topics.topic_id(kafka.admin(settings), settings.topic),
+            identity,
         )
         self._watch.start()
 
