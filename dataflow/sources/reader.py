@@ -36,8 +36,9 @@ HELD_PER_PARTITION = 20
 MOST_HELD = 20_000
 """Records of a partition that may not be read yet (see `alignment`) before it is paused."""
 
-ALIGNED_POLL = 1_000
-"""Records to ask for where partitions are aligned: those of the one that is behind may be far."""
+POLL_RECORDS = 4_000
+"""Records to ask for at least, where there are several partitions: the fewer there are in an answer,
+the more often a batch ends early because the records after it are of another partition."""
 
 
 class Reader:
@@ -146,9 +147,8 @@ class Reader:
                 # All at once: each call takes the same time for one as for a thousand.
                 self._consumer.incremental_assign(self._new)
                 self._new = []
-            messages = self._consumer.consume(
-                max(most, ALIGNED_POLL) if self._aligned else most, POLL
-            )
+            several = self._aligned or len(self._inboxes) > 1
+            messages = self._consumer.consume(max(most, POLL_RECORDS) if several else most, POLL)
         except KafkaException as error:
             stop_process(
                 f"cannot read the topic {self._topic!r} ({kafka.describe(error)}): check that the "
@@ -163,7 +163,7 @@ class Reader:
         self._wake = datetime.now(UTC) + timedelta(seconds=wait)
 
     def _deliver(self, messages: list[Message]) -> None:
-        numbers = [message.partition() for message in messages]
+        numbers = list(map(Message.partition, messages))  # half the time of a comprehension
         first = numbers[0]
         if first in self._inboxes and numbers.count(first) == len(numbers):
             self._put(first, messages)
