@@ -22,6 +22,7 @@ The step ids are part of the recovery store's format: they never change.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 from collections.abc import Mapping
 from typing import Any
@@ -158,6 +159,8 @@ def _prove(outputs: Mapping[str, Sink[Any]]) -> None:
 
 def flow() -> Dataflow:
     """Build the flow from the environment, as `python -m bytewax.run dataflow.flow` does."""
+    # A crash in the C code of a library would end the process without a line.
+    faulthandler.enable()
     try:
         shutdown.on_signals()
         clock.watch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.testing import TestingSink, cluster_main
-from conftest import fill_topic
+from conftest import Flow, await_handlers, fill_topic
 
 from dataflow import sources
 from dataflow.records import encode
@@ -120,3 +121,16 @@ def test_a_worker_knows_whether_it_is_alone(
         check=True,
     )
     assert run.stdout.split() == alone
+
+
+def test_a_crash_in_compiled_code_shows_what_each_thread_did(
+    run_flow: Flow, brokers: str, topic: str
+) -> None:
+    fill_topic(brokers, topic, [])
+    flow = run_flow.start(brokers=brokers, topic=topic)
+    await_handlers(flow)
+    flow.send_signal(signal.SIGSEGV)
+    _, said = flow.communicate(timeout=120)
+    assert flow.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in said
+    assert said.count("most recent call first") > 1

@@ -37,8 +37,8 @@ MOST_HELD = 20_000
 """Records of a partition that may not be read yet (see `alignment`) before it is paused."""
 
 POLL_RECORDS = 4_000
-"""Records to ask for at least, where there are several partitions: the fewer there are in an answer,
-the more often a batch ends early because the records after it are of another partition."""
+"""Records to ask for at least where there are several partitions: the fewer are in an answer, the
+more often a batch ends early because the records after it are of another partition."""
 
 
 class Reader:
