@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run dashboard test test-python test-faults lint format bench pictures lock clean
+.PHONY: help run dashboard install test test-python test-faults lint format bench pictures lock clean
 
 # Python 3.11 or 3.12; if not given, scripts/create-venv searches the PATH, or gets one with uv.
 PYTHON ?=
@@ -15,16 +15,24 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # must be allowed to: without bytecode, each of the many processes of the tests starts half as fast.
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := -m pip install --quiet --no-compile
+# The demos run from the checkout, with all that the package depends on but River.
+WITHOUT_RIVER = $(BIN)/python scripts/list-requirements $(1) >.venv/requirements.txt \
+	&& $(BIN)/python $(INSTALL) --requirement .venv/requirements.txt
+# A build of the package compiles the detectors in place; the wheel itself is not needed.
+COMPILE = folder=$$(mktemp -d) && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir "$$folder" . \
+	&& rm -r "$$folder"
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 run: .venv/run ## Demo: send a sample stream through a broker and the flow, print the anomalies
 	@$(BIN)/python -m dataflow demo
-	@echo "To continue: .venv/bin/ec2-anomaly --help, or \`. .venv/bin/activate\` and then \`ec2-anomaly --help\`."
+	@echo "To continue: .venv/bin/python -m dataflow --help, or \`. .venv/bin/activate\` and then \`python -m dataflow --help\`."
 
 dashboard: .venv/dashboard ## Demo in the browser; INSTANCES=2000 for a large fleet
 	@$(BIN)/python -m dataflow demo --dashboard --instances $(INSTANCES)
+
+install: .venv/install ## Install the package, its command ec2-anomaly, and River, which the demos leave out
 
 test: .venv/dev ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
@@ -75,14 +83,21 @@ clean: ## Delete what make installed, compiled and cached
 SOURCES := pyproject.toml constraints.txt hatch_build.py \
 	$(wildcard dataflow/detectors/*.py dataflow/detectors/*/*.py)
 
-.venv/run: $(SOURCES) | .venv/bin/python
+.venv/run: $(SOURCES) scripts/list-requirements | .venv/bin/python
 	@echo "Installing into .venv (once, about a minute)"
-	@$(BIN)/python $(INSTALL) --editable '.[broker]'
+	@$(call WITHOUT_RIVER,broker)
+	@$(COMPILE)
 	@touch $@
 
-.venv/dashboard: $(SOURCES) | .venv/bin/python
+.venv/dashboard: $(SOURCES) scripts/list-requirements | .venv/bin/python
 	@echo "Installing into .venv (once, about a minute)"
-	@$(BIN)/python $(INSTALL) --editable '.[broker,dashboard]'
+	@$(call WITHOUT_RIVER,broker dashboard)
+	@$(COMPILE)
+	@touch $@ .venv/run
+
+.venv/install: $(SOURCES) | .venv/bin/python
+	@echo "Installing into .venv (once, about a minute)"
+	@$(BIN)/python $(INSTALL) --editable '.[broker]'
 	@touch $@ .venv/run
 
 .venv/lint: $(SOURCES) | .venv/bin/python
@@ -93,7 +108,7 @@ SOURCES := pyproject.toml constraints.txt hatch_build.py \
 .venv/dev: $(SOURCES) | .venv/bin/python
 	@echo "Installing into .venv (once, about two minutes)"
 	@$(BIN)/python $(INSTALL) --editable '.[dev]'
-	@touch $@ .venv/run .venv/dashboard .venv/lint
+	@touch $@ .venv/run .venv/dashboard .venv/install .venv/lint
 
 # Not into .venv: quixstreams needs older versions of what both use.
 .venv/bench/done: export PIP_CONSTRAINT := benchmarks/constraints.txt

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-__all__ = ["UserError", "missing_bytewax", "missing_extra", "stop_process"]
+__all__ = ["UserError", "missing_bytewax", "missing_extra", "missing_river", "stop_process"]
 
 
 class UserError(Exception):
@@ -26,6 +26,17 @@ def missing_extra(what: str, extra: str) -> UserError:
     """
     return UserError(
         f"{what} needs an extra: in a checkout of this project, run pip install '.[{extra}]'."
+    )
+
+
+def missing_river() -> UserError:
+    """Return the error for River's models, where only what the demos need is installed.
+
+    >>> str(missing_river())
+    "River's models need River, which is not installed: run make install in the checkout."
+    """
+    return UserError(
+        "River's models need River, which is not installed: run make install in the checkout."
     )
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataflow.errors import UserError
+from dataflow.errors import UserError, missing_river
 
 __all__ = ["Kind", "load", "names"]
 
@@ -59,6 +59,8 @@ def load(kind: Kind, name: str) -> Any:
     except (ImportError, AttributeError, ValueError) as wrong:
         if name in kind.built_in:
             raise
+        if isinstance(wrong, ModuleNotFoundError) and wrong.name == "river":
+            raise missing_river() from None
         raise UserError(
             f"{kind.setting} names the {kind.what} {name!r}, which cannot be imported ({wrong}): "
             f"check the name, or use one of {', '.join(names(kind))}."

@@ -58,7 +58,7 @@ def files(page: str) -> dict[str, str]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone with what `make run` has installed: the environment that the tests run in."""
+    """A clone with what make has installed: the environment that the tests run in."""
     folder = tmp_path / "clone"
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -76,7 +76,7 @@ def clone(tmp_path: Path) -> Path:
     for entry in Path(sys.prefix).iterdir():
         if entry.name in ("bin", "lib", "lib64", "include", "share", "etc", "pyvenv.cfg"):
             (environment_here / entry.name).symlink_to(entry)
-    for stamp in ("run", "dashboard", "dev"):
+    for stamp in ("run", "dashboard", "install", "dev"):
         (environment_here / stamp).touch()
     return folder
 

@@ -1,4 +1,4 @@
-"""`scripts/create-venv`, which finds or gets the Python of `make run`, and `make help`."""
+"""What make installs: the Python of `scripts/create-venv`, the packages, and `make help`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+
+from dataflow.errors import missing_river
 
 THIS_PYTHON = f'exec {sys.executable} "$@"'
 NEWER_PYTHON = '[ "$1" = -c ] && exit 1'
@@ -57,7 +59,8 @@ def test_a_python_that_suits_is_taken_from_the_path(checkout: Path) -> None:
     add(checkout, "python3", THIS_PYTHON)
     done = make_venv(checkout)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (checkout / ".venv" / "bin" / "python").exists()
+    installed = checkout.glob(".venv/lib/python*/site-packages/*.dist-info")
+    assert [path.name.partition("-")[0] for path in installed] == ["pip"]
 
 
 @needs_flow
@@ -86,6 +89,67 @@ def test_a_named_python_must_suit(checkout: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: python3.13 is not Python 3.11 or 3.12")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_demos_have_every_dependency_but_river() -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / "list-requirements", "broker", "dashboard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    listed = done.stdout.splitlines()
+    (left_out,) = {*project["dependencies"]} - {*listed}
+    assert left_out.startswith("river>=")
+    assert sorted([*listed, left_out]) == sorted(
+        [*project["dependencies"], *extras["broker"], *extras["dashboard"]]
+    )
+
+
+WITHOUT_RIVER = """
+import sys
+from importlib import import_module
+from pkgutil import walk_packages
+
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name in ("river", "scipy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent)
+import dataflow
+from dataflow.detectors import find
+from dataflow.errors import UserError
+imported = {module.name for module in walk_packages(dataflow.__path__, "dataflow.")} - {
+    "dataflow.__main__",
+    "dataflow.detectors.river",
+    "dataflow.detectors.isolation_forest",  # scikit-learn needs SciPy
+}
+for name in imported:
+    import_module(name)
+print(len(imported))
+for name in ("river.anomaly:HalfSpaceTrees", "uses_river:Model", "has_its_methods:Model"):
+    try:
+        find(name)
+    except UserError as error:
+        print(error)
+"""
+
+
+@needs_flow
+def test_only_rivers_models_need_river_and_say_how_to_get_it(tmp_path: Path) -> None:
+    model = "class Model:\n    score_one = learn_one = None\n"
+    (tmp_path / "has_its_methods.py").write_text(model)
+    (tmp_path / "uses_river.py").write_text(f"import river.anomaly\n{model}")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RIVER], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    count, *errors = done.stdout.splitlines()
+    assert int(count) > 100
+    assert len(errors) == 3
+    assert {*errors} == {str(missing_river())}
 
 
 def test_help_has_a_line_for_every_target() -> None:

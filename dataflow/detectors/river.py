@@ -16,10 +16,16 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, NamedTuple
 
-from river import __version__ as river_version  # type: ignore[attr-defined]
-
 from dataflow.detectors.base import PICKLED, Detector, Verdict
 from dataflow.detectors.sealing import seal, unseal
+from dataflow.errors import missing_river
+
+try:
+    from river import __version__ as river_version  # type: ignore[attr-defined]
+except ModuleNotFoundError as missing:
+    if missing.name != "river":
+        raise
+    raise missing_river() from None
 
 __all__ = ["RiverDetector", "RiverModel"]
 

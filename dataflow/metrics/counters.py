@@ -14,7 +14,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
-from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_creat
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dataflow import __version__
 from dataflow.records import Anomaly, Incident, Rejected, seconds
 from dataflow.settings import Settings
 
@@ -333,7 +333,7 @@ STATE_BYTES.set_function(_state_bytes)
 def describe(settings: Settings, store: Path | None) -> None:
     """Set the metrics that are known from the start; `store` is the recovery store's folder."""
     BUILD_INFO.clear()
-    BUILD_INFO.labels(version("ec2-anomaly-dataflow"), settings.detector).set(1)
+    BUILD_INFO.labels(__version__, settings.detector).set(1)
     INSTANCES_LIMIT.set(settings.max_instances)
     STORE.folder = store
 
