@@ -15,9 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # must be allowed to: without bytecode, each of the many processes of the tests starts half as fast.
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := -m pip install --quiet --no-compile
-# The demos run from the checkout, with all that the package depends on but River.
+# The demos run from the checkout, which a .pth file puts on Python's path, with all that the package
+# depends on but River.
 WITHOUT_RIVER = $(BIN)/python scripts/list-requirements $(1) >.venv/requirements.txt \
-	&& $(BIN)/python $(INSTALL) --requirement .venv/requirements.txt
+	&& $(BIN)/python $(INSTALL) --requirement .venv/requirements.txt \
+	&& pwd >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 # A build of the package compiles the detectors in place; the wheel itself is not needed.
 COMPILE = folder=$$(mktemp -d) && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir "$$folder" . \
 	&& rm -r "$$folder"

@@ -144,7 +144,11 @@ def test_only_rivers_models_need_river_and_say_how_to_get_it(tmp_path: Path) -> 
     (tmp_path / "has_its_methods.py").write_text(model)
     (tmp_path / "uses_river.py").write_text(f"import river.anomaly\n{model}")
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RIVER], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", WITHOUT_RIVER],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     count, *errors = done.stdout.splitlines()
     assert int(count) > 100
