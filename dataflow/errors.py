@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn
+
+from dataflow.warnings import say
 
 __all__ = ["UserError", "missing_bytewax", "missing_extra", "missing_river", "stop_process"]
 
@@ -57,6 +60,7 @@ def stop_process(reason: str) -> NoReturn:
     traces, and other workers may still take a snapshot. This ends like kill -9: nothing more is
     committed, and a resume continues from the last snapshot.
     """
-    print(f"error: {reason}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
+    say(f"error: {reason}")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
     os._exit(1)

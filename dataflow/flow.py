@@ -39,16 +39,15 @@ except ModuleNotFoundError:
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
-from dataflow.kafka.caught_up import CaughtUp
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw
 from dataflow.recovery import disk
 from dataflow.recovery.store import Store, guard
 from dataflow.runtime import clock, shutdown
-from dataflow.runtime.arguments import arguments
 from dataflow.runtime.stateful_map import stateful_map
 from dataflow.sinks.kafka import KafkaSink
+from dataflow.sources.kafka import KafkaSource
 from dataflow.steps import (
     admit,
     anomaly,
@@ -100,14 +99,10 @@ def build(
     threshold = detector.threshold if options.threshold is None else options.threshold
 
     flow = Dataflow("ec2_anomalies")
-    raw = op.input("read", flow, sources.source(options, store) if source is None else source)
+    records = sources.source(options, store) if source is None else source
+    raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options))
-    decoder: mark_epoch.Decode = admission
-    caught_up = None
-    if options.incidents and options.input == "kafka" and source is None:
-        caught_up = CaughtUp(options, alone=arguments().addresses is None)
-        decoder = caught_up.noting(decoder)
-    decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoder, store))
+    decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(admission, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
     keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyer(admission))
@@ -125,6 +120,7 @@ def build(
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if options.incidents:
+        caught_up = records.caught_up if isinstance(records, KafkaSource) else None
         monitors = incidents.monitors(options, detector, threshold, store, caught_up)
         signs = op.flat_map_batch("signs_of_life", rejected, incidents.signs_of_life)
         watched: Any = op.merge("watched", scored, signs)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
@@ -24,6 +23,7 @@ from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
 from dataflow.plugins import Kind, names
+from dataflow.warnings import warn_once
 
 __all__ = ["OUTPUTS", "PREFIX", "Addresses", "Settings", "is_output_file", "load"]
 
@@ -539,7 +539,7 @@ def load(**overrides: Any) -> Settings:
             f"own, such as {PREFIX}KAFKA__SECURITY_PROTOCOL."
         ) from None
     for line in librdkafka.warnings(settings.kafka):
-        print(f"warning: {line}.", file=sys.stderr, flush=True)
+        warn_once("insecure-connection", f"{line}.", key=line)
     return settings
 
 

@@ -6,7 +6,6 @@ import ctypes
 import gc
 import logging
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from dataflow.dashboard.hosts import Hosts
 from dataflow.dashboard.instance import instance
 from dataflow.dashboard.overview import overview
 from dataflow.errors import UserError
+from dataflow.warnings import show
 
 __all__ = ["PAGES", "Served", "serve"]
 
@@ -149,7 +149,7 @@ class _Application(BokehTornado):
     def _warn(self, name: str) -> None:
         if name and name not in self._warned and len(self._warned) < WARNED:
             self._warned.add(name)
-            print(f"warning: {_refusal(name)}", file=sys.stderr, flush=True)
+            show(_refusal(name))
 
 
 class _Forbidden(RequestHandler):

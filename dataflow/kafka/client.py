@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +19,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 from dataflow import librdkafka
 from dataflow.errors import UserError
 from dataflow.settings import Settings
+from dataflow.warnings import warn
 
 __all__ = [
     "TIMEOUT",
@@ -193,11 +193,10 @@ def admin_of_cluster(settings: Settings) -> tuple[AdminClient, Client, ClusterMe
             )
         if not warned:
             warned = True
-            print(
-                f"warning: the cluster {settings.brokers} has no controller yet: asking again for "
+            warn(
+                "no-controller",
+                f"the cluster {settings.brokers} has no controller yet: asking again for "
                 f"{CONTROLLER_WAIT:.0f} s.",
-                file=sys.stderr,
-                flush=True,
             )
         time.sleep(0.2)
 
@@ -254,11 +253,10 @@ def transactional_producer(settings: Settings, name: str) -> Producer:
                 raise _no_transactions(settings, name, error) from None
             if error.args[0].code() == KafkaError._TIMED_OUT and not warned:
                 warned = True
-                print(
-                    f"warning: the broker {settings.brokers} has no coordinator for transactions "
-                    f"yet: asking again for {COORDINATOR_WAIT:.0f} s.",
-                    file=sys.stderr,
-                    flush=True,
+                warn(
+                    "no-coordinator",
+                    f"the broker {settings.brokers} has no coordinator for transactions yet: "
+                    f"asking again for {COORDINATOR_WAIT:.0f} s.",
                 )
             time.sleep(0.2)
         else:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Literal
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dataflow import __version__
 from dataflow.records import Anomaly, Incident, Rejected, seconds
 from dataflow.settings import Settings
+from dataflow.warnings import PROCESS
 
 __all__ = [
     "ANOMALIES_FOUND",
@@ -44,7 +45,6 @@ __all__ = [
     "SCORE_BOUNDS",
     "STATES",
     "STORE",
-    "WARNINGS",
     "AnomalousInstances",
     "OptionalGauge",
     "Output",
@@ -52,6 +52,7 @@ __all__ = [
     "RecoveryStore",
     "ScoreHistogram",
     "StateSizes",
+    "WarningsByReason",
     "describe",
     "kind",
     "output",
@@ -110,6 +111,21 @@ class ScoreHistogram(Collector):
         bounds = [*map(str, SCORE_BOUNDS), "+Inf"]
         buckets = list(zip(bounds, [*heights, heights[-1]], strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets, total)
+
+
+class WarningsByReason(Collector):
+    """The counts of `dataflow.warnings`, which may be used before metrics are."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counter. Each reason is there from the start, so that the first one shows."""
+        family = CounterMetricFamily(
+            "anomaly_warnings",
+            "Warnings by reason; not each is a line on standard error.",
+            labels=["reason"],
+        )
+        for reason, count in PROCESS.counts.items():
+            family.add_metric([reason], count)
+        yield family
 
 
 class AnomalousInstances:
@@ -261,11 +277,6 @@ REORDER_RESTARTS = Counter(
     "anomaly_reorder_restarts",
     "Times an instance's indexes started again, because its producer had started again.",
 )
-WARNINGS = Counter(
-    "anomaly_warnings",
-    "Warnings on standard error, by reason; only the first of each reason is printed.",
-    ["reason"],
-)
 
 # Scores
 READINGS_SCORED = Counter("anomaly_readings_scored", "Readings that a detector has scored.")
@@ -322,6 +333,7 @@ def _state_bytes() -> float:
 
 
 REGISTRY.register(SCORES)
+REGISTRY.register(WarningsByReason())
 INSTANCES_LIMIT.set(math.nan)
 PARTITIONS.set_function(lambda: len(OPENED))
 RECOVERY_STORE_BYTES.set_function(STORE.size)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import sys
 import threading
 import time
 import traceback
@@ -30,6 +29,7 @@ from dataflow.notify.http import Answer, post
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.records import Incident, encode
 from dataflow.settings import Settings
+from dataflow.warnings import say, show
 
 __all__ = ["OWN_KAFKA_SETTINGS", "Delivery"]
 
@@ -161,8 +161,8 @@ class Delivery:
             firsts[partition] = first
             if not first <= offset <= end:
                 if offset:  # at 0 nothing is lost
-                    self._warn(
-                        f"warning: {self._target} is at offset {offset} of partition {partition} "
+                    show(
+                        f"{self._target} is at offset {offset} of partition {partition} "
                         f"of the topic {self._topic!r}, which now has offsets {first} to {end}: "
                         f"resuming at {first}."
                     )
@@ -285,7 +285,7 @@ class Delivery:
             self._took = max(time.monotonic() - started, self._took / 2)
             self._size = min(2 * self._size, self._target.batch)
             if self._failures:
-                self._warn(f"{self._target} accepts incidents again.")
+                say(f"{self._target} accepts incidents again.")
                 self._accepts_since = started
             self._failures = 0
             for record in batch.new:
@@ -331,8 +331,8 @@ class Delivery:
         except Exception as error:
             # The text of the error may hold the address.
             place = traceback.extract_tb(error.__traceback__)[-1]
-            self._warn(
-                f"warning: {self._target} has no body for record {incident.sequence} of the "
+            show(
+                f"{self._target} has no body for record {incident.sequence} of the "
                 f"incident {incident.id} ({type(error).__name__} at {place.filename}:"
                 f"{place.lineno}): skipped. It stays in the topic {self._topic!r}."
             )
@@ -342,8 +342,8 @@ class Delivery:
         if self._stop.is_set():
             return
         if not self._failures:
-            self._warn(
-                f"warning: {self._target} does not accept incidents ({answer.reason}): "
+            show(
+                f"{self._target} does not accept incidents ({answer.reason}): "
                 "retrying until it does."
             )
         wait = min(FIRST_WAIT * 2**self._failures, LONGEST_WAIT) * random.uniform(0.5, 1)
@@ -356,8 +356,8 @@ class Delivery:
         (incident,) = batch.incidents
         place = batch.new[0].place if batch.new else None
         where = "" if place is None else f" at partition {place[0]}, offset {place[1]}"
-        self._warn(
-            f"warning: {self._target} rejects record {incident.sequence} of the incident "
+        show(
+            f"{self._target} rejects record {incident.sequence} of the incident "
             f"{incident.id} ({reason}): skipped. It stays in the topic {self._topic!r}{where}."
         )
 
@@ -391,13 +391,10 @@ class Delivery:
         self._commit_at = time.monotonic() + COMMIT_AGAIN
         if not self._commit_failed:
             self._commit_failed = True
-            self._warn(
-                f"warning: cannot commit the offset of {self._target} ({kafka.describe(failed)}): "
+            show(
+                f"cannot commit the offset of {self._target} ({kafka.describe(failed)}): "
                 "a restart would deliver again."
             )
-
-    def _warn(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
 
 def _joined(bodies: list[bytes]) -> bytes:

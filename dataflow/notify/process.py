@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 
-from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.kafka import access, topics
+from dataflow.kafka.health import HealthCheck
 from dataflow.notify.delivery import OWN_KAFKA_SETTINGS, Delivery
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.targets import targets
 from dataflow.settings import Settings
+from dataflow.warnings import show
 
 __all__ = ["run"]
-
-CHECK = 5.0
-"""Seconds between two questions to the broker, and for its answer."""
 
 END = 2.5
 """Seconds from a signal to the end of the process, at most."""
@@ -38,30 +36,36 @@ def run(settings: Settings) -> None:
             "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, "
             "ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER or ANOMALY_NOTIFY_TARGETS."
         )
-    topics.existing_partitions(
-        settings, settings.incidents_topic, "ANOMALY_INCIDENTS_TOPIC", [kafka.READ]
-    )
+    topic = settings.incidents_topic
+    topics.existing_partitions(settings, topic, "ANOMALY_INCIDENTS_TOPIC", [kafka.READ])
     for target in configured:
-        access.prove_group(settings, target.group(settings.incidents_topic))
+        access.prove_group(settings, target.group(topic))
     for name in sorted(OWN_KAFKA_SETTINGS & settings.kafka.keys()):
-        _warn(
-            f"warning: ANOMALY_KAFKA__{name.upper().replace('.', '_')} does not apply to notify: "
+        show(
+            f"ANOMALY_KAFKA__{name.upper().replace('.', '_')} does not apply to notify: "
             "each target has an offset of its own."
         )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    skipped = SkippedRecords(settings.incidents_topic)
+    skipped = SkippedRecords(topic)
     deliveries = [Delivery(settings, target, stop, skipped) for target in configured]
     threads = [threading.Thread(target=delivery.run, daemon=True) for delivery in deliveries]
     for thread, target in zip(threads, configured, strict=True):
-        print(f"delivering the topic {settings.incidents_topic!r} to {target}", flush=True)
+        print(f"delivering the topic {topic!r} to {target}", flush=True)
         thread.start()
-    threading.Thread(
-        target=_watch, args=(settings, deliveries, skipped, stop), name="watch", daemon=True
-    ).start()
+
+    def look(_client: AdminClient, cluster: ClusterMetadata | None) -> None:
+        if cluster is not None:
+            for delivery in deliveries:
+                delivery.partitions_found(set(kafka.partition_ids(cluster, topic)))
+
+    check = HealthCheck(settings, topic, look, "new incidents are delivered when it answers")
+    check.start()
     while not stop.is_set() and any(thread.is_alive() for thread in threads):
         stop.wait(0.1)
+        skipped.print_counts()
+    check.end()
     deadline = time.monotonic() + END
     for thread in threads:
         # One that waits for a broker or a name server is left. What it has not committed is
@@ -71,36 +75,3 @@ def run(settings: Settings) -> None:
     for delivery in deliveries:
         if delivery.failure is not None:
             raise UserError(delivery.failure)
-
-
-def _watch(
-    settings: Settings,
-    deliveries: list[Delivery],
-    skipped: SkippedRecords,
-    stop: threading.Event,
-) -> None:
-    """Print a line when the broker stops or starts to answer; find new partitions."""
-    topic = settings.incidents_topic
-    client = kafka.admin(settings)
-    answers = True
-    while not stop.wait(CHECK):
-        skipped.print_counts()
-        try:
-            cluster = client.list_topics(topic, timeout=CHECK)
-        except KafkaException as error:
-            if answers and not stop.is_set():
-                _warn(
-                    f"warning: no answer from the broker {settings.brokers} "
-                    f"({kafka.describe(error)}): new incidents are delivered when it answers."
-                )
-            answers = False
-            continue
-        if not answers:
-            _warn(f"the broker {settings.brokers} answers again.")
-        answers = True
-        for delivery in deliveries:
-            delivery.partitions_found(set(kafka.partition_ids(cluster, topic)))
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

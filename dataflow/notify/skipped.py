@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from dataclasses import dataclass
+
+from dataflow.warnings import show
 
 __all__ = ["SkippedRecords"]
 
@@ -42,8 +43,8 @@ class SkippedRecords:
                 known.place = place
                 return
             self._reasons[reason] = _Reason(time.monotonic())
-            _warn(
-                f"warning: the record at partition {partition}, offset {offset} of the topic "
+            show(
+                f"the record at partition {partition}, offset {offset} of the topic "
                 f"{self._topic!r} is not an incident ({reason}): skipped."
             )
 
@@ -54,13 +55,9 @@ class SkippedRecords:
             for reason, known in self._reasons.items():
                 if known.more and (last or now - known.printed >= INTERVAL):
                     partition, offset = known.place
-                    _warn(
-                        f"warning: {known.more} more records of the topic {self._topic!r} are not "
+                    show(
+                        f"{known.more} more records of the topic {self._topic!r} are not "
                         f"incidents ({reason}): skipped. The last is at partition {partition}, "
                         f"offset {offset}."
                     )
                     known.printed, known.more = now, 0
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

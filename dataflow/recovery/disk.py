@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dataflow.errors import UserError, stop_process
+from dataflow.warnings import say
 
 __all__ = ["check", "reserve", "watch"]
 
@@ -83,7 +84,7 @@ def watch(folder: Path) -> None:
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         if "SqliteFailure" in str(error) or "RusqliteError" in str(error):
-            print(f"error: {_cannot_save(folder, str(error))}", file=sys.stderr)
+            say(f"error: {_cannot_save(folder, str(error))}")
         else:
             before(kind, error, trace)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from dataflow.errors import UserError
 from dataflow.recovery import disk, files
 from dataflow.runtime.arguments import arguments
 from dataflow.settings import PREFIX, Settings
+from dataflow.warnings import warn
 
 __all__ = ["Store", "guard"]
 
@@ -186,11 +186,10 @@ def guard(settings: Settings, states: str) -> Store | None:
     store = Store(folder, settings, states, given.process_id or 0)
     found = files.writable_by_others(folder)
     if found is not None:
-        print(
-            f"warning: other users can write to {found}, and anyone who can write to the recovery "
-            f"store can run code in the flow: run `chmod -R go-w {folder}`.",
-            file=sys.stderr,
-            flush=True,
+        warn(
+            "store-writable",
+            f"other users can write to {found}, and anyone who can write to the recovery store can "
+            f"run code in the flow: run `chmod -R go-w {folder}`.",
         )
     epoch = files.check(folder, alone=not given.addresses)
     # In a cluster, no process changes the store before all have come this far.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from dataflow.kafka import topics
 from dataflow.records import Source, encode
 from dataflow.replay.plan import REPLAYED, Candidate, Item, Place, marker, read_line, read_message
 from dataflow.settings import Settings
+from dataflow.warnings import say
 
 __all__ = ["Sender", "check_topics", "read_file", "read_marks", "read_topic"]
 
@@ -30,7 +30,7 @@ def check_topics(settings: Settings, *, from_topic: bool, write: bool) -> None:
     topics.existing_partitions(settings, settings.topic, "ANOMALY_TOPIC", written)
     if not from_topic and write:
         for topic in topics.create(settings, [settings.rejected_topic], 1):
-            print(f"created the topic {topic} for the marks of replayed records", file=sys.stderr)
+            say(f"created the topic {topic} for the marks of replayed records")
     if from_topic or write:
         topics.existing_partitions(
             settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC", [kafka.READ, *written]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
+
+from dataflow.warnings import say
 
 __all__ = ["ask", "asked", "on_signals", "reading"]
 
@@ -22,7 +23,7 @@ def ask(reason: str | None = None) -> None:
     """Make the flow end. The first call prints its reason, if any, on standard error."""
     global _asked
     if not _asked and reason is not None:
-        print(reason, file=sys.stderr, flush=True)
+        say(reason)
     _asked = True
 
 

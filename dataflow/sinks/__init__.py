@@ -10,7 +10,6 @@ A new built-in output is a file in this folder and a line in `OUTPUTS` of `dataf
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 from bytewax.outputs import Sink
@@ -23,6 +22,7 @@ from dataflow.settings import OUTPUTS, Settings, is_output_file
 from dataflow.sinks.base import BatchOutput, Output
 from dataflow.sinks.jsonl import JsonLinesOutput, JsonLinesSink, StreamSink
 from dataflow.sinks.kafka import KafkaSink
+from dataflow.warnings import say
 
 __all__ = ["BatchOutput", "Output", "incident_outputs", "outputs", "rejected_output"]
 
@@ -95,7 +95,7 @@ def rejected_output(settings: Settings, store: Store | None) -> Sink[Any]:
     if settings.input == "kafka":
         if settings.rejected_topic == f"{settings.topic}.rejected":
             for topic in topics.create(settings, [settings.rejected_topic], 1):
-                print(f"created the topic {topic} for rejected records", file=sys.stderr)
+                say(f"created the topic {topic} for rejected records")
         return KafkaSink(settings, settings.rejected_topic, "ANOMALY_REJECTED_TOPIC", store)
     if settings.output_file is not None:
         path = settings.output_file.with_suffix(".rejected.jsonl")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
@@ -20,6 +19,7 @@ from dataflow.sinks.base import Output
 from dataflow.sinks.identity import BY_SEQUENCE, BY_SOURCE, Identity
 from dataflow.sinks.pending import Pending
 from dataflow.sinks.snapshot import Snapshot, resume
+from dataflow.warnings import Reason, warn
 
 __all__ = ["KafkaOutput", "KafkaSink"]
 
@@ -118,8 +118,8 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
                 offsets = dict(place)
             held = kafka.topic_ranges(settings, topic)
             offsets, warnings = readable(topic, offsets, held, marks=place is not None)
-            for warning in warnings:
-                print(f"warning: {warning}", file=sys.stderr, flush=True)
+            for reason, line in warnings:
+                warn(reason, line)
             for message in kafka.read_from(settings, topic, offsets):
                 pending.add((message.value() or b"") + b"\n")
                 offsets[message.partition() or 0] = (message.offset() or 0) + 1
@@ -130,7 +130,7 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
 
 def readable(
     topic: str, offsets: Offsets, held: Mapping[int, tuple[int, int]], *, marks: bool
-) -> tuple[Offsets, list[str]]:
+) -> tuple[Offsets, list[tuple[Reason, str]]]:
     """Return from which offsets a topic can be read back, and what is wrong with the given ones.
 
     `held` are the first offset that each partition holds and the one after its last record. With
@@ -143,22 +143,24 @@ def readable(
     {0: 600}
     """
     found: Offsets = {}
-    warnings = []
+    warnings: list[tuple[Reason, str]] = []
     for partition, (first, end) in held.items():
         offset = offsets.get(partition, first)
         where = f"partition {partition} of the topic {topic!r}"
         if offset > end:
-            warnings.append(
+            line = (
                 f"{where} ends at offset {end}, and this flow has written it up to {offset}: the "
                 "topic was created again, so the records before are gone."
             )
+            warnings.append(("output-recreated", line))
             offset = first
         elif offset + marks < first:
-            warnings.append(
+            line = (
                 f"{where} begins at offset {first}, and the flow reads it back from {offset}: "
                 "retention deleted records. Those that the flow wrote since its last snapshot, if "
                 "any, are written again."
             )
+            warnings.append(("output-deleted", line))
         found[partition] = max(first, offset)
     return found, warnings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from datetime import datetime
@@ -19,6 +18,7 @@ from confluent_kafka import (
 from dataflow import kafka
 from dataflow.errors import UserError, stop_process
 from dataflow.kafka import topics
+from dataflow.kafka.caught_up import CaughtUp
 from dataflow.kafka.client import admin_of_cluster
 from dataflow.kafka.reading import Range
 from dataflow.metrics import counters
@@ -32,6 +32,7 @@ from dataflow.sources.identity import check_topic
 from dataflow.sources.place import place
 from dataflow.sources.reader import Reader
 from dataflow.sources.watch import Watch
+from dataflow.warnings import warn
 
 __all__ = ["KafkaSource"]
 
@@ -86,10 +87,13 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
             check_topic(settings, store, identity, self._held)
         self._alignment = PartitionAlignment(settings.reorder_seconds) if settings.reorder else None
         self._readers: dict[int, Reader] = {}
+        self.caught_up = CaughtUp()
+        """Whether it has read all that there is."""
         self._watch = Watch(
             settings,
             len(present) if settings.partitions is None and settings.follow else None,
             identity,
+            self.caught_up,
         )
         self._watch.start()
 
@@ -171,11 +175,9 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
                 f"{holds}: set ANOMALY_LOST_INPUT=continue to continue at {found.offset}, or start "
                 "with a new store."
             )
-        print(
-            f"warning: {holds}: ANOMALY_LOST_INPUT=continue, so the flow continues at "
-            f"{found.offset}.",
-            file=sys.stderr,
-            flush=True,
+        warn(
+            "lost-input",
+            f"{holds}: ANOMALY_LOST_INPUT=continue, so the flow continues at {found.offset}.",
         )
         self._tally.lost(found.lost)
 

@@ -7,32 +7,22 @@ ends the flow when partitions were added, or when the topic was deleted and crea
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import ClusterMetadata
+from confluent_kafka.admin import AdminClient, ClusterMetadata
 
-from dataflow import kafka
 from dataflow.errors import stop_process
 from dataflow.kafka import reading, topics
+from dataflow.kafka.caught_up import CaughtUp
+from dataflow.kafka.health import PATIENCE, HealthCheck
 from dataflow.runtime import shutdown
 from dataflow.settings import Settings
 from dataflow.sources.stalls import Seen, Stalls, named
+from dataflow.warnings import PROCESS, Warnings
 
 __all__ = ["Watch", "Watched"]
-
-SECONDS = 3.0
-"""Seconds between two looks: a stall is named after three of them."""
-
-PATIENCE = 2.0
-"""Seconds to wait for an answer."""
-
-SILENT = 9.0
-"""Seconds without an answer before it is said."""
 
 
 class Watched(Protocol):
@@ -56,69 +46,66 @@ class Watched(Protocol):
 class Watch:
     """Looks at the topic of `settings`, in a thread of its own."""
 
-    def __init__(self, settings: Settings, known: int | None, identity: str | None) -> None:
-        """`known` is the number of partitions if all are read, `identity` the topic's id."""
+    def __init__(
+        self,
+        settings: Settings,
+        known: int | None,
+        identity: str | None,
+        caught_up: CaughtUp,
+        warnings: Warnings = PROCESS,
+    ) -> None:
+        """`known` is the number of partitions if all are read, `identity` the topic's id.
+
+        `caught_up` gets the ends of the partitions that it wants.
+        """
         self._settings = settings
         self._topic = settings.topic
         self._known = known
         self._identity = identity
+        self._caught_up = caught_up
+        self._warnings = warnings
         self._partitions: dict[int, Watched] = {}
-        self._ended = threading.Event()
         self._stalls = Stalls()
-        self._answered = time.monotonic()
-        self._silent = False
         self._blocked: dict[int, float] = {}
+        self._check = HealthCheck(settings, self._topic, self._ask, "the flow waits for it")
+
+    def start(self) -> None:
+        """Start the thread. It ends with the last partition."""
+        self._check.start()
 
     def add(self, partition: int, watched: Watched) -> None:
         """Watch a partition too. Workers call this in their threads."""
         self._partitions[partition] = watched
 
     def remove(self, partition: int) -> None:
-        """Watch a partition no longer. The thread ends with the last one."""
+        """Watch a partition no longer."""
         self._partitions.pop(partition, None)
         if not self._partitions:
-            self._ended.set()
+            self._check.end()
 
-    def start(self) -> None:
-        """Start the thread."""
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
-
-    def _run(self) -> None:
-        client = kafka.admin(self._settings)
-        while not self._ended.wait(SECONDS):
-            partitions = dict(self._partitions)
-            try:
-                cluster = client.list_topics(self._topic, timeout=PATIENCE)
-            except KafkaException as error:
-                self._no_answer(kafka.describe(error), partitions)
-                continue
-            ends, _ = reading.latest_offsets(client, self._topic, partitions, PATIENCE)
-            if partitions and not ends and not _without_leader(cluster, self._topic):
-                self._no_answer("it answers no request for offsets", partitions)
-                continue
-            self._answer()
-            self._check_topic(cluster, topics.topic_id(client, self._topic, PATIENCE))
-            behind = [number for number, end in ends.items() if partitions[number].offset < end]
-            stable, _ = reading.latest_offsets(
-                client, self._topic, behind, PATIENCE, committed=True
-            )
-            self.look(time.monotonic(), partitions, ends, stable, cluster)
-
-    def _no_answer(self, reason: str, partitions: Mapping[int, Watched]) -> None:
-        silent = time.monotonic() - self._answered
-        if silent > SILENT and not self._silent:
-            self._silent = True
-            errors = [one.last_error for one in partitions.values() if one.last_error]
-            _say(
-                f"warning: no answer from the broker {self._settings.brokers} for {silent:.0f} s "
-                f"({errors[0] if errors else reason}): the flow waits for it."
-            )
-
-    def _answer(self) -> None:
-        if self._silent:
-            _say(f"the broker {self._settings.brokers} answers again.")
-        self._silent = False
-        self._answered = time.monotonic()
+    def _ask(self, client: AdminClient, cluster: ClusterMetadata | None) -> str | None:
+        """Ask for the ends of the partitions; return what got no answer."""
+        partitions = dict(self._partitions)
+        asked = time.monotonic()
+        wanted = self._caught_up.wanted(asked)
+        leaderless = set() if cluster is None else _without_leader(cluster, self._topic)
+        led = {*partitions, *wanted} - leaderless
+        ends: dict[int, int] = {}
+        if cluster is not None:
+            ends, _ = reading.latest_offsets(client, self._topic, led, PATIENCE)
+        now = time.monotonic()
+        for number in wanted:
+            position = partitions[number].offset if number in partitions else None
+            self._caught_up.answer(number, asked, now, ends.get(number), position)
+        if cluster is None:
+            return None
+        if led and not ends:
+            return "it answers no request for offsets"
+        self._check_topic(cluster, topics.topic_id(client, self._topic, PATIENCE))
+        behind = [number for number, one in partitions.items() if one.offset < ends.get(number, 0)]
+        stable, _ = reading.latest_offsets(client, self._topic, behind, PATIENCE, committed=True)
+        self.look(time.monotonic(), partitions, ends, stable, leaderless)
+        return None
 
     def _check_topic(self, cluster: ClusterMetadata, identity: str | None) -> None:
         if None not in (identity, self._identity) and identity != self._identity:
@@ -139,16 +126,14 @@ class Watch:
         partitions: Mapping[int, Watched],
         ends: Mapping[int, int],
         stable: Mapping[int, int],
-        cluster: ClusterMetadata | None = None,
-        say: Callable[[str], None] | None = None,
+        leaderless: Collection[int] = (),
         stop: Callable[[str], None] = stop_process,
     ) -> None:
         """Compare the partitions with their ends at `now`, in seconds of a monotonic clock.
 
-        `stable` has the ends before open transactions, of the partitions that are behind.
+        `stable` has the ends before open transactions, of the partitions that are behind. No broker
+        leads the `leaderless` ones.
         """
-        say = say or _say
-        leaderless = _without_leader(cluster, self._topic) if cluster else set()
         seen = {}
         for number, partition in partitions.items():
             if (end := ends.get(number)) is not None:
@@ -172,13 +157,16 @@ class Watch:
             if numbers[0] in leaderless:
                 held = "there may be some"
             returns = "returns" if len(numbers) == 1 else "return"
-            say(
-                f"warning: {named(numbers)} of the topic {self._topic!r} {returns} no records, "
-                f"although {held} {reason}."
+            self._warnings.each(
+                "no-records",
+                f"{named(numbers)} of the topic {self._topic!r} {returns} no records, although "
+                f"{held} {reason}.",
             )
         if again:
             returns = "returns" if len(again) == 1 else "return"
-            say(f"{named(again)} of the topic {self._topic!r} {returns} records again.")
+            self._warnings.say(
+                f"{named(again)} of the topic {self._topic!r} {returns} records again."
+            )
         if not self._settings.follow:
             self._give_up(now, {number: seen[number] for number in blocked & set(seen)}, stop)
 
@@ -214,7 +202,3 @@ def _without_leader(cluster: ClusterMetadata, topic: str) -> set[int]:
     if found is None or found.error is not None:
         return set()
     return {number for number, one in found.partitions.items() if one.leader < 0}
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

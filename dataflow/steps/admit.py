@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from dataflow.metrics import counters
-from dataflow.metrics.warnings import PROCESS, Warnings
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 from dataflow.steps.decode import reject
 from dataflow.steps.growth import BOUNDED, READINGS, OnlyGrows, grown_warning
 from dataflow.steps.living import DAY, Living
 from dataflow.steps.rejections import Rejections
+from dataflow.warnings import PROCESS, Warnings
 
 __all__ = ["Admission", "admitter"]
 
-TOO_MANY = "too-many-instances"
+TOO_MANY: Final = "too-many-instances"
 
 
 def admitter(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dataflow.metrics.warnings import Warnings
 from dataflow.records import Reading
 from dataflow.settings import Settings
+from dataflow.warnings import Warnings
 
 __all__ = ["OnlyGrows", "grown_warning"]
 

@@ -18,7 +18,6 @@ from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Anomalous, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
-from dataflow.metrics.warnings import warn_once
 from dataflow.records import Incident, Reading, Rejected
 from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
@@ -26,6 +25,7 @@ from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
 from dataflow.steps.anomaly import bounder
 from dataflow.steps.score import Scored
+from dataflow.warnings import warn_once
 
 __all__ = ["Sign", "monitors", "rules", "signs_of_life"]
 

@@ -11,18 +11,19 @@ import atexit
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from dataflow.metrics import counters
-from dataflow.metrics.warnings import PROCESS, Warnings
 from dataflow.records import Rejected, Source
 from dataflow.settings import Settings
+from dataflow.warnings import Warnings, show
 
 __all__ = ["Rejections", "summarize_at_exit", "summary"]
 
 PAUSE = 60.0
 """Minimum seconds between two lines of one reason."""
 
-REASON = "rejected"
+REASON: Final = "rejected"
 
 MAX_ERROR = 300
 """Characters of a sentence that a line shows."""
@@ -120,7 +121,7 @@ def summarize_at_exit(settings: Settings) -> None:
     def print_summary() -> None:
         line = summary(settings)
         if line is not None:
-            PROCESS.print(line)
+            show(line)
 
     atexit.register(print_summary)
 

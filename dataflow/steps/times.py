@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from dataflow.metrics.warnings import PROCESS, Warnings
 from dataflow.records import Reading
+from dataflow.warnings import PROCESS, Warnings
 
 __all__ = ["Backwards", "backwards"]
 
 Backwards = Callable[[Reading], None]
 """Called with each reading that is older than the one before it."""
 
-REASON = "times-backwards"
+REASON: Final = "times-backwards"
 
 
 def backwards(reorder: bool, warnings: Warnings = PROCESS) -> Backwards:
