@@ -23,6 +23,7 @@ from dataflow.metrics import counters
 from dataflow.records import seconds
 from dataflow.recovery import files
 from dataflow.settings import Settings
+from dataflow.warnings import REASONS
 
 BAD: list[tuple[str, bytes, str]] = [
     ("host-0", b"nothing", "not-json"),
@@ -274,7 +275,6 @@ EVERYTHING = """
 from pathlib import Path
 from dataflow.settings import Settings
 counters.RECORDS_REFUSED.labels("not-json").inc()
-counters.WARNINGS.labels("scattered").inc()
 partition = counters.partition("topic", 0)
 partition.took(1, 0.0)
 partition.lost(1)
@@ -313,6 +313,14 @@ def test_the_page_lists_every_metric_as_it_is() -> None:
     assert all(family.samples for family in families.values())
 
 
+def test_the_page_lists_every_reason_of_a_warning() -> None:
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
+    section = page.partition("## Warnings\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)[1:] == list(REASONS)
+    (family,) = (it for it in exposed(NOTHING).values() if it.name == "anomaly_warnings")
+    assert {one.labels["reason"]: one.value for one in family.samples} == dict.fromkeys(REASONS, 0)
+
+
 def test_no_label_grows_with_the_instances() -> None:
     families = exposed(NOTHING, EVERYTHING)
     assert {
@@ -338,6 +346,7 @@ def test_a_metric_of_which_nothing_is_known_has_no_samples() -> None:
         "anomaly_reorder_readings_late_total",
         "anomaly_reorder_gaps_given_up_total",
         "anomaly_reorder_restarts_total",
+        "anomaly_warnings_total",
     }
 
 

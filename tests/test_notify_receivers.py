@@ -27,9 +27,9 @@ from test_notify import (
 )
 from test_notify_records import written
 
+from dataflow.kafka import health
 from dataflow.notify import alertmanager, backlog, delivery, http, process
 from dataflow.notify.base import Target
-from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.targets import targets
 from dataflow.records import Incident
 from dataflow.settings import Settings
@@ -348,11 +348,11 @@ def test_a_broker_that_hangs_is_named_and_alerts_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(process, "CHECK", 1.0)
+    monkeypatch.setattr(health, "SECONDS", 0.5)
+    monkeypatch.setattr(health, "SILENT", 2.0)
     monkeypatch.setattr(backlog, "REPEAT", 0.2)
     settings = settings_of(own_broker.address, "incidents", notify_alertmanager=receiver.address)
     write(own_broker.address, "incidents", incident())
-    stop = threading.Event()
     said = ""
 
     def says(words: str) -> bool:
@@ -361,15 +361,12 @@ def test_a_broker_that_hangs_is_named_and_alerts_go_on(
         return words in said
 
     with delivering(settings) as running:
-        threading.Thread(
-            target=process._watch,
-            args=(settings, [running], SkippedRecords("incidents"), stop),
-            daemon=True,
-        ).start()
+        check = process.health_check(settings, [running])
+        check.start()
         try:
             wait_for(lambda: len(receiver.accepted) > 2)
             own_broker.pause()
-            wait_for(lambda: says(f"warning: no answer from the broker {own_broker.address} ("))
+            wait_for(lambda: says(f"warning: no answer from the broker {own_broker.address} for "))
             before = len(receiver.accepted)
             wait_for(lambda: len(receiver.accepted) > before + 10)
             own_broker.resume()
@@ -377,7 +374,7 @@ def test_a_broker_that_hangs_is_named_and_alerts_go_on(
             write(own_broker.address, "incidents", incident(number=2))
             wait_for(lambda: "host-2" in str(receiver.accepted[-1]))
         finally:
-            stop.set()
+            check.end()
 
 
 def test_a_real_alertmanager_lists_hundreds(

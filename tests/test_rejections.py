@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_flow import made_rows, write_csv
 
-from dataflow.metrics.warnings import Warnings
 from dataflow.records import Rejected, Source
 from dataflow.settings import Settings
 from dataflow.steps.rejections import PAUSE, Rejections
+from dataflow.warnings import Warnings
 
 
 def rejected(reason: str, offset: int = 0, error: str = "it is odd") -> Rejected:

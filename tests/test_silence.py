@@ -20,8 +20,8 @@ from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Anomalous, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka import topics
-from dataflow.kafka.caught_up import Ends
-from dataflow.records import Incident, Raw, Reading, Rejected, Source
+from dataflow.kafka.caught_up import ASKED, CaughtUp
+from dataflow.records import Incident, Reading, Rejected, Source
 from dataflow.settings import Settings
 from dataflow.steps import incidents
 
@@ -294,30 +294,42 @@ def test_a_broker_that_hangs_makes_nobody_silent(
 
 
 def test_what_is_known_of_the_end() -> None:
-    ends = Ends(alone=True)
-    assert ends.at_end(0, 0.0) is None
-    ends.answer(0, 1.0, 10)
-    assert ends.at_end(0, 0.0) is None  # nothing read yet
-    ends.took([Raw(0, 8, b""), Raw(1, 3, b"")])
-    assert ends.at_end(0, 0.0) is None
-    ends.answer(0, 3.0, 10)
-    ends.answer(0, 14.0, 10)
-    assert ends.at_end(0, 0.0) is True  # the mark of a transaction
-    ends.answer(0, 16.0, 12)
-    assert ends.at_end(0, 0.0) is None
-    ends.took([Raw(0, 11, b"")])
-    assert ends.at_end(0, 15.0) is True
-    assert ends.at_end(0, 17.0) is None  # asked before
-    ends.answer(0, 18.0, None)
-    assert ends.at_end(0, 17.0) is False
-    ends.answer(0, 20.0, 12, 22.5)
-    assert (ends.at_end(0, 17.0), ends.away(0)) == (False, 22.5)  # it hung meanwhile
-    ends.answer(0, 24.0, 12, 24.1)
-    assert (ends.at_end(0, 23.0), ends.away(0), ends.away(1)) == (True, 22.5, 0.0)
+    read = CaughtUp()
+    assert read.at_end(0, 0.0) is None
+    read.answer(0, 1.0, 1.0, 10, 0)
+    assert read.at_end(0, 0.0) is None  # nothing read yet
+    read.answer(0, 3.0, 3.0, 10, 9)
+    read.answer(0, 12.0, 12.0, 10, 9)
+    assert read.at_end(0, 0.0) is None
+    read.answer(0, 14.0, 14.0, 10, 9)
+    assert read.at_end(0, 0.0) is True  # the mark of a transaction
+    read.answer(0, 16.0, 16.0, 12, 9)
+    assert read.at_end(0, 0.0) is None
+    read.answer(0, 17.0, 17.0, 12, 12)
+    assert read.at_end(0, 16.0) is True
+    assert read.at_end(0, 17.5) is None  # asked before
+    read.answer(0, 18.0, 18.0, None, 12)
+    assert read.at_end(0, 17.0) is False
+    read.answer(0, 20.0, 22.5, 12, 12)
+    assert (read.at_end(0, 17.0), read.away(0)) == (False, 22.5)  # it hung meanwhile
+    read.answer(0, 24.0, 24.1, 12, 12)
+    assert (read.at_end(0, 23.0), read.away(0), read.away(1)) == (True, 22.5, 0.0)
     # Another process of the cluster reads it.
-    other = Ends(alone=False)
-    other.answer(0, 1.0, 10)
-    assert other.at_end(0, 0.0) is True
+    read.answer(1, 1.0, 1.0, 10, None)
+    assert read.at_end(1, 0.0) is True
+
+
+def test_the_broker_is_asked_while_it_matters() -> None:
+    read = CaughtUp()
+    now = time.monotonic()
+    assert read.wanted(now) == []
+    read.answer(0, now, now, 10, 9)
+    assert read.wanted(now) == []
+    read.at_end(0, now)
+    assert read.wanted(now + ASKED - 1) == [0]
+    assert read.wanted(now + ASKED + 60) == []
+    read.answer(0, now, now, None, 9)
+    assert read.wanted(now + 10 * ASKED) == [0]  # until it is back
 
 
 def test_a_state_of_an_earlier_version_goes_on() -> None:

@@ -33,6 +33,7 @@ from kafka_server import ApacheKafka
 from dataflow import kafka
 from dataflow.flow import build
 from dataflow.kafka import topics
+from dataflow.kafka.caught_up import CaughtUp
 from dataflow.metrics import counters
 from dataflow.records import Rejected
 from dataflow.settings import Settings
@@ -40,6 +41,7 @@ from dataflow.sources.place import Place, place
 from dataflow.sources.stalls import Seen, Stalls
 from dataflow.sources.watch import Watch
 from dataflow.steps import score
+from dataflow.warnings import Warnings
 
 
 def options(brokers: str, **more: Any) -> Settings:
@@ -139,13 +141,14 @@ class FakePartition:
 def looked_at(
     follow: bool, partitions: dict[int, FakePartition], until: int, stable: int = 20
 ) -> tuple[list[str], list[str]]:
-    watching = Watch(Settings(_env_file=None, topic="cpu", follow=follow), None, None)
     said: list[str] = []
+    settings = Settings(_env_file=None, topic="cpu", follow=follow)
+    watching = Watch(settings, None, None, CaughtUp(), Warnings(said.append))
     ended: list[str] = []
     for now in range(0, until, 3):
         ends = dict.fromkeys(partitions, 20)
         committed = dict.fromkeys(partitions, stable)
-        watching.look(float(now), partitions, ends, committed, say=said.append, stop=ended.append)
+        watching.look(float(now), partitions, ends, committed, stop=ended.append)
     return said, ended
 
 

@@ -9,29 +9,28 @@ from typing import Any
 
 import pytest
 from conftest import Flow, read_json_lines
-from test_counters import change
 from test_flow import made_rows, write_csv
 
 from dataflow.detectors import make
-from dataflow.metrics.warnings import Warnings
 from dataflow.records import Reading
 from dataflow.steps.score import scorer
 from dataflow.steps.times import backwards
+from dataflow.warnings import Warnings
 
 
-def scored_with(times: list[float | None], size: int) -> tuple[list[str], float]:
+def scored_with(times: list[float | None], size: int) -> tuple[list[str], int]:
     """Score readings of these times in batches of a size; return the warnings and their count."""
     lines: list[str] = []
     detector: Any = make("tutorial")
-    step = scorer(detector, backwards(False, Warnings(lines.append)))
-    counted = change("anomaly_warnings_total", reason="times-backwards")
+    warnings = Warnings(lines.append)
+    step = scorer(detector, backwards(False, warnings))
     readings = [
         Reading("web-1", time, number, 0.5, time, 0, number) for number, time in enumerate(times)
     ]
     state = None
     for at in range(0, len(readings), size):
         state, _ = step.score(state, readings[at : at + size])
-    return lines, counted()
+    return lines, warnings.counts["times-backwards"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])

@@ -18,7 +18,7 @@ from dataflow.notify.targets import targets
 from dataflow.settings import Settings
 from dataflow.warnings import show
 
-__all__ = ["run"]
+__all__ = ["health_check", "run"]
 
 END = 2.5
 """Seconds from a signal to the end of the process, at most."""
@@ -54,13 +54,7 @@ def run(settings: Settings) -> None:
     for thread, target in zip(threads, configured, strict=True):
         print(f"delivering the topic {topic!r} to {target}", flush=True)
         thread.start()
-
-    def look(_client: AdminClient, cluster: ClusterMetadata | None) -> None:
-        if cluster is not None:
-            for delivery in deliveries:
-                delivery.partitions_found(set(kafka.partition_ids(cluster, topic)))
-
-    check = HealthCheck(settings, topic, look, "new incidents are delivered when it answers")
+    check = health_check(settings, deliveries)
     check.start()
     while not stop.is_set() and any(thread.is_alive() for thread in threads):
         stop.wait(0.1)
@@ -75,3 +69,15 @@ def run(settings: Settings) -> None:
     for delivery in deliveries:
         if delivery.failure is not None:
             raise UserError(delivery.failure)
+
+
+def health_check(settings: Settings, deliveries: list[Delivery]) -> HealthCheck:
+    """Return the thread that watches the broker and finds new partitions for the deliveries."""
+    topic = settings.incidents_topic
+
+    def look(_client: AdminClient, cluster: ClusterMetadata | None) -> None:
+        if cluster is not None:
+            for delivery in deliveries:
+                delivery.partitions_found(set(kafka.partition_ids(cluster, topic)))
+
+    return HealthCheck(settings, topic, look, "new incidents are delivered when it answers")
