@@ -128,4 +128,4 @@ PROCESS = Warnings()
 
 warn_once, warn = PROCESS.once, PROCESS.each
 show = PROCESS.print
-"""For the processes that have no metrics: `notify` and `dashboard`."""
+"""For what is counted already, and for `notify` and `dashboard`, which have no metrics."""

@@ -1,4 +1,4 @@
-"""Whether the flow has read all that a partition holds, asked only while it matters. Pure.
+"""Whether the flow has read all that a partition holds, asked only while it matters.
 
 An instance whose readings are on the broker and not read yet, because the broker was away or the
 flow is behind, is not silent. Before the machine's clock decides, the step `incidents` asks here;
@@ -75,7 +75,7 @@ class CaughtUp:
         return self._away.get(partition, 0.0)
 
     def wanted(self, now: float) -> list[int]:
-        """Return the partitions to ask the broker for: `at_end` was called for them of late."""
+        """Return the partitions to ask the broker for: `at_end` was called for them lately."""
         return [
             partition
             for partition, asked in list(self._asked.items())
