@@ -32,8 +32,7 @@ from kafka_server import ApacheKafka
 
 from dataflow import kafka
 from dataflow.flow import build
-from dataflow.kafka import topics
-from dataflow.kafka.caught_up import CaughtUp
+from dataflow.kafka import caught_up, topics
 from dataflow.metrics import counters
 from dataflow.records import Rejected
 from dataflow.settings import Settings
@@ -143,7 +142,7 @@ def looked_at(
 ) -> tuple[list[str], list[str]]:
     said: list[str] = []
     settings = Settings(_env_file=None, topic="cpu", follow=follow)
-    watching = Watch(settings, None, None, CaughtUp(), Warnings(said.append))
+    watching = Watch(settings, None, None, caught_up.CaughtUp(), Warnings(said.append))
     ended: list[str] = []
     for now in range(0, until, 3):
         ends = dict.fromkeys(partitions, 20)
@@ -175,6 +174,41 @@ def test_many_partitions_are_one_line_and_know_their_ends() -> None:
     assert "Too many open files" in said[0]
     assert {one.end for one in partitions.values()} == {20}
     assert not ended
+
+
+def test_the_watch_says_whether_all_was_read(
+    brokers: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy machine is no broker that was away.
+    monkeypatch.setattr(caught_up, "SLOW", 60.0)
+    settings = Settings(_env_file=None, brokers=brokers, topic=topic)
+    fill_topic(brokers, topic, readings(5), 1)
+    read = caught_up.CaughtUp()
+    watching = Watch(settings, None, None, read)
+    partition = FakePartition(3)
+    watching.add(0, partition)
+    client = kafka.admin(settings)
+    cluster = client.list_topics(topic, timeout=10)
+    begun = time.monotonic()
+
+    def at_end() -> bool | None:
+        return read.at_end(0, begun)
+
+    assert watching.ask(client, cluster) is None
+    assert at_end() is None  # nothing had asked before
+    assert watching.ask(client, cluster) is None
+    assert at_end() is None
+    partition.offset = 5
+    assert watching.ask(client, cluster) is None
+    assert at_end() is True
+    assert watching.ask(client, None) is None
+    assert at_end() is False
+    assert read.away(0) > begun
+    # Read to its end, or by another process of the cluster.
+    watching.remove(0)
+    assert watching.ask(client, cluster) is None
+    assert at_end() is True
+    assert partition.end == 5
 
 
 # An input that ends

@@ -75,7 +75,7 @@ class CaughtUp:
         return self._away.get(partition, 0.0)
 
     def wanted(self, now: float) -> list[int]:
-        """Return the partitions to ask the broker for: `at_end` was called for them lately."""
+        """Return the partitions to ask the broker for: `at_end` was called for them recently."""
         return [
             partition
             for partition, asked in list(self._asked.items())

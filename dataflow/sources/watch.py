@@ -67,7 +67,7 @@ class Watch:
         self._partitions: dict[int, Watched] = {}
         self._stalls = Stalls()
         self._blocked: dict[int, float] = {}
-        self._check = HealthCheck(settings, self._topic, self._ask, "the flow waits for it")
+        self._check = HealthCheck(settings, self._topic, self.ask, "the flow waits for it")
 
     def start(self) -> None:
         """Start the thread. It ends with the last partition."""
@@ -83,7 +83,7 @@ class Watch:
         if not self._partitions:
             self._check.end()
 
-    def _ask(self, client: AdminClient, cluster: ClusterMetadata | None) -> str | None:
+    def ask(self, client: AdminClient, cluster: ClusterMetadata | None) -> str | None:
         """Ask for the ends of the partitions; return what got no answer."""
         partitions = dict(self._partitions)
         asked = time.monotonic()
