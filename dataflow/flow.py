@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,8 +156,9 @@ def _prove(outputs: Mapping[str, Sink[Any]]) -> None:
 
 def flow() -> Dataflow:
     """Build the flow from the environment, as `python -m bytewax.run dataflow.flow` does."""
-    # A crash in the C code of a library would end the process without a line.
-    faulthandler.enable()
+    if sys.stderr is not None:
+        # A crash in the C code of a library would end the process without a line.
+        faulthandler.enable()
     try:
         shutdown.on_signals()
         clock.watch()
