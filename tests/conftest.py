@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ import hypothesis
 import msgspec
 import pytest
 from kafka_jars import Unavailable, jars
-from kafka_server import ApacheKafka, await_stopped
+from kafka_server import ApacheKafka, await_stopped, free_ports
 
 from dataflow import kafka
 from dataflow.demo.broker import EmbeddedBroker
@@ -131,7 +130,7 @@ def brokers(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """The embedded broker that all tests share."""
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as broker:
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), free_port()) as broker:
         yield broker
 
 
@@ -215,7 +214,7 @@ def own_broker(
     if _kind(request) == "apache":
         broker = ApacheKafka(tmp_path / "kafka", jars=request.getfixturevalue("kafka_jars"))
     else:
-        broker = PausableBroker(tmp_path / "broker")
+        broker = PausableBroker(tmp_path / "broker", free_port())
     broker.start()
     yield broker
     # It may hang, or be gone already.
@@ -325,10 +324,8 @@ def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
 
 
 def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port
 
 
 def await_handlers(flow: subprocess.Popen[str]) -> None:

@@ -20,10 +20,11 @@ from dataflow.demo.broker import listening
 from dataflow.errors import UserError
 from dataflow.settings import Settings
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
-# One node allows one replica only; one partition and a short session start faster.
+# One node allows one replica only; one partition and a short session start faster. What can be
+# compacted is compacted at once.
 SERVER = """\
 process.roles=broker,controller
 node.id=1
@@ -44,6 +45,7 @@ group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=2000
 log.cleaner.dedupe.buffer.size=2097152
+log.cleaner.backoff.ms=100
 """
 
 
@@ -70,7 +72,7 @@ class ApacheKafka:
         listeners = ["PLAINTEXT", "CONTROLLER"]
         if secure:
             listeners += ["SSL", "SASL_SSL", *self.advertised]
-        self.ports = dict(zip(listeners, _free_ports(len(listeners)), strict=True))
+        self.ports = dict(zip(listeners, free_ports(len(listeners)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -253,16 +255,16 @@ def make_certificate(keys: Path, ca_file: Path, password: str) -> None:
 
 def _run(*command: str) -> None:
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"{Path(command[0]).name} failed:\n{done.stdout}{done.stderr}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return free ports that the system does not give to outgoing connections meanwhile.
 
-    Java takes seconds until it listens. Ports of outgoing connections start at 32768 or above.
+    A program may take seconds until it listens. Ports of outgoing connections start at 32768.
     """
     found: list[int] = []
     with contextlib.ExitStack() as held:

@@ -98,22 +98,22 @@ def test_the_second_producer_of_a_transactional_id_fences_the_first(
     topics.create(settings(brokers), [topic], 1)
     own = settings(brokers)
     first = kafka.producer(own, **{"transactional.id": topic})
-    first.init_transactions(20)
+    first.init_transactions(60)
     first.begin_transaction()
     first.produce(topic, b"1", "key-1")
     assert first.flush(60) == 0
     second = kafka.producer(own, **{"transactional.id": topic})
-    second.init_transactions(20)
+    second.init_transactions(60)
     with pytest.raises(KafkaException) as fenced:
-        first.commit_transaction(20)
+        first.commit_transaction(60)
     assert fenced.value.args[0].code() == KafkaError._FENCED
     second.begin_transaction()
     second.produce(topic, b"2", "key-2")
-    second.commit_transaction(20)
+    second.commit_transaction(60)
     second.begin_transaction()
     second.produce(topic, b"3", "key-3")
     assert second.flush(60) == 0
-    second.abort_transaction(20)
+    second.abort_transaction(60)
     assert read(brokers, topic) == {"key-2": [2]}
 
 

@@ -343,7 +343,7 @@ def test_the_pods_find_what_one_process_finds(
 def ask(port: int, path: str) -> int | None:
     """The status that a pod answers with; None if it does not yet, or not with a good one."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return int(answer.status)
     except OSError:
         return None

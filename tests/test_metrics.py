@@ -38,7 +38,7 @@ class Scrape:
     """The metrics of a process at one time, by name and labels."""
 
     def __init__(self, port: int) -> None:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             self.text = answer.read().decode()
         self.types = {it.name: it.type for it in text_string_to_metric_families(self.text)}
         self.samples: dict[str, dict[Labels, float]] = {}
@@ -160,7 +160,7 @@ def test_the_counts_of_three_workers_are_exact(
     saved = scrape["anomaly_last_snapshot_timestamp_seconds"]
     wait_for(flow, port, lambda it: it["anomaly_last_snapshot_timestamp_seconds"] > saved)
     flow.terminate()
-    flow.communicate(timeout=30)
+    flow.communicate(timeout=120)
     assert flow.returncode == 0
 
 
@@ -191,7 +191,7 @@ def test_scattered_readings_and_instances_above_the_limit(
         # The first instance changes its partition in the middle.
         other = row["instance"] == "host-0" and number >= 45
         producer.produce(topic, json.dumps(row), partition=int(other))
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     port = free_port()
     flow = run_flow.start(
         *("-w", "2"),

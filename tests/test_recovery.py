@@ -370,13 +370,12 @@ def test_a_second_flow_on_the_store(
         deadline = time.monotonic() + 120
         while not (store / "lock-0").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(1)
         refused(run_flow(*with_store(store), **settings), "in use by another process")
         assert first.poll() is None
     finally:
         await_handlers(first)
         first.terminate()
-        first.communicate(timeout=60)
+        first.communicate(timeout=120)
     assert first.returncode == 0
 
 
@@ -414,7 +413,7 @@ def test_a_crash_before_the_first_snapshot(run_flow: Flow, tmp_path: Path) -> No
     settings = {"input": "metrics.csv", "detector": "tutorial", "output": "found.jsonl"}
     hour = ["-r", str(store), "-s", "3600", "-b", "0"]
     flow = run_flow.start(*hour, **settings)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     found = tmp_path / "found.jsonl"
     while not (found.exists() and found.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.001)

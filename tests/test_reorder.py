@@ -67,7 +67,7 @@ def await_readings(path: Path, number: int, flow: subprocess.Popen[str]) -> None
 def stop(flow: subprocess.Popen[str]) -> None:
     await_handlers(flow)
     flow.send_signal(signal.SIGTERM)
-    _, said = flow.communicate(timeout=60)
+    _, said = flow.communicate(timeout=120)
     assert flow.returncode == 0, said
 
 

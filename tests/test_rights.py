@@ -141,7 +141,7 @@ class User:
         self._await(set())
 
     def _await(self, wanted: set[str]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while {str(it) for it in self._admin.describe_acls(self._filter()).result()} != wanted:
             assert time.monotonic() < deadline
             time.sleep(0.02)
