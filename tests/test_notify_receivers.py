@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -144,7 +143,12 @@ def test_the_status_is_the_answer(behavior: Callable[..., None], status: int) ->
         assert http.post(address, {}, "key").status == status
 
 
-PATIENT = "from dataflow.notify import http; http.TIMEOUT = 3600.0; from dataflow.cli import main; main()"
+PATIENT = """
+from dataflow.cli import main
+from dataflow.notify import http
+http.TIMEOUT = 3600.0
+main()
+"""
 """The command with so much time for an answer that only a signal ends it."""
 
 
