@@ -44,8 +44,9 @@ test-python: ## Run the tests on another Python: make test-python PYTHON=python3
 	@$(MAKE) --no-print-directory .venv/$(notdir $(PYTHON))/done
 	@.venv/$(notdir $(PYTHON))/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
 
-test-faults: .venv/dev ## Run the long fault-injection tests (about an hour)
-	@$(BIN)/python -m pytest tests/test_faults.py --faults long --timeout 3600
+test-faults: .venv/dev ## Run the long form of the tests of faults and guarantees (about an hour)
+	@$(BIN)/python -m pytest $(FAULTS:%=tests/test_%.py) --faults long -m "" --timeout 3600
+FAULTS := guarantee exactly_once source silence incident_flow faults
 
 lint: .venv/lint ## Check style, format, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -70,6 +70,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONGEST = (
+    "test_notebooks.py",
+    "test_benchmarks.py",
+    "test_faults.py",
+    "test_guarantee.py",
+    "test_incident_flow.py",
+    "test_outage.py",
+    "test_isolation_forest.py",
+    "test_documents.py",
+    "test_dashboard.py",
+    "test_demo_dashboard.py",
+    "test_brokers.py",
+    "test_source.py",
+    "test_notify_receivers.py",
+    "test_notify.py",
+    "test_rights.py",
+    "test_replay.py",
+    "test_reorder.py",
+    "test_recovery.py",
+    "test_metrics_server.py",
+    "test_monitoring.py",
+    "test_make.py",
+)
+"""The files of the longest tests. They start first, so that at the end no process runs alone."""
+
+
+@pytest.hookimpl(trylast=True)  # pytest itself groups tests by their fixtures
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests, and leave those out that only the long form has."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda it: order.get(it.path.name, len(LONGEST)))
+    if config.getoption("--faults") == "short" and not config.getoption("--brokers"):
+        left_out = [it for it in items if _only_long(it)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [it for it in items if it not in left_out]
+
+
+def _only_long(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("short")
+    return mark is not None and item.callspec.id not in mark.args  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether fault tests are to take their time."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -216,13 +217,33 @@ class ApacheKafka:
         config += "listeners=" + ",".join(
             f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()
         )
-        config += f"\ncontroller.quorum.bootstrap.servers=127.0.0.1:{self.ports['CONTROLLER']}"
-        config += f"\nlog.dirs={self.folder / 'data'}\n"
-        path = self.folder / "server.properties"
-        path.write_text(config + self.config)
+        config += f"\ncontroller.quorum.voters=1@127.0.0.1:{self.ports['CONTROLLER']}\n"
+        config += self.config
+        if users:
+            self._format(self.folder, config, users)
+        else:
+            # The same for all: it takes as long as a start, so it is done once and kept.
+            formatted = self.jars.with_name(f"{self.jars.name}-formatted")
+            if not formatted.is_dir():
+                with tempfile.TemporaryDirectory(dir=self.jars.parent) as name:
+                    self._format(Path(name), config, users)
+                    # Tests beside these may have been first.
+                    with contextlib.suppress(OSError):
+                        (Path(name) / "data").rename(formatted)
+            shutil.copytree(formatted, self.folder / "data")
+        self._write(self.folder, config)
+
+    def _write(self, folder: Path, config: str) -> str:
+        """Write the properties of a broker whose data is in a folder; return their path."""
+        path = folder / "server.properties"
+        path.write_text(f"{config}log.dirs={folder / 'data'}\n")
+        return str(path)
+
+    def _format(self, folder: Path, config: str, users: list[str]) -> None:
+        """Create an empty data folder."""
         _run(
             *self._java("kafka.tools.StorageTool"),
-            *("format", "--standalone", "--config", str(path)),
+            *("format", "--config", self._write(folder, config)),
             *("--cluster-id", "dGVzdHMtb2Yta2Fma2EtNA", *users),
         )
 

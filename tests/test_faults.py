@@ -53,6 +53,7 @@ from dataflow.settings import Settings
 pytestmark = pytest.mark.kafka
 
 
+@pytest.mark.short("embedded-1-found.jsonl", "apache-3-found.jsonl", "apache-1-kafka")
 @pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_kill_9_again_and_again(
@@ -137,6 +138,7 @@ def test_kill_9_again_and_again(
     assert not wrong, dict(tally.counts)
 
 
+@pytest.mark.short("embedded-found.jsonl", "apache-kafka")
 @pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
 def test_kill_9_of_a_cluster_of_two_processes(
     request: pytest.FixtureRequest,
@@ -192,7 +194,8 @@ def whole(line: str) -> dict[str, Any]:
     return record
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.short("embedded-1-SIGTERM", "embedded-3-SIGINT", "apache-1-SIGINT", "apache-3-SIGTERM")
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_clean_stop(
     run_flow: Flow,
@@ -647,6 +650,7 @@ def test_retention_empties_every_topic_between_two_lives(
     tally.compare(written, rows)
 
 
+@pytest.mark.short("embedded-1", "apache-3")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_million_records(
     request: pytest.FixtureRequest,
