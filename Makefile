@@ -37,7 +37,7 @@ dashboard: .venv/dashboard ## Demo in the browser; INSTANCES=2000 for a large fl
 install: .venv/install ## Install the package, its command ec2-anomaly, and River, which the demos leave out
 
 test: .venv/dev ## Run the tests
-	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 test-python: ## Run the tests on another Python: make test-python PYTHON=python3.13
 	@[ -n "$(PYTHON)" ] || { echo "error: name the Python: make test-python PYTHON=python3.13" >&2; exit 1; }

@@ -254,7 +254,7 @@ def test_what_cannot_work_is_said_before_the_first_record_is_read(
     (tmp_path / "there.jsonl").write_text("precious\n")
     fill_topic(brokers, f"{topic}.out", [], 1)
 
-    @examples(long, 20, 400)
+    @examples(long, 12, 400)
     @given(st.sets(st.sampled_from(sorted(FAULTS)), max_size=2))
     def holds(faults: set[str]) -> None:
         name = f"{topic}-{next(COUNT)}"

@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, Flow, fill_topic, free_port, read_json_lines
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from test_flow import Row, made_rows
+from test_flow import Row, keyed, made_rows
 
 from dataflow import kafka
 from dataflow.detectors import make
@@ -74,7 +74,7 @@ def wait_for(
 
 def write(brokers: str, topic: str, rows: list[Row]) -> int:
     """Write rows, and some that are none, keyed; return how many records that are."""
-    records = [(row["instance"], json.dumps(row).encode()) for row in rows]
+    records = keyed(rows)
     records += [(key, value) for key, value, _ in BAD]
     fill_topic(brokers, topic, list(records))
     return len(records)
@@ -212,7 +212,7 @@ def test_what_a_resumed_flow_finds_written_is_counted(
 ) -> None:
     rows = made_rows(6, 300)
     found = sum(score > 0.7 for score in scores_of(rows))
-    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    fill_topic(brokers, topic, keyed(rows))
     files.initialize(tmp_path / "store", 3)
     port = free_port()
 
@@ -236,7 +236,7 @@ def test_bytewaxs_figures_come_along_where_its_server_runs(
     run_flow: Flow, brokers: str, topic: str
 ) -> None:
     rows = made_rows(6, 100)
-    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    fill_topic(brokers, topic, keyed(rows))
     port, bytewax_port = free_port(), free_port()
     flow = run_flow.start(
         **{"brokers": brokers, "topic": topic, "detector": "tutorial", "metrics_port": port},

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import resource
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Flow, PausableBroker, await_ready, environment, fill_topic, free_port
-from test_flow import made_rows
+from test_flow import keyed, made_rows
 
 from dataflow.errors import UserError
 from dataflow.metrics import counters, server
@@ -209,7 +208,7 @@ def test_the_flow_keeps_its_files(own_broker: PausableBroker, run_flow: Flow) ->
 
     def write(first: int, last: int) -> None:
         rows = made_rows(4, last)[4 * first :]
-        lines = [(row["instance"], json.dumps(row).encode()) for row in rows]
+        lines = keyed(rows)
         fill_topic(own_broker.address, "cpu", lines)
 
     write(0, 10)

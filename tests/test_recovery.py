@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_errors import refused
-from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
+from test_flow import Row, keyed, made_rows, rivers_anomalies, write_csv
 
 from dataflow.errors import UserError
 from dataflow.kafka import topics
@@ -384,9 +384,7 @@ def test_a_topic_that_was_created_again(
     run_flow: Flow, brokers: str, topic: str, tmp_path: Path
 ) -> None:
     rows = made_rows(4, 200)
-    records: list[tuple[str | None, bytes | None]] = [
-        (row["instance"], json.dumps(row).encode()) for row in rows
-    ]
+    records = keyed(rows)
     fill_topic(brokers, topic, records)
     store = tmp_path / "store"
     initialize(store, 1)
@@ -426,7 +424,7 @@ def test_a_crash_before_the_first_snapshot(run_flow: Flow, tmp_path: Path) -> No
 
 
 def check_once(found: list[dict[str, object]], rows: list[Row]) -> None:
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert len(found) == len(expected)
     assert {(it["instance"], it["index"]): it["score"] for it in found} == expected
 

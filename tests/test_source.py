@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from conftest import (
     Flow,
     PausableBroker,
@@ -50,6 +50,18 @@ def readings(count: int) -> list[tuple[str | None, bytes | None]]:
 
 def with_store(folder: Path) -> list[str]:
     return ["-r", str(folder), "-s", "1", "-b", "0"]
+
+
+def open_transaction(brokers: str, topic: str, number: int = 0) -> Producer:
+    """A producer with one record in a transaction that the broker keeps open for five minutes."""
+    slow = kafka.producer(
+        options(brokers), **{"transactional.id": topic, "transaction.timeout.ms": 300_000}
+    )
+    slow.init_transactions(60)
+    slow.begin_transaction()
+    slow.produce(topic, reading_of(number), "i-1")
+    slow.flush()
+    return slow
 
 
 def records_read(port: int) -> dict[str, float]:
@@ -174,15 +186,8 @@ def test_many_partitions_are_one_line_and_know_their_ends() -> None:
 def test_the_end_is_waited_for_behind_an_open_transaction(
     run_flow: Flow, brokers: str, topic: str
 ) -> None:
-    settings = options(brokers)
-    topics.create(settings, [topic], 1)
-    slow = kafka.producer(
-        settings, **{"transactional.id": topic, "transaction.timeout.ms": 300_000}
-    )
-    slow.init_transactions(60)
-    slow.begin_transaction()
-    slow.produce(topic, reading_of(0), "i-1")
-    slow.flush()
+    topics.create(options(brokers), [topic], 1)
+    slow = open_transaction(brokers, topic)
     fill_topic(brokers, topic, readings(1500), 1)
     port = free_port()
     flow = run_flow.start(
@@ -205,12 +210,8 @@ def test_the_end_is_waited_for_behind_an_open_transaction(
 def test_a_flow_that_waits_for_a_transaction_ends_on_sigterm(
     run_flow: Flow, brokers: str, topic: str
 ) -> None:
-    settings = options(brokers)
-    topics.create(settings, [topic], 1)
-    slow = kafka.transactional_producer(settings, topic)
-    slow.begin_transaction()
-    slow.produce(topic, reading_of(0), "i-1")
-    slow.flush()
+    topics.create(options(brokers), [topic], 1)
+    slow = open_transaction(brokers, topic)
     port = free_port()
     flow = run_flow.start(brokers=brokers, topic=topic, follow=False, metrics_port=port)
     await_ready(flow, port)
@@ -229,10 +230,7 @@ def test_a_broker_that_goes_away_is_named_and_waited_for(
     brokers = own_broker.address
     topics.create(options(brokers), [topic, f"{topic}.rejected"], 1)
     fill_topic(brokers, topic, readings(10), 1)
-    slow = kafka.transactional_producer(options(brokers), topic)
-    slow.begin_transaction()
-    slow.produce(topic, reading_of(10), "i-1")
-    slow.flush()
+    slow = open_transaction(brokers, topic, 10)
     port = free_port()
     run = {"brokers": brokers, "topic": topic, "detector": "tutorial", "metrics_port": port}
     flow = run_flow.start(**run, follow=follow)
