@@ -37,15 +37,16 @@ dashboard: .venv/dashboard ## Demo in the browser; INSTANCES=2000 for a large fl
 install: .venv/install ## Install the package, its command ec2-anomaly, and River, which the demos leave out
 
 test: .venv/dev ## Run the tests
-	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 test-python: ## Run the tests on another Python: make test-python PYTHON=python3.13
 	@[ -n "$(PYTHON)" ] || { echo "error: name the Python: make test-python PYTHON=python3.13" >&2; exit 1; }
 	@$(MAKE) --no-print-directory .venv/$(notdir $(PYTHON))/done
 	@.venv/$(notdir $(PYTHON))/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
 
-test-faults: .venv/dev ## Run the long fault-injection tests (about an hour)
-	@$(BIN)/python -m pytest tests/test_faults.py --faults long --timeout 3600
+test-faults: .venv/dev ## Run the long form of the tests of faults and guarantees (about an hour)
+	@$(BIN)/python -m pytest $(FAULTS:%=tests/test_%.py) --faults long -m "" --timeout 3600
+FAULTS := guarantee exactly_once source silence incident_flow faults
 
 lint: .venv/lint ## Check style, format, types and the direction of imports
 	@$(BIN)/ruff check .

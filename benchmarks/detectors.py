@@ -87,15 +87,15 @@ def subjects() -> list[Subject]:
     ]
 
 
-def readings(count: int) -> list[tuple[int, float, float]]:
+def readings(count: int, keys: int) -> list[tuple[int, float, float]]:
     """Return generated CPU readings (key, value, time), each key around its own level."""
     rng = random.Random(1)
-    levels = [rng.random() for _ in range(KEYS)]
+    levels = [rng.random() for _ in range(keys)]
     rows = []
     for i in range(count):
-        key = rng.randrange(KEYS)
+        key = rng.randrange(keys)
         value = rng.random() if rng.random() < 0.01 else rng.gauss(levels[key], 0.03)
-        rows.append((key, min(max(value, 0.0), 1.0), 1.7e9 + i // KEYS * 300.0))
+        rows.append((key, min(max(value, 0.0), 1.0), 1.7e9 + i // keys * 300.0))
     return rows
 
 
@@ -111,10 +111,12 @@ def cpu(call: Callable[[], Any]) -> float:
     return taken / calls * 1e6
 
 
-def stream(subject: Subject, rows: list[tuple[int, float, float]]) -> tuple[float, list[Any]]:
+def stream(
+    subject: Subject, rows: list[tuple[int, float, float]], keys: int
+) -> tuple[float, list[Any]]:
     """Return the microseconds of CPU per record, without the loop, and the states after."""
     step = subject.step
-    states: list[Any] = [None] * KEYS
+    states: list[Any] = [None] * keys
     start = time.process_time()
     for key, _, _ in rows:
         states[key]
@@ -129,26 +131,26 @@ def weigh(subject: Subject, states: list[Any], most: int) -> float:
     """Return the bytes of memory per key: a state that has scored, and its slot in a dict."""
     saved = [subject.dump(state) for state in states]
     mean = statistics.mean(map(len, saved))
-    keys = list(range(min(most, int(MOST_BYTES / mean))))
+    keys = list(range(min(most, max(1, int(MOST_BYTES / mean)))))
     gc.collect()
     tracemalloc.start()
     held = {}
     for key in keys:
-        held[key] = subject.step(subject.load(saved[key % KEYS]), 0.5, 1.8e9)
+        held[key] = subject.step(subject.load(saved[key % len(saved)]), 0.5, 1.8e9)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return size / len(held)
 
 
-def measure(rounds: int, records: int, most_keys: int) -> dict[str, dict[str, float]]:
+def measure(rounds: int, records: int, keys: int, most_keys: int) -> dict[str, dict[str, float]]:
     """Return each subject's figures by name."""
-    rows = readings(records)
+    rows = readings(records, keys)
     everyone = subjects()
     times: dict[str, dict[str, list[float]]] = {subject.name: {} for subject in everyone}
     figures: dict[str, dict[str, float]] = {subject.name: {} for subject in everyone}
     for number in range(rounds):
         for subject in everyone:
-            record, states = stream(subject, rows)
+            record, states = stream(subject, rows, keys)
             state = states[0]
             taken = {
                 "record_us": record,
@@ -181,9 +183,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
     options = parser.parse_args()
+    keys, most_keys = KEYS, MANY_KEYS
     if options.quick:
-        options.rounds, options.records = 1, 1_000
-    figures = measure(options.rounds, options.records, KEYS if options.quick else MANY_KEYS)
+        options.rounds, options.records = 1, 500
+        keys = most_keys = 5
+    figures = measure(options.rounds, options.records, keys, most_keys)
     if options.json:
         where = {"machine": machine(), "rounds": options.rounds}
         print(json.dumps({**where, "detectors": figures}, indent=2))

@@ -77,8 +77,8 @@ def records_read(port: int) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(READ))
 
 
-def measure(place: Place, path: str | None) -> Figures:
-    """Run the flow, with the package from `path` if it is given."""
+def measure(place: Place, path: str | None, idle: float) -> Figures:
+    """Run the flow, with the package from `path` if it is given; let it idle for some seconds."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
@@ -104,10 +104,10 @@ def measure(place: Place, path: str | None) -> Figures:
             len(list(Path(f"/proc/{pid}/fd").iterdir())),
             0.0,
         )
-        time.sleep(1.0)
+        time.sleep(idle / 5)
         before = cpu(pid)
-        time.sleep(IDLE)
-        figures = figures._replace(idle_cpu=(cpu(pid) - before) / IDLE)
+        time.sleep(idle)
+        figures = figures._replace(idle_cpu=(cpu(pid) - before) / idle)
         process.popen.send_signal(signal.SIGTERM)
         process.popen.wait()
         process.check("the flow")
@@ -156,8 +156,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="one round of few: does it work?")
     options = parser.parse_args()
+    idle = IDLE
     if options.quick:
-        options.partitions, options.rounds, options.records = "4,50", 1, 20_000
+        options.partitions, options.rounds, options.records = "4,50", 1, 5_000
+        idle = 0.5
     for name in [name for name in os.environ if name.startswith("ANOMALY_")]:
         del os.environ[name]
     paths = {"this version": None}
@@ -176,7 +178,7 @@ def main() -> None:
                     for name, path in paths.items():
                         with tempfile.TemporaryDirectory() as own:
                             place = Place(brokers, topic, options.records, Path(own))
-                            rows[name].append(measure(place, path))
+                            rows[name].append(measure(place, path, idle))
                         print(partitions, name, rows[name][-1], file=sys.stderr, flush=True)
     where = machine()
     if options.json:

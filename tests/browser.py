@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import environment
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or ""
 
@@ -27,6 +27,8 @@ PHONE = ViewportSize(width=390, height=844)
 
 SECONDS = 60_000
 """How long a condition may take, in milliseconds: machines are busy."""
+
+expect.set_options(timeout=SECONDS)
 
 
 @contextmanager
@@ -107,7 +109,7 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(20)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ import hypothesis
 import msgspec
 import pytest
 from kafka_jars import Unavailable, jars
-from kafka_server import ApacheKafka, await_stopped
+from kafka_server import ApacheKafka, await_stopped, free_ports
 
 from dataflow import kafka
 from dataflow.demo.broker import EmbeddedBroker
@@ -69,6 +68,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults", choices=["short", "long"], default="short", help="how long to make things die"
     )
+
+
+LONGEST = (
+    "test_notebooks.py",
+    "test_benchmarks.py",
+    "test_faults.py",
+    "test_guarantee.py",
+    "test_incident_flow.py",
+    "test_outage.py",
+    "test_isolation_forest.py",
+    "test_documents.py",
+    "test_dashboard.py",
+    "test_demo_dashboard.py",
+    "test_brokers.py",
+    "test_source.py",
+    "test_notify_receivers.py",
+    "test_notify.py",
+    "test_rights.py",
+    "test_replay.py",
+    "test_reorder.py",
+    "test_recovery.py",
+    "test_metrics_server.py",
+    "test_monitoring.py",
+    "test_make.py",
+)
+"""The files of the longest tests. They start first, so that at the end no process runs alone."""
+
+
+@pytest.hookimpl(trylast=True)  # pytest itself groups tests by their fixtures
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests, and leave those out that only the long form has."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda it: order.get(it.path.name, len(LONGEST)))
+    if config.getoption("--faults") == "short" and not config.getoption("--brokers"):
+        left_out = [it for it in items if _only_long(it)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [it for it in items if it not in left_out]
+
+
+def _only_long(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("short")
+    return mark is not None and item.callspec.id not in mark.args  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -131,7 +172,7 @@ def brokers(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """The embedded broker that all tests share."""
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as broker:
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), free_port()) as broker:
         yield broker
 
 
@@ -215,7 +256,7 @@ def own_broker(
     if _kind(request) == "apache":
         broker = ApacheKafka(tmp_path / "kafka", jars=request.getfixturevalue("kafka_jars"))
     else:
-        broker = PausableBroker(tmp_path / "broker")
+        broker = PausableBroker(tmp_path / "broker", free_port())
     broker.start()
     yield broker
     # It may hang, or be gone already.
@@ -325,10 +366,8 @@ def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
 
 
 def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port
 
 
 def await_handlers(flow: subprocess.Popen[str]) -> None:

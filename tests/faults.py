@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
 from conftest import fill_topic, read_json_lines, read_topic
-from test_flow import THRESHOLD, Row, rivers_scores
+from test_flow import THRESHOLD, Row, rivers_anomalies, rivers_scores
 
 from dataflow import kafka
 from dataflow.settings import Settings
@@ -37,7 +37,7 @@ class Tally:
 
     def compare(self, found: list[dict[str, Any]], rows: list[Row]) -> None:
         """Hold what was written against River run by hand over all readings."""
-        expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+        expected = rivers_anomalies(rows)
         times = Counter((it["instance"], it["index"]) for it in found)
         scores = {(it["instance"], it["index"]): it["score"] for it in found}
         self.counts["records"] += len(rows)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-import threading
 from typing import Any
 
 import pytest
 from conftest import Flow, fill_topic, read_topic
 from hypothesis import given
 from hypothesis import strategies as st
-from test_counters import change
-from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
+from test_counters import at_once, change
+from test_flow import found_scores, made_rows, rivers_anomalies
 from test_reorder import scatter
 
 from dataflow.records import Raw, Reading, Rejected
@@ -159,26 +157,15 @@ def test_a_bad_record_is_no_instance() -> None:
 
 def test_workers_that_meet_new_instances_at_once_accept_no_more_than_the_limit() -> None:
     admit, counts, warnings = admitting(max_instances=5000)
-    start = threading.Barrier(4)
     accepted: list[str] = []
 
-    def worker() -> None:
-        start.wait()
+    def worker(_: int) -> None:
         for number in range(5100):
             (record,) = admit([raw(f"host-{number}")])
             if isinstance(record, Reading):
                 accepted.append(record.instance)
 
-    often = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=worker) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(often)
+    at_once(worker)
     assert len(set(accepted)) == counts.instances == 5000
     assert len(accepted) == 20_000
     assert counts.refused == 400
@@ -213,7 +200,7 @@ def test_a_flood_of_instances_changes_nothing_for_the_known_ones(
         f"warning: {strangers:,} of {len(records):,} records were rejected (too-many-instances: "
         f"{strangers:,}): see the topic '{topic}.rejected', or run `python -m dataflow replay`."
     )
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert found_scores([json.loads(line) for line in done.stdout.splitlines()]) == expected
     rejected = [record for _, record in read_topic(brokers, f"{topic}.rejected")]
     assert {record["reason"] for record in rejected} == {"too-many-instances"}

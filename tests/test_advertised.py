@@ -101,4 +101,4 @@ def test_a_coordinator_that_moves_is_asked_again(
     )
     made = client.transactional_producer(Settings(_env_file=None, brokers=brokers), topic)
     made.begin_transaction()
-    made.abort_transaction(20)
+    made.abort_transaction(60)

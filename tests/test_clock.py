@@ -64,7 +64,7 @@ def test_a_flow_whose_clock_is_set_back_ends_within_seconds(
     )
     wait_for((tmp_path / "found.jsonl").exists)
     shift.write_text("-3600")
-    _, said = flow.communicate(timeout=60)
+    _, said = flow.communicate(timeout=120)
     assert flow.returncode == 1
     (line,) = [each for each in said.splitlines() if not each.startswith("created the topic")]
     assert line.startswith("error: the machine's clock was set back by 3,6")

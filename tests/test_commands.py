@@ -284,7 +284,7 @@ def test_the_broker_keeps_its_data_and_stops_when_asked(tmp_path: Path, topic: s
         with start_broker(tmp_path, port) as broker:
             fill_topic(f"127.0.0.1:{port}", topic, [("a", b"{}")])
             broker.send_signal(stop)
-            assert broker.wait(60) == 0
+            assert broker.wait(120) == 0
     with start_broker(tmp_path, port) as broker:
         assert len(read_topic(f"127.0.0.1:{port}", topic)) == 2
         broker.terminate()

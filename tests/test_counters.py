@@ -80,32 +80,41 @@ def test_instances_are_anomalous_for_ten_minutes(
     assert anomalous.count(now) == sum(now - at <= counters.RECENT for at in last.values())
 
 
-def test_threads_lose_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workers count in the same metrics, and switch as often as they can."""
-    histogram = counters.ScoreHistogram("scores", "Scores.")
-    anomalous = counters.AnomalousInstances()
-    scored = change("anomaly_readings_scored_total")
-    refused = change("anomaly_records_refused_total", reason="threads")
+def at_once(run: Callable[[int], None]) -> None:
+    """Run a function in four threads, which get their number and switch as often as they can."""
     start = threading.Barrier(4)
 
-    def count(thread: int) -> None:
+    def begin(number: int) -> None:
         start.wait()
-        for at in range(5000):
-            histogram.observe([0.1, 0.5])
-            anomalous.add([f"{thread}-{at}", "shared"], 1.0)
-            counters.READINGS_SCORED.inc(2)
-            counters.RECORDS_REFUSED.labels("threads").inc()
+        run(number)
 
     often = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=count, args=(number,)) for number in range(4)]
+        threads = [threading.Thread(target=begin, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     finally:
         sys.setswitchinterval(often)
+
+
+def test_threads_lose_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers count in the same metrics."""
+    histogram = counters.ScoreHistogram("scores", "Scores.")
+    anomalous = counters.AnomalousInstances()
+    scored = change("anomaly_readings_scored_total")
+    refused = change("anomaly_records_refused_total", reason="threads")
+
+    def count(thread: int) -> None:
+        for at in range(5000):
+            histogram.observe([0.1, 0.5])
+            anomalous.add([f"{thread}-{at}", "shared"], 1.0)
+            counters.READINGS_SCORED.inc(2)
+            counters.RECORDS_REFUSED.labels("threads").inc()
+
+    at_once(count)
     (family,) = histogram.collect()
     assert [one.value for one in family.samples if one.name == "scores_count"] == [40_000]
     assert anomalous.count(1.0) == 20_001

@@ -24,7 +24,7 @@ from conftest import REPOSITORY, Flow, environment, fill_topic, free_port, read_
 from hypothesis import given
 from hypothesis import settings as tests
 from hypothesis import strategies as st
-from test_flow import made_rows
+from test_flow import keyed, made_rows
 
 from dataflow import __version__, settings
 from dataflow.commands.plan import estimate
@@ -316,7 +316,7 @@ def test_the_pods_find_what_one_process_finds(
 
     ports: dict[int, int] = {}
     assert end(start(TOPICS["command"])).startswith("created ec2_metrics with 12 partitions")
-    rows = [(row["instance"], json.dumps(row).encode()) for row in made_rows(20, 200)]
+    rows = keyed(made_rows(20, 200))
     fill_topic(own_broker, "ec2_metrics", rows)
 
     first = pod(0)
@@ -343,7 +343,7 @@ def test_the_pods_find_what_one_process_finds(
 def ask(port: int, path: str) -> int | None:
     """The status that a pod answers with; None if it does not yet, or not with a good one."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return int(answer.status)
     except OSError:
         return None

@@ -106,7 +106,7 @@ def test_a_disk_that_fills_while_the_flow_runs(
     fill_topic(brokers, topic, keyed[len(rows) // 2 :])
     with pytest.raises(OSError, match="No space"):
         (folder / "other").write_bytes(bytes(32 * 2**20))
-    assert flow.wait(60) == 1
+    assert flow.wait(120) == 1
     created, line = flow.communicate()[1].splitlines()
     assert created.startswith("created the topic")
     assert "cannot save to the recovery store" in line

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, environment, fill_topic, free_port
-from test_flow import made_rows
+from test_flow import keyed, made_rows
 
 from dataflow.demo.broker import EmbeddedBroker
 
@@ -129,9 +129,7 @@ def prepare(brokers: str) -> None:
     """What the pages take for granted: topics with something in them."""
     rows = made_rows(4, 200)
     fill_topic(brokers, "anomalies", [])
-    fill_topic(
-        brokers, "ec2_metrics", [(row["instance"], json.dumps(row).encode()) for row in rows]
-    )
+    fill_topic(brokers, "ec2_metrics", keyed(rows))
     traffic = [
         {"host": row["instance"], "rx_bytes": 1e6, "at": row["timestamp"], "n": row["index"]}
         for row in rows

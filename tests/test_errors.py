@@ -96,5 +96,5 @@ def test_a_closed_standard_output_ends_the_flow_quietly(run_flow: Flow, tmp_path
         assert flow.stderr is not None
         assert flow.stdout.readline()
         flow.stdout.close()
-        assert flow.wait(60) == 1
+        assert flow.wait(120) == 1
         assert flow.stderr.read() == ""

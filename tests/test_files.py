@@ -332,7 +332,7 @@ def test_bad_rows_in_the_flow(run_flow: Flow) -> None:
 
 def test_a_pipe_is_one_line(run_flow: Flow) -> None:
     os.mkfifo(run_flow.folder / "pipe.csv")
-    done = run_flow(input="pipe.csv", timeout=60)
+    done = run_flow(input="pipe.csv")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: pipe.csv is not a regular file: ")

@@ -39,6 +39,11 @@ def rivers_scores(rows: list[Row]) -> dict[Key, float]:
     return scores
 
 
+def rivers_anomalies(rows: list[Row]) -> dict[Key, float]:
+    """The scores above the threshold."""
+    return {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+
+
 def made_rows(instances: int = 8, count: int = 400, seed: int = 1) -> list[Row]:
     """Readings of a few hosts, with a spike now and then."""
     generator = random.Random(seed)
@@ -56,6 +61,11 @@ def made_rows(instances: int = 8, count: int = 400, seed: int = 1) -> list[Row]:
         for index in range(count)
         for host in range(instances)
     ]
+
+
+def keyed(rows: list[Row]) -> list[tuple[str | None, bytes | None]]:
+    """The rows as records of a topic."""
+    return [(row["instance"], json.dumps(row).encode()) for row in rows]
 
 
 def write_csv(path: Path, rows: list[Row]) -> Path:
@@ -76,7 +86,7 @@ def found_scores(anomalies: list[dict[str, Any]]) -> dict[Key, float]:
 def metrics(tmp_path: Path) -> tuple[Path, dict[Key, float]]:
     """A file of readings and River's anomalies in it."""
     rows = made_rows()
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert len(expected) > 20
     return write_csv(tmp_path / "metrics.csv", rows), expected
 
@@ -122,7 +132,7 @@ def test_from_a_topic_and_with_three_workers_it_is_the_same_set(
 def test_what_an_anomaly_says(run_flow: Flow, brokers: str, topic: str) -> None:
     rows = made_rows(instances=1, count=40)
     rows[30]["value"] = "99.5"
-    records = [(row["instance"], json.dumps(row).encode()) for row in rows]
+    records = keyed(rows)
     fill_topic(brokers, topic, records, partitions=1)
     fill_topic(brokers, f"{topic}.out", [], partitions=2)
     done = run_flow(
@@ -210,7 +220,7 @@ def test_bad_records_are_kept_with_a_reason_and_change_nothing(
         output="found.jsonl",
     )
     assert done.returncode == 0, done.stderr
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected
     rejected = [record for _, record in read_topic(brokers, f"{topic}.rejected")]
     assert len(rejected) == len(records) - len(rows)
@@ -245,7 +255,7 @@ def test_a_file_of_json_lines_is_the_same_as_one_of_rows(run_flow: Flow, tmp_pat
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run_flow("-w2", input=path, detector="tutorial", output="found.jsonl")
     assert done.returncode == 0, done.stderr
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected
 
 
@@ -253,7 +263,7 @@ def test_one_process_for_some_partitions_and_one_for_the_others(
     run_flow: Flow, brokers: str, topic: str, tmp_path: Path
 ) -> None:
     rows = made_rows()
-    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    fill_topic(brokers, topic, keyed(rows))
     found: dict[Key, float] = {}
     for number, partitions in enumerate(("0,2", "1")):
         done = run_flow(
@@ -268,7 +278,7 @@ def test_one_process_for_some_partitions_and_one_for_the_others(
         part = found_scores(read_json_lines(tmp_path / f"found-{number}.jsonl"))
         assert not set(part) & set(found)
         found |= part
-    assert found == {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    assert found == rivers_anomalies(rows)
 
 
 def test_the_real_stream(shared: Path, run_flow: Flow, tmp_path: Path) -> None:
@@ -278,7 +288,7 @@ def test_the_real_stream(shared: Path, run_flow: Flow, tmp_path: Path) -> None:
     assert len(rows) == 32_256
     done = run_flow(input=path, detector="tutorial", output="found.jsonl")
     assert done.returncode == 0, done.stderr
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected
     assert len(expected) == 594
 
@@ -316,7 +326,7 @@ def test_a_source_and_outputs_of_ones_own(capfd: pytest.CaptureFixture[str]) -> 
         },
     )
     run_main(flow)
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert {(one.instance, one.index): one.score for _, one in found} == expected
     assert again == found
     assert {one.kind for _, one in incidents} == {"anomaly"}
@@ -336,7 +346,7 @@ def test_outputs_of_ones_own_with_the_source_of_the_settings(tmp_path: Path) -> 
     options = Settings(_env_file=None, detector="tutorial", input=str(path), key_field="instance")
     found: list[tuple[str, Anomaly]] = []
     run_main(build(options, score.detector(options), None, outputs={"out": TestingSink(found)}))
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert {(one.instance, one.index): one.score for _, one in found} == expected
 
 

@@ -23,7 +23,17 @@ from faults import (
     wait_for,
     with_store,
 )
-from test_flow import FIVE_MINUTES, START, THRESHOLD, Row, made_rows, rivers_scores, write_csv
+from test_flow import (
+    FIVE_MINUTES,
+    START,
+    THRESHOLD,
+    Row,
+    keyed,
+    made_rows,
+    rivers_anomalies,
+    rivers_scores,
+    write_csv,
+)
 from test_incidents import recount
 
 from dataflow.incidents.rules import Anomalous, Rules
@@ -101,12 +111,13 @@ def test_incidents_of_a_file(run_flow: Flow, tmp_path: Path) -> None:
     # Anomalies are as they would be without; standard output has both.
     found = read_json_lines(tmp_path / "found.jsonl")
     scores = {(it["instance"], it["index"]): it["score"] for it in found}
-    assert scores == {k: s for k, s in rivers_scores(rows).items() if s > THRESHOLD}
+    assert scores == rivers_anomalies(rows)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted(it["id"] for it in lines if "state" in it) == sorted(it["id"] for it in incidents)
     assert len(lines) == len(found) + len(incidents)
 
 
+@pytest.mark.short("embedded-found.jsonl", "apache-kafka")
 @pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
 def test_kill_9(
     request: pytest.FixtureRequest,
@@ -150,6 +161,7 @@ def written(output: str, brokers: str, topic: str, folder: Path) -> list[dict[st
     return read_json_lines(path) if path.exists() else []
 
 
+@pytest.mark.short("embedded-found.jsonl", "apache-kafka")
 @pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
 def test_silence_through_kill_9(
     request: pytest.FixtureRequest,
@@ -179,9 +191,7 @@ def test_silence_through_kill_9(
             for index in indexes
             for name in names
         ]
-        fill_topic(
-            brokers, topic, [(str(row["instance"]), json.dumps(row).encode()) for row in rows]
-        )
+        fill_topic(brokers, topic, keyed(rows))
 
     def silences() -> list[tuple[str, str, int]]:
         return [
@@ -203,7 +213,7 @@ def test_silence_through_kill_9(
     wait_for(lambda: ("a", "resolved", 1) in silences())
     assert sorted(silences()) == [("a", "opened", 0), ("a", "resolved", 1)]
     flow.terminate()
-    _, said = flow.communicate(timeout=30)
+    _, said = flow.communicate(timeout=120)
     assert flow.returncode == 0, said
     # On a dead topic the clock finds every silence. The state was saved; it is read again.
     flow = run_flow.start(*arguments, **{**settings, "silence_seconds": 1})

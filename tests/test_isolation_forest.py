@@ -330,7 +330,7 @@ def test_stopped_in_mid_window_and_resumed_it_finds_what_it_would_have_found(
     reader.wait_for_lines(len(windows))
     time.sleep(1.5)  # it waits in the middle of the third
     flow.terminate()
-    assert flow.wait(60) == 0
+    assert flow.wait(120) == 0
     lines += reader.lines()
     assert found() == windows
 
@@ -361,7 +361,7 @@ def test_a_stop_before_the_end_of_input_is_made_good_by_a_resume_without_input(
     assert "created the topic" in flow.stderr.readline()
     time.sleep(3)
     flow.terminate()
-    assert flow.communicate(timeout=60)[0] == ""
+    assert flow.communicate(timeout=120)[0] == ""
     assert flow.returncode == 0
     done = run_flow(*with_store(store), follow="false", **own)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, Flow, fill_topic, free_port, read_json_lines
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from test_flow import Row, made_rows
+from test_flow import Row, keyed, made_rows
 
 from dataflow import kafka
 from dataflow.detectors import make
@@ -39,7 +39,7 @@ class Scrape:
     """The metrics of a process at one time, by name and labels."""
 
     def __init__(self, port: int) -> None:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             self.text = answer.read().decode()
         self.types = {it.name: it.type for it in text_string_to_metric_families(self.text)}
         self.samples: dict[str, dict[Labels, float]] = {}
@@ -75,7 +75,7 @@ def wait_for(
 
 def write(brokers: str, topic: str, rows: list[Row]) -> int:
     """Write rows, and some that are none, keyed; return how many records that are."""
-    records = [(row["instance"], json.dumps(row).encode()) for row in rows]
+    records = keyed(rows)
     records += [(key, value) for key, value, _ in BAD]
     fill_topic(brokers, topic, list(records))
     return len(records)
@@ -161,7 +161,7 @@ def test_the_counts_of_three_workers_are_exact(
     saved = scrape["anomaly_last_snapshot_timestamp_seconds"]
     wait_for(flow, port, lambda it: it["anomaly_last_snapshot_timestamp_seconds"] > saved)
     flow.terminate()
-    flow.communicate(timeout=30)
+    flow.communicate(timeout=120)
     assert flow.returncode == 0
 
 
@@ -192,7 +192,7 @@ def test_scattered_readings_and_instances_above_the_limit(
         # The first instance changes its partition in the middle.
         other = row["instance"] == "host-0" and number >= 45
         producer.produce(topic, json.dumps(row), partition=int(other))
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     port = free_port()
     flow = run_flow.start(
         *("-w", "2"),
@@ -213,7 +213,7 @@ def test_what_a_resumed_flow_finds_written_is_counted(
 ) -> None:
     rows = made_rows(6, 300)
     found = sum(score > 0.7 for score in scores_of(rows))
-    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    fill_topic(brokers, topic, keyed(rows))
     files.initialize(tmp_path / "store", 3)
     port = free_port()
 
@@ -237,7 +237,7 @@ def test_bytewaxs_figures_come_along_where_its_server_runs(
     run_flow: Flow, brokers: str, topic: str
 ) -> None:
     rows = made_rows(6, 100)
-    fill_topic(brokers, topic, [(row["instance"], json.dumps(row).encode()) for row in rows])
+    fill_topic(brokers, topic, keyed(rows))
     port, bytewax_port = free_port(), free_port()
     flow = run_flow.start(
         **{"brokers": brokers, "topic": topic, "detector": "tutorial", "metrics_port": port},

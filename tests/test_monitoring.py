@@ -159,7 +159,7 @@ class Prometheus:
 
     def ask(self, path: str, **question: str) -> Any:
         address = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(question)}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
@@ -195,7 +195,7 @@ def prometheus(tmp_path: Path, port: int) -> Iterator[Prometheus]:
     server = Prometheus(folder, port)
     yield server
     server.process.terminate()
-    server.process.wait(30)
+    server.process.wait(120)
 
 
 def test_prometheus_asks_a_flow(
@@ -234,6 +234,6 @@ def test_prometheus_asks_a_flow(
         assert all(rule["health"] in ("ok", "unknown") for rule in group["rules"])
 
     flow.terminate()
-    flow.communicate(timeout=30)
+    flow.communicate(timeout=120)
     prometheus.wait_for('up{job="anomaly-flow"}', 0)
     prometheus.wait_for('count(ALERTS{alertname="AnomalyFlowDown", alertstate="pending"})', 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -114,9 +113,7 @@ RECEIVERS: dict[str, Callable[..., None]] = {
 def test_a_request_ends_in_time(behavior: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "TIMEOUT", 1.0)
     with serving(RECEIVERS[behavior]) as address:
-        began = time.monotonic()
-        answer = http.post(address, {}, "key")
-        assert time.monotonic() - began < 20
+        answer = http.post(address, {}, "key")  # the limit of a test ends one that waits for ever
         assert answer.status is None
         assert answer.reason in {
             "no answer in time",
@@ -146,6 +143,15 @@ def test_the_status_is_the_answer(behavior: Callable[..., None], status: int) ->
         assert http.post(address, {}, "key").status == status
 
 
+PATIENT = """
+from dataflow.cli import main
+from dataflow.notify import http
+http.TIMEOUT = 3600.0
+main()
+"""
+"""The command with so much time for an answer that only a signal ends it."""
+
+
 @pytest.mark.parametrize("behavior", ["silent", "a byte now and then"])
 def test_sigterm_ends_it_whatever_a_receiver_does(
     behavior: str, brokers: str, topic: str, tmp_path: Path
@@ -160,14 +166,16 @@ def test_sigterm_ends_it_whatever_a_receiver_does(
     with (
         serving(misbehave) as address,
         notifying(
-            tmp_path, brokers=brokers, incidents_topic=topic, notify_webhook=address
+            tmp_path,
+            ("-c", PATIENT),
+            brokers=brokers,
+            incidents_topic=topic,
+            notify_webhook=address,
         ) as process_,
     ):
-        assert connected.wait(60)
-        began = time.monotonic()
+        assert connected.wait(120)
         process_.terminate()
-        out, err = process_.communicate(timeout=60)
-        assert time.monotonic() - began < 8  # 2.5 s, on a machine that has time
+        out, err = process_.communicate(timeout=120)
         assert process_.returncode == 0, err
         assert "delivered" not in out
 

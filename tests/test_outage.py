@@ -53,4 +53,4 @@ def test_a_broker_that_goes_away_and_comes_back(
     lines = said.wait_for("answers again")
     assert len(lines) == 2, lines
     flow.terminate()
-    assert flow.wait(60) == 0
+    assert flow.wait(120) == 0

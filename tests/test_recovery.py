@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import Flow, await_handlers, fill_topic, read_json_lines
 from test_errors import refused
-from test_flow import THRESHOLD, Row, made_rows, rivers_scores, write_csv
+from test_flow import Row, keyed, made_rows, rivers_anomalies, write_csv
 
 from dataflow.errors import UserError
 from dataflow.kafka import topics
@@ -370,13 +370,12 @@ def test_a_second_flow_on_the_store(
         deadline = time.monotonic() + 120
         while not (store / "lock-0").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(1)
         refused(run_flow(*with_store(store), **settings), "in use by another process")
         assert first.poll() is None
     finally:
         await_handlers(first)
         first.terminate()
-        first.communicate(timeout=60)
+        first.communicate(timeout=120)
     assert first.returncode == 0
 
 
@@ -385,9 +384,7 @@ def test_a_topic_that_was_created_again(
     run_flow: Flow, brokers: str, topic: str, tmp_path: Path
 ) -> None:
     rows = made_rows(4, 200)
-    records: list[tuple[str | None, bytes | None]] = [
-        (row["instance"], json.dumps(row).encode()) for row in rows
-    ]
+    records = keyed(rows)
     fill_topic(brokers, topic, records)
     store = tmp_path / "store"
     initialize(store, 1)
@@ -414,7 +411,7 @@ def test_a_crash_before_the_first_snapshot(run_flow: Flow, tmp_path: Path) -> No
     settings = {"input": "metrics.csv", "detector": "tutorial", "output": "found.jsonl"}
     hour = ["-r", str(store), "-s", "3600", "-b", "0"]
     flow = run_flow.start(*hour, **settings)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     found = tmp_path / "found.jsonl"
     while not (found.exists() and found.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -427,7 +424,7 @@ def test_a_crash_before_the_first_snapshot(run_flow: Flow, tmp_path: Path) -> No
 
 
 def check_once(found: list[dict[str, object]], rows: list[Row]) -> None:
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert len(found) == len(expected)
     assert {(it["instance"], it["index"]): it["score"] for it in found} == expected
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Flow, await_handlers, fill_topic, read_json_lines
-from test_flow import THRESHOLD, Key, Row, found_scores, made_rows, rivers_scores
+from test_flow import Key, Row, found_scores, made_rows, rivers_anomalies
 
 from dataflow import kafka
 from dataflow.recovery.files import initialize
@@ -36,7 +36,7 @@ def scatter(brokers: str, topic: str, rows: list[Row], partition: int | None = N
 
 
 def expected_scores(rows: list[Row]) -> dict[Key, float]:
-    scores = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    scores = rivers_anomalies(rows)
     assert scores
     return scores
 
@@ -67,7 +67,7 @@ def await_readings(path: Path, number: int, flow: subprocess.Popen[str]) -> None
 def stop(flow: subprocess.Popen[str]) -> None:
     await_handlers(flow)
     flow.send_signal(signal.SIGTERM)
-    _, said = flow.communicate(timeout=60)
+    _, said = flow.communicate(timeout=120)
     assert flow.returncode == 0, said
 
 

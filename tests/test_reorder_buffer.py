@@ -97,6 +97,27 @@ def test_with_room_enough_any_interleaving_comes_out_sorted(
     assert (counts.given_up, counts.late) == (0, 0)
 
 
+SECONDS = 10.0
+"""How long a reading may be held."""
+
+
+def arrive(
+    order: ReorderBuffer, it: Reading, now: float, arrived: dict[int, float], out: list[Reading]
+) -> set[int]:
+    """Add a reading, and return the offsets of those that are held: none of them too long."""
+    due = order.due()
+    if due is not None and due <= now:
+        out += order.expire(now)
+    arrived[it.offset] = now
+    out += order.add(it, now)
+    waiting = set(arrived) - {one.offset for one in out}
+    assert all(arrived[held] > now - SECONDS for held in waiting)
+    due = order.due()
+    assert (due is None) == (not waiting)
+    assert due is None or due <= min(arrived[held] for held in waiting) + SECONDS
+    return waiting
+
+
 some_indexes = st.one_of(
     st.integers(-3, 30), st.integers(0, 30).map(float), st.sampled_from([2.5, "a7", 2**62])
 )
@@ -110,28 +131,18 @@ some_indexes = st.one_of(
 def test_with_little_room_nothing_is_lost_or_repeated(
     arrivals: list[tuple[Index, int]], size: int, data: st.DataObject
 ) -> None:
-    seconds = 10.0
     now = 0.0
-    order = ReorderBuffer(size, seconds)
+    order = ReorderBuffer(size, SECONDS)
     # From here on, the indexes are known as whole numbers.
     assert order.add(reading(0, -1), 0.0)
     arrived: dict[int, float] = {}
     out: list[Reading] = []
     for offset, (index, waited) in enumerate(arrivals):
         now += waited
-        due = order.due()
-        if due is not None and due <= now:
-            out += order.expire(now)
-        arrived[offset] = now
-        out += order.add(reading(index, offset), now)
-        waiting = set(arrived) - {it.offset for it in out}
+        waiting = arrive(order, reading(index, offset), now, arrived, out)
         assert len(waiting) <= size
-        assert all(arrived[held] > now - seconds for held in waiting)
-        due = order.due()
-        assert (due is None) == (not waiting)
-        assert due is None or due <= min(arrived[held] for held in waiting) + seconds
         if data.draw(st.booleans()):
-            twin = ReorderBuffer(size, seconds)
+            twin = ReorderBuffer(size, SECONDS)
             twin.load(order.dump(), now)
             assert indexes(twin.finish()) == sorted(arrivals[held][0] for held in waiting)
     out += order.finish()
@@ -274,25 +285,16 @@ def test_once_the_step_is_known_a_gap_waits_and_nothing_else(
 def test_by_time_nothing_is_lost_or_repeated_or_held_too_long(
     arrivals: list[tuple[int, int]], size: int, data: st.DataObject
 ) -> None:
-    now, seconds = 0.0, 10.0
-    order = ReorderBuffer(size, seconds, by_time=True)
+    now = 0.0
+    order = ReorderBuffer(size, SECONDS, by_time=True)
     arrived: dict[int, float] = {}
     out: list[Reading] = []
     for offset, (minute, waited) in enumerate(arrivals):
         now += waited
-        due = order.due()
-        if due is not None and due <= now:
-            out += order.expire(now)
-        arrived[offset] = now
-        out += order.add(timed(minute, minute * 60.0, offset), now)
-        waiting = set(arrived) - {it.offset for it in out}
+        waiting = arrive(order, timed(minute, minute * 60.0, offset), now, arrived, out)
         assert len(waiting) <= size
-        assert all(arrived[held] > now - seconds for held in waiting)
-        due = order.due()
-        assert (due is None) == (not waiting)
-        assert due is None or due <= min(arrived[held] for held in waiting) + seconds
         if data.draw(st.booleans()):
-            twin = restored(order, now, size, seconds)
+            twin = restored(order, now, size, SECONDS)
             assert sorted(it.offset for it in twin.finish()) == sorted(waiting)
     out += order.finish()
     assert sorted(it.offset for it in out) == list(range(len(arrivals)))

@@ -14,7 +14,7 @@ import pytest
 from conftest import Flow, fill_topic, read_json_lines
 from hypothesis import given
 from hypothesis import strategies as st
-from test_flow import THRESHOLD, found_scores, made_rows, rivers_scores
+from test_flow import found_scores, keyed, made_rows, rivers_anomalies
 
 from dataflow import kafka
 from dataflow.errors import UserError
@@ -248,7 +248,7 @@ def test_corrected_records_are_scored_once_and_a_dry_run_changes_nothing(
     fill_topic(
         brokers,
         topic,
-        [(row["instance"], json.dumps(row).encode()) for row in broken] + [("host-0", None)],
+        [*keyed(broken), ("host-0", None)],
     )
     flow_once()
     before = held()
@@ -293,7 +293,7 @@ def test_corrected_records_are_scored_once_and_a_dry_run_changes_nothing(
     assert held()[0] == sent
 
     flow_once()
-    expected = {key: score for key, score in rivers_scores(rows).items() if score > THRESHOLD}
+    expected = rivers_anomalies(rows)
     assert expected
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import time
@@ -22,7 +21,7 @@ from confluent_kafka.admin import (
 )
 from conftest import REPOSITORY, Flow, fill_topic, read_topic
 from kafka_server import ApacheKafka
-from test_flow import made_rows
+from test_flow import keyed, made_rows
 
 from dataflow import kafka
 from dataflow.commands.dashboard import feed_of
@@ -141,7 +140,7 @@ class User:
         self._await(set())
 
     def _await(self, wanted: set[str]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while {str(it) for it in self._admin.describe_acls(self._filter()).result()} != wanted:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -207,7 +206,7 @@ def test_a_flow_with_the_rights_of_the_page(
     fill_topic(
         apache_kafka.address,
         user.topic,
-        [(row["instance"], json.dumps(row).encode()) for row in rows] + [(None, b"{")],
+        [*keyed(rows), (None, b"{")],
     )
     user.grant(granted("flow", user.topic, "incidents"))
     settings = user.environment(incidents="true", follow="false", threshold=0.5)

@@ -117,7 +117,7 @@ def test_a_worker_knows_whether_it_is_alone(
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     assert run.stdout.split() == alone

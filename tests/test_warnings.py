@@ -127,4 +127,4 @@ os._exit(7)
     assert done.stderr is not None
     done.stderr.close()
     os.write(done.stdin.fileno(), b"x")
-    assert done.wait(60) == 7
+    assert done.wait(120) == 7

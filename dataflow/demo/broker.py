@@ -25,7 +25,7 @@ from dataflow.errors import UserError, missing_extra
 
 __all__ = ["EmbeddedBroker", "listening"]
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 """How long the broker may take to accept connections."""
 
 
@@ -55,7 +55,7 @@ class EmbeddedBroker:
         """Start the broker and wait until it accepts connections.
 
         Raises `UserError` if the extra is missing, the port is in use, the folder is not writable
-        or the broker does not answer within 10 seconds.
+        or the broker does not answer within a minute.
         """
         binary = _binary()
         self.port = self.port or _free_port()

@@ -175,24 +175,27 @@ def admin_of_cluster(settings: Settings) -> tuple[AdminClient, Client, ClusterMe
     one without asking again. Raises `UserError` if no broker answers within 10 s, and if there is
     no controller.
     """
-    created, client = admin_client(settings)
     deadline = time.monotonic() + CONTROLLER_WAIT
-    warned = False
+    seen = False  # a cluster without a controller: it may also close connections
     while True:
+        # A new one each time: after an answer without brokers, a client may find none again.
+        created, client = admin_client(settings)
         try:
             cluster = created.list_topics(timeout=TIMEOUT)
         except KafkaException as error:
-            created.poll(0)  # takes the error that says why
-            raise client.no_answer(error) from None
-        if cluster.controller_id >= 0:
-            return created, client, cluster
+            if not seen and error.args[0].code() != KafkaError._PARTIAL:
+                created.poll(0)  # takes the error that says why
+                raise client.no_answer(error) from None
+        else:
+            if cluster.controller_id >= 0:
+                return created, client, cluster
         if time.monotonic() > deadline:
             raise UserError(
                 f"the cluster {settings.brokers} has no controller: check that its brokers run and "
                 "reach each other, and read their logs."
             )
-        if not warned:
-            warned = True
+        if not seen:
+            seen = True
             warn(
                 "no-controller",
                 f"the cluster {settings.brokers} has no controller yet: asking again for "
