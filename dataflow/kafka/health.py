@@ -78,6 +78,8 @@ class HealthCheck:
             client.poll(0)  # takes the errors that say why, and the lines of the log
             if unanswered is not None:
                 self._no_answer(state.reason or unanswered)
+                # A client whose cluster had no broker in service for a moment may find none again.
+                client, state = admin_client(self._settings)
                 continue
             state.last_error = None
             self._answered = time.monotonic()
