@@ -55,7 +55,9 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
     assert not [name for name in kafka.metadata(settings).topics if name.startswith("bench-")]
     assert "CPU against the older run" in beside
     (row,) = (line for line in beside.splitlines() if line.startswith("| tut"))
-    assert row.endswith("|  |")
+    beside_it = row.split("|")[-2].strip()
+    # Too few records for a figure; on a slow machine they take long enough for one.
+    assert not beside_it or beside_it.startswith("x "), row
 
 
 def test_figures_are_shown_where_there_are_enough_records(monkeypatch: pytest.MonkeyPatch) -> None:

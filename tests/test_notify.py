@@ -176,18 +176,20 @@ def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
     """It fails, asks for time, and dies; another is never reached and delays no other."""
     write(brokers, topic)
     dead = f"http://127.0.0.1:{free_port()}/services/SECRET"
+    slack_address = receiver.address.replace("services", "slack")
     settings: dict[str, object] = {
         "brokers": brokers,
         "incidents_topic": topic,
         "notify_webhook": f"{dead},{receiver.address}",
-        "notify_slack": receiver.address.replace("services", "slack"),
+        "notify_slack": slack_address,
     }
     receiver.answers = [(500, {}), (429, {"Retry-After": "2"})]
     with notifying(tmp_path, **settings) as process:
         assert process.stdout is not None
         for _ in range(3):  # it has begun
             assert process.stdout.readline().startswith("delivering the topic ")
-        wait_for_group(brokers, topic, Webhook(receiver.address))
+        for target in (Webhook(dead), Webhook(receiver.address), Slack(slack_address)):
+            wait_for_group(brokers, topic, target)
         write(brokers, topic, incident())
         wait_for(lambda: len(receiver.accepted) == 2)
         write(brokers, topic, incident("resolved", 1))
