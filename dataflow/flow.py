@@ -4,7 +4,7 @@ Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sou
 `dataflow/sinks/`.
 
     read        Kafka partitions, or a file -> raw records
-    decode      JSON -> readings, or rejected records    also admit: up to ANOMALY_MAX_INSTANCES
+    decode      a format -> readings, or rejected        also admit: up to ANOMALY_MAX_INSTANCES
     key_on      by instance                              in exchange
     hand_over   to the worker of the instance            in exchange
     reorder     by index                                 only with ANOMALY_REORDER=true
@@ -102,7 +102,7 @@ def build(
     flow = Dataflow("ec2_anomalies")
     records = sources.source(options, store) if source is None else source
     raw = op.input("read", flow, records)
-    admission = admit.admitter(options, decode.decoder(options))
+    admission = admit.admitter(options, decode.decoder(options, store))
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(admission, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
