@@ -21,6 +21,7 @@ COMMANDS = (
     "broker",
     "topics",
     "recovery",
+    "inspect",
     "produce",
     "replay",
     "notify",

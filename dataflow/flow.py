@@ -63,6 +63,7 @@ from dataflow.steps import (
     score,
     score_windows,
     times,
+    usable,
 )
 
 __all__ = ["build", "flow"]
@@ -169,6 +170,8 @@ def flow() -> Dataflow:
         if store is not None:
             disk.watch(store.folder)
         dataflow = build(options, detector, store)
+        if not (store is not None and store.resumed) and not arguments().addresses:
+            usable.end_loudly(options)
         rejections.summarize_at_exit(options)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()

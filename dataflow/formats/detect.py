@@ -17,7 +17,7 @@ from dataflow.formats.json import Json
 from dataflow.formats.otlp import Otlp
 from dataflow.formats.paths import UNSET, find, parse
 
-__all__ = ["Choice", "choose", "detect"]
+__all__ = ["Choice", "choose", "detect", "guess"]
 
 LOOK = 100
 """Records of a batch that are looked at."""
@@ -162,7 +162,7 @@ def _json(record: dict[str, Any], fields: Fields) -> Choice | None:
                 else None,
             }
             return Choice("json", names)
-    return _guess(record)
+    return None
 
 
 def _has(record: dict[str, Any], fields: Fields, prefix: str) -> bool:
@@ -192,8 +192,23 @@ VALUES = (
 )
 
 
+def guess(values: Iterable[bytes | None]) -> Choice | None:
+    """Return a guess by the names of the fields of JSON objects, which a person has to confirm.
+
+    >>> guess([b'{"host": "a", "ts": 1741449600, "cpu": 41.5}']).settings["value_field"]
+    'cpu'
+    """
+    for value in values:
+        try:
+            record = _decode(documents(unframed(value or b""))[0])
+        except (ValueError, RecursionError, IndexError):
+            continue
+        if isinstance(record, dict) and (found := _guess(record)) is not None:
+            return found
+    return None
+
+
 def _guess(record: dict[str, Any]) -> Choice | None:
-    """Return a guess by the names of the fields, which a person has to confirm."""
     value = next((name for name in VALUES if _is_number(record.get(name))), None)
     time = next((name for name in TIMES if name in record), None)
     key = next((name for name in KEYS if isinstance(record.get(name), (str, int))), None)
@@ -201,7 +216,8 @@ def _guess(record: dict[str, Any]) -> Choice | None:
         return None
     names = {"key_field": key, "value_field": value, "time_field": time, "index_field": None}
     usual = {"key_field": "instance", "value_field": "value", "time_field": "timestamp"}
-    return Choice("json", {k: v for k, v in names.items() if usual.get(k) != v}, sure=False)
+    other = {name: field for name, field in names.items() if usual.get(name, "index") != field}
+    return Choice("json", other, sure=False)
 
 
 def _is_number(value: Any) -> bool:

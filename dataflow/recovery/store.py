@@ -79,8 +79,10 @@ class Store:
         self.process = process
         self._lock = _lock(folder / f"lock-{process}")
         decided = _fingerprint(settings)
+        self.resumed = files.executions(folder) > 0
+        """Whether a flow has run on it before."""
         with self._owner() as owner:
-            if not files.executions(folder):
+            if not self.resumed:
                 # No flow has run on it: a start that failed does not make it the owner.
                 owner.settings, owner.states = decided, states
             # A store from before formats had names holds readings in JSON.

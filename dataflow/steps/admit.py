@@ -23,6 +23,7 @@ from dataflow.steps.decode import reject
 from dataflow.steps.growth import BOUNDED, READINGS, OnlyGrows, grown_warning
 from dataflow.steps.living import DAY, Living
 from dataflow.steps.rejections import Rejections
+from dataflow.steps.usable import USABLE, Usable
 from dataflow.warnings import PROCESS, Warnings
 
 __all__ = ["Admission", "admitter"]
@@ -63,6 +64,7 @@ class Admission:
         self._decode = decode
         self._warnings = warnings
         self._rejections = Rejections(settings, warnings)
+        self._usable = USABLE if warnings is PROCESS else Usable()
         self._lock = threading.Lock()
         # Several readings of an instance must fall into a period.
         period = max(min(DAY, settings.forget), 10 * settings.interval) if settings.forget else 0.0
@@ -75,6 +77,8 @@ class Admission:
     def __call__(self, batch: list[Raw]) -> list[Reading | Rejected]:
         """Decode a batch, of one partition as sources give it."""
         records = self._decode(batch)
+        if not self._usable.done:
+            self._usable.look(self._settings, batch, records, self._warnings)
         partitions = self._living.recent
         for position, record in enumerate(records):
             try:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeGuard
 from dataflow import formats, plugins
 from dataflow.errors import UserError
 from dataflow.formats import Fields, Format
-from dataflow.formats.base import Decode
+from dataflow.formats.base import Decode, Skip
 from dataflow.formats.detect import Choice, choose
 from dataflow.metrics import counters
 from dataflow.metrics.warnings import say
@@ -24,6 +24,7 @@ __all__ = [
     "chosen",
     "decoder",
     "fields",
+    "format_decoder",
     "is_reading",
     "key_reader",
     "origin",
@@ -90,7 +91,7 @@ def decoder(settings: Settings, store: Store | None = None) -> Decode:
     if settings.format == "auto":
         return _Auto(settings, store)
     note_format(settings.format)
-    return _decoder(settings)
+    return format_decoder(settings)
 
 
 def note_format(name: str) -> None:
@@ -99,9 +100,13 @@ def note_format(name: str) -> None:
     counters.FORMAT.labels(name).set(1)
 
 
-def _decoder(settings: Settings) -> Decode:
+def format_decoder(settings: Settings, skip: Skip = counters.SKIPPED.inc) -> Decode:
+    """Return the function that reads with the format that the settings name.
+
+    `skip` counts the readings that are not selected.
+    """
     read = record_format(settings).decoder(
-        lambda raw, reason, error: reject(settings, raw, reason, error), counters.SKIPPED.inc
+        lambda raw, reason, error: reject(settings, raw, reason, error), skip
     )
     if settings.input == "kafka":
         return read
@@ -128,7 +133,7 @@ class _Auto:
         self._store = store
         self._lock = threading.Lock()
         # Until it is known: as it was before there were other formats.
-        self._json = _decoder(settings.model_copy(update={"format": "json"}))
+        self._json = format_decoder(settings.model_copy(update={"format": "json"}))
         self._decode: Decode | None = None
         kept = None if store is None else store.kept(FORMAT)
         if kept is not None:
@@ -157,7 +162,7 @@ class _Auto:
             return self._decode
 
     def _take(self, found: Choice) -> None:
-        self._decode = _decoder(chosen(self._settings, found))
+        self._decode = format_decoder(chosen(self._settings, found))
         note_format(found.format)
 
 
