@@ -157,6 +157,7 @@ class Format(ABC):
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
+        self._as_it_is = self.percent and fields.scale in (None, PERCENT)
 
     @abstractmethod
     def read(self, value: bytes) -> Point | Iterable[Point | RecordError | None]:
@@ -267,11 +268,22 @@ class Format(ABC):
         return msgspec.structs.replace(rejected, instance=wrong.instance, time=wrong.time)
 
     def _reading(self, point: Point, raw: Raw, number: int) -> Reading:
-        value, time = self._check(point)
-        return Reading(
-            *(point.instance, point.time, point.index, value, time),
-            *(raw.partition, raw.offset, number),
-        )
+        instance, value, stamp, index = point.instance, point.value, point.time, point.index
+        if (
+            self._as_it_is
+            and index is None
+            and value.__class__ is float
+            and 0.0 <= value <= PERCENT
+            and instance.__class__ is str
+            and 0 < len(instance) <= MAX_INSTANCE_LENGTH
+            and stamp.__class__ is int
+            and 10**9 <= stamp < 10**10
+        ):
+            # As a rule. Seconds of the years 2001 to 2286 are no date of 14 digits.
+            time: float | None = float(stamp)
+        else:
+            value, time = self._check(point)
+        return Reading(instance, stamp, index, value, time, raw.partition, raw.offset, number)
 
     def _check(self, point: Point) -> tuple[float, float | None]:
         """Return the value, within its bounds, and the time of a point. Raises `RecordError`."""

@@ -80,7 +80,7 @@ class CloudWatch(Format):
 
     def read(self, value: bytes) -> Iterator[Outcome]:
         """Read the objects of a record."""
-        content = unframed(value)
+        content = value if value[:1] == b"{" else unframed(value)
         if not content.strip():
             raise RecordError("the record is empty", "no-value")
         return self._content(content, ENVELOPES)
@@ -90,17 +90,19 @@ class CloudWatch(Format):
         # A line each, as CloudWatch writes them; anything else is taken apart with more care.
         whole = all(part[:1] == b"{" and part[-1:] == b"}" for part in parts if part)
         for part in parts if whole else documents(content):
-            if part:
+            if not part:
+                continue
+            try:
+                datum = _datum(part)
+            except (ValueError, RecursionError):
                 yield from self._object(part, envelopes)
+                continue
+            if datum.metric_name != "CPUUtilization" or datum.namespace != "AWS/EC2":
+                yield None
+            else:
+                yield self._selected(datum, part)
 
     def _object(self, document: bytes, envelopes: int) -> Iterator[Outcome]:
-        try:
-            datum = _datum(document)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            yield self._selected(datum, document)
-            return
         inner = self._opened(document) if envelopes else []
         if inner:
             for content in inner:
@@ -113,8 +115,6 @@ class CloudWatch(Format):
             yield wrong
 
     def _selected(self, datum: _Datum, document: bytes) -> Outcome:
-        if datum.metric_name != "CPUUtilization" or datum.namespace != "AWS/EC2":
-            return None
         dimensions = datum.dimensions
         if len(dimensions) != 1 or self._dimension not in dimensions:
             return None

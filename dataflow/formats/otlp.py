@@ -19,7 +19,16 @@ import msgspec
 from dataflow.formats.base import DIGITS, MAX_READINGS, Fields, Format, Point, RecordError
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded
-from dataflow.formats.protobuf import BYTES, FIXED64, VARINT, double, integer, scan, varint
+from dataflow.formats.protobuf import (
+    BYTES,
+    FIXED64,
+    VARINT,
+    double,
+    integer,
+    scan,
+    time_and_value,
+    varint,
+)
 
 __all__ = ["Otlp"]
 
@@ -85,6 +94,7 @@ class Otlp(Format):
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
         self._hosts = (fields.key,) if fields.renamed and fields.key is not None else HOST
+        self._known = _Known()
 
     def read(self, value: bytes) -> Iterator[Outcome]:
         """Read the metrics of a record."""
@@ -96,7 +106,7 @@ class Otlp(Format):
             found = _from_json(content)
         else:
             try:
-                found = _from_protobuf(content)
+                found = _from_protobuf(content, self._known)
             except ValueError as error:
                 raise RecordError(f"the record is no OTLP: {error}", "bad-record") from None
         return (outcome for metric in found for outcome in self._metric(metric))
@@ -316,12 +326,30 @@ def _content(value: _Value) -> Any:
 # Protobuf: the numbers are those of opentelemetry/proto/metrics/v1/metrics.proto.
 
 
-def _from_protobuf(content: bytes) -> list[_Metric | None]:
+KNOWN = 4096
+"""Lists of attributes that are remembered."""
+
+
+class _Known:
+    """Attributes that were read before, by their bytes: hosts and CPUs are the same each time."""
+
+    def __init__(self) -> None:
+        self.of_resources: dict[bytes, Attributes] = {}
+        self.of_points: dict[bytes, Attributes] = {}
+
+    @staticmethod
+    def add(known: dict[bytes, Attributes], data: bytes, attributes: Attributes) -> None:
+        if len(known) >= KNOWN:
+            known.clear()
+        known[data] = attributes
+
+
+def _from_protobuf(content: bytes, known: _Known) -> list[_Metric | None]:
     """Read a request, or several with their length before each, as CloudWatch writes them."""
     found: list[_Metric | None] = []
     end = len(content)
     try:
-        _read_request(content, 0, end, found)
+        _read_request(content, 0, end, found, known)
         return found
     except ValueError:
         found.clear()
@@ -330,31 +358,39 @@ def _from_protobuf(content: bytes) -> list[_Metric | None]:
         size, place = varint(content, place, end)
         if not size or place + size > end:
             raise ValueError("a message is longer than the record")
-        _read_request(content, place, place + size, found)
+        _read_request(content, place, place + size, found, known)
         place += size
     return found
 
 
-def _read_request(data: bytes, place: int, end: int, found: list[_Metric | None]) -> None:
+def _read_request(
+    data: bytes, place: int, end: int, found: list[_Metric | None], known: _Known
+) -> None:
     for number, kind, begin, stop in scan(data, place, end):
         if number != 1 or kind != BYTES:
             raise ValueError("it holds something else than metrics of resources")
-        _read_resource(data, begin, stop, found)
+        _read_resource(data, begin, stop, found, known)
 
 
-def _read_resource(data: bytes, place: int, end: int, found: list[_Metric | None]) -> None:
+def _read_resource(
+    data: bytes, place: int, end: int, found: list[_Metric | None], known: _Known
+) -> None:
     resource: Attributes = {}
     scopes = []
     for number, kind, begin, stop in scan(data, place, end):
         if kind == BYTES and number == 1:
-            resource = _read_attributes(data, begin, stop, 1)
+            written = data[begin:stop]
+            before = known.of_resources.get(written)
+            if before is None:
+                before = _read_attributes(data, begin, stop, 1)
+                known.add(known.of_resources, written, before)
+            resource = before
         elif kind == BYTES and number == 2:
             scopes.append((begin, stop))
-    cache: dict[bytes, Attributes] = {}
     for scope, scope_end in scopes:
         for number, kind, begin, stop in scan(data, scope, scope_end):
             if number == 2 and kind == BYTES:
-                found.append(_read_metric(data, begin, stop, resource, cache))
+                found.append(_read_metric(data, begin, stop, resource, known))
                 if len(found) > MAX_READINGS:
                     raise RecordError(
                         f"the record holds over {MAX_READINGS:,} readings", "too-many-readings"
@@ -362,7 +398,7 @@ def _read_resource(data: bytes, place: int, end: int, found: list[_Metric | None
 
 
 def _read_metric(
-    data: bytes, place: int, end: int, resource: Attributes, cache: dict[bytes, Attributes]
+    data: bytes, place: int, end: int, resource: Attributes, known: _Known
 ) -> _Metric | None:
     name: bytes | None = None
     bodies = []
@@ -379,29 +415,45 @@ def _read_metric(
         return None
     metric = _Metric(resource, name.decode(), [], [])
     for body, begin, stop in bodies:
+        if body != 11:
+            begin = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
         for number, kind, first, last in scan(data, begin, stop):
             if number != 1 or kind != BYTES:
                 continue
             if body == 11:
                 metric.summaries.append(_read_summary(data, first, last))
             else:
-                metric.numbers.append(_read_number(data, first, last, cache))
+                metric.numbers.append(_read_number(data, first, last, known))
     return metric
 
 
-def _read_number(data: bytes, place: int, end: int, cache: dict[bytes, Attributes]) -> _Number:
-    # As Go writes them: perhaps the start, then the time, the value, and attributes to the end,
-    # which are those of the same CPU and state in each record.
-    start = place + 9 if data[place] == 0x11 else place
-    if end - start > 18 and data[start] == 0x19 and data[start + 9] == 0x21:
-        attributes = data[start + 18 : end]
-        known = cache.get(attributes)
-        if known is not None:
-            return _Number(integer(data, start + 1)[0], double(data, start + 10)[0], known)
+def _read_numbers(
+    data: bytes, place: int, end: int, numbers: list[_Number], known: dict[bytes, Attributes]
+) -> int:
+    """Read points of known attributes, as Go writes them; return where the first other one begins.
+
+    Perhaps the start, then the time, the value, and the attributes up to the end.
+    """
+    while place + 2 < end and data[place] == 0x0A and data[place + 1] < 0x80:
+        begin, stop = place + 2, place + 2 + data[place + 1]
+        start = begin + 9 if data[begin] == 0x11 else begin
+        if stop > end or stop - start <= 18 or data[start] != 0x19 or data[start + 9] != 0x21:
+            break
+        attributes = known.get(data[start + 18 : stop])
+        if attributes is None:
+            break
+        time, value = time_and_value(data, start + 1)
+        numbers.append(_Number(time, value, attributes))
+        place = stop
+    return place
+
+
+def _read_number(data: bytes, place: int, end: int, known: _Known) -> _Number:
     time, value, flags = 0, None, 0
     pairs: Attributes = {}
-    others = False
+    order = []
     for number, kind, begin, stop in scan(data, place, end):
+        order.append(number)
         if kind == FIXED64 and number == 3:
             (time,) = integer(data, begin)
         elif kind == FIXED64 and number == 4:
@@ -412,13 +464,11 @@ def _read_number(data: bytes, place: int, end: int, cache: dict[bytes, Attribute
             _add_attribute(data, begin, stop, pairs)
         elif kind == VARINT and number == 8:
             flags = begin
-            others = True
-        elif not (kind == FIXED64 and number == 2):
-            others = True
-    if not others and end - start > 18 and data[start] == 0x19 and data[start + 9] == 0x21:
-        attributes = data[start + 18 : end]
-        if all(number == 7 for number, *_ in scan(attributes, 0, len(attributes))):
-            cache[attributes] = pairs
+    rest = order[1:] if order[:1] == [2] else order
+    if rest[:2] == [3, 4] and set(rest[2:]) == {7}:
+        start = place + 9 if data[place] == 0x11 else place
+        if data[start] == 0x19 and data[start + 9] == 0x21:
+            known.add(known.of_points, data[start + 18 : end], pairs)
     return _Number(time, None if flags & 1 else value, pairs)
 
 

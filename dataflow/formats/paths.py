@@ -7,6 +7,7 @@ and looking each path up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ Path = tuple[str, ...]
 UNSET = msgspec.UNSET
 
 
+@cache
 def parse(field: str) -> Path:
     """Return the names on the way to a field: a path if it begins with `/`, else one name.
 

@@ -7,7 +7,7 @@ tag `host` is then that of the collector, not of the instance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +43,8 @@ class _Batch(msgspec.Struct, gc=False):
     metrics: list[msgspec.Raw]
 
 
+SKIPPED = (None,)
+
 _metric = msgspec.json.Decoder(_Metric).decode
 _batch = msgspec.json.Decoder(_Batch).decode
 
@@ -55,8 +57,8 @@ class Telegraf(Format):
     >>> telegraf = Telegraf(Fields("instance", "timestamp", "index", "value", None, 100.0))
     >>> list(telegraf.read(b"cpu,cpu=cpu-total,host=a usage_idle=58.5 1741449600000000000"))
     [Point(instance='a', value=41.5, time=1741449600000000000, index=None)]
-    >>> list(telegraf.read(b'{"name": "mem", "tags": {}, "fields": {}, "timestamp": 1741449600}'))
-    [None]
+    >>> telegraf.read(b'{"name": "mem", "tags": {}, "fields": {}, "timestamp": 1741449600}')
+    (None,)
     """
 
     percent = True
@@ -65,8 +67,16 @@ class Telegraf(Format):
         super().__init__(fields)
         self._tag = fields.key if fields.renamed else None
 
-    def read(self, value: bytes) -> Iterator[Point | RecordError | None]:
+    def read(self, value: bytes) -> Point | Iterable[Point | RecordError | None]:
         """Read the metrics of a record."""
+        try:
+            metric = _metric(value)
+        except (ValueError, RecursionError):
+            return self._several(value)
+        found = self._point(metric.name, metric.tags, metric.fields, metric.timestamp)
+        return SKIPPED if found is None else found
+
+    def _several(self, value: bytes) -> Iterator[Point | RecordError | None]:
         content = unframed(value)
         head = content[:64].lstrip()[:1]
         if not head:
