@@ -69,6 +69,8 @@ class Reading(msgspec.Struct, gc=False, omit_defaults=True):
     it is None where readings have none. `time` is the timestamp in seconds since 1970, UTC.
     `timestamp` and `time` are None if the settings name no time field. `value` is as in the record,
     and 0 to 1 once normalized. `number` is the place of the reading in its record, from 0.
+    `counter` has the seconds that a host's CPUs were idle so far, and all their seconds: the value
+    is then the whole scale, until the reading before gives the share that was in use between.
     """
 
     instance: str
@@ -79,6 +81,7 @@ class Reading(msgspec.Struct, gc=False, omit_defaults=True):
     partition: int
     offset: int
     number: int = 0
+    counter: tuple[float, float] | None = None
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):

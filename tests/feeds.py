@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["FEEDS", "Feed", "Row", "otlp_protobuf", "streams"]
+__all__ = ["FEEDS", "Feed", "Row", "counted", "field", "otlp_protobuf", "pair", "streams"]
 
 
 class Row(NamedTuple):
@@ -165,6 +165,27 @@ def _otlp_json(row: Row) -> list[bytes]:
     scope = {"scope": {"name": "hostmetrics"}, "metrics": [load, _otlp_metric(row)]}
     host = {"attributes": _attributes(host_id=row.instance, host_name="ip-10-0-0-9")}
     return [_json({"resourceMetrics": [{"resource": host, "scopeMetrics": [scope]}]})]
+
+
+CORES = 2
+
+
+def counted(row: Row, seconds: int, idle: float) -> dict[str, Any]:
+    """What the Collector sends by default: the seconds of each CPU and state since its start."""
+    points = [
+        {
+            "startTimeUnixNano": "1740000000000000000",
+            "timeUnixNano": str(row.time * 10**9),
+            "asDouble": share * seconds,
+            "attributes": _attributes(**{"cpu_logical_number": str(cpu), "cpu_mode": state}),
+        }
+        for cpu in range(CORES)
+        for state, share in (("user", (1 - idle) / 2), ("idle", idle), ("system", (1 - idle) / 2))
+    ]
+    total = {"dataPoints": points, "aggregationTemporality": 2, "isMonotonic": True}
+    metric = {"name": "system.cpu.time", "unit": "s", "sum": total}
+    host = {"attributes": _attributes(host_name=row.instance)}
+    return {"resourceMetrics": [{"resource": host, "scopeMetrics": [{"metrics": [metric]}]}]}
 
 
 def _redpanda(row: Row) -> list[bytes]:

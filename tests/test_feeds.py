@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Flow, fill_topic, read_json_lines
-from feeds import FEEDS, Feed, Row, streams
+from feeds import FEEDS, Feed, Row, counted, field, pair, streams
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -441,6 +441,102 @@ def test_repeats_are_dropped_and_counted() -> None:
     found = [reading for raw in batch for reading in intake.readings(raw)]
     assert len(found) == len(ROWS)
     assert counters.REPEATS._value.get() == before + len(ROWS)  # type: ignore[attr-defined]
+
+
+# Counters
+
+
+def shares(records: list[dict[str, Any]]) -> list[tuple[float | None, float]]:
+    intake = Intake(Settings(_env_file=None))
+    found = [
+        reading
+        for offset, record in enumerate(records)
+        for reading in intake.readings(Raw(0, offset, json.dumps(record).encode()))
+    ]
+    return [(reading.time, round(reading.value, 9)) for reading in found]
+
+
+def test_seconds_that_grow_become_the_share_between_two_records() -> None:
+    row = Row("a", START, 0.0)
+
+    def at(minute: int, busy: float, total: float) -> dict[str, Any]:
+        return counted(row._replace(time=START + 60 * minute), int(total), 1 - busy / total)
+
+    # A repeat, one that comes late, and a host that starts again between the minutes 5 and 6.
+    records = [at(0, 100, 1000), at(1, 130, 1060), at(1, 130, 1060), at(2, 145, 1120)]
+    records += [at(4, 205, 1240), at(3, 175, 1180), at(5, 205, 1300), at(6, 6, 20), at(7, 51, 80)]
+    assert shares(records) == [
+        (START + 60, 0.5),
+        (START + 120, 0.25),
+        (START + 240, 0.5),
+        (START + 300, 0.0),
+        (START + 420, 0.75),
+    ]
+
+
+def test_a_utilization_that_is_sent_too_is_read_in_place_of_the_counter() -> None:
+    row = ROWS[0]
+    both = counted(row, 1000, 0.5)
+    gauge = json.loads(FEEDS["otlp, JSON"].write(row)[0])["resourceMetrics"][0]["scopeMetrics"][0]
+    both["resourceMetrics"][0]["scopeMetrics"].append(gauge)
+    readings, _ = read(settings_of("otlp, JSON"), [Raw(0, 0, json.dumps(both).encode())])
+    assert said(readings) == [row]
+    assert readings[0].counter is None
+
+
+@pytest.mark.parametrize("delta", [1, "AGGREGATION_TEMPORALITY_DELTA"])
+def test_seconds_since_the_last_record_are_a_share_by_themselves(delta: Any) -> None:
+    record = counted(ROWS[0], 60, 0.25)
+    metric = record["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]
+    metric["sum"]["aggregationTemporality"] = delta
+    readings, _ = read(settings_of("otlp, JSON"), [Raw(0, 0, json.dumps(record).encode())])
+    assert said(readings) == [ROWS[0]._replace(value=75.0)]
+
+
+def test_counters_in_protobuf_are_those_in_json() -> None:
+    record = counted(ROWS[0], 1000, 0.75)
+    metric = record["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]
+    points = b""
+    for one in metric["sum"]["dataPoints"]:
+        texts = [(each["key"], each["value"]["stringValue"]) for each in one["attributes"]]
+        point = field(2, int(one["startTimeUnixNano"])) + field(3, int(one["timeUnixNano"]))
+        point += field(4, one["asDouble"])
+        points += field(1, point + b"".join(field(7, pair(*each)) for each in texts))
+    total = points + field(2, 2, "varint") + field(3, 1, "varint")
+    body = field(1, b"system.cpu.time") + field(3, b"s") + field(7, total)
+    resource = field(1, pair("host.name", ROWS[0].instance))
+    value = field(1, field(1, resource) + field(2, field(2, body)))
+    settings = settings_of("otlp, JSON")
+    binary, _ = read(settings, [Raw(0, 0, value)])
+    text, _ = read(settings, [Raw(0, 0, json.dumps(record).encode())])
+    assert binary == text
+    assert text[0].counter == (1500.0, 2000.0)
+
+
+def test_counters_outlive_a_restart(run_flow: Flow, brokers: str, topic: str, store: Path) -> None:
+    """The last counter before the end of a flow is in its recovery store."""
+    rows, busy, values = spiky()[1::2], 0.0, []
+    for number, row in enumerate(rows):
+        busy += 300 * row.value / 100
+        total = 300 * (number + 1)
+        values.append(json.dumps(counted(row, total, 1 - busy / total)).encode())
+    settings = {"brokers": brokers, "topic": topic, "detector": "tutorial", "follow": "false"}
+    fill_topic(brokers, topic, [(None, value) for value in values], partitions=1)
+    done = run_flow(output="whole.jsonl", **settings)
+    assert done.returncode == 0, done.stderr
+    whole = read_json_lines(run_flow.folder / "whole.jsonl")
+    assert len(whole) >= 2
+    assert {round(one["value"], 6) for one in whole} >= {0.975}
+    cut = next(one["source"]["offset"] for one in whole if one["value"] > 0.97)
+    half = {**settings, "topic": f"{topic}-half"}
+    for part in (values[:cut], values[cut:]):
+        fill_topic(brokers, half["topic"], [(None, value) for value in part], partitions=1)
+        arguments = ("-r", str(store), "-s", "1", "-b", "0")
+        done = run_flow(*arguments, output="half.jsonl", **half)
+        assert done.returncode == 0, done.stderr
+    found = read_json_lines(run_flow.folder / "half.jsonl")
+    assert [one["id"] for one in found] == [one["id"] for one in whole]
+    assert [one["value"] for one in found] == [one["value"] for one in whole]
 
 
 # The flow

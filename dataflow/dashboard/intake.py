@@ -11,7 +11,7 @@ from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
 from dataflow.steps.normalize import normalizer
 from dataflow.steps.reorder_buffer import ReorderBuffer
-from dataflow.steps.repeats import Times, is_repeated
+from dataflow.steps.repeats import Times
 
 __all__ = ["Intake"]
 
@@ -38,7 +38,7 @@ class Intake:
     def _ordered(self, record: Reading) -> Iterator[Reading]:
         if record.index is None:
             times = self._times.setdefault(record.instance, Times())
-            if is_repeated(times, record):
+            if not times.is_news(record):
                 return
         if not self._settings.reorder:
             yield self._normalize(record)

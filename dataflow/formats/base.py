@@ -89,19 +89,21 @@ class Fields(msgspec.Struct, frozen=True):
     renamed: bool = False
 
 
-class Point(msgspec.Struct, frozen=True, gc=False):
+class Point(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     """What a format reads from a record.
 
     `value` is in the unit of the input (0 to the scale), `time` is None or what
     `dataflow.records.seconds` reads: text, or a number of seconds, milliseconds, microseconds or
     nanoseconds since 1970; `index` counts the readings of the instance, and is None where nothing
-    does.
+    does. `counter` has seconds of CPU that only grow, of which the flow makes a
+    share: those that were idle, and all. The value is then the whole scale.
     """
 
     instance: str
     value: float
     time: str | int | float | None
     index: str | int | float | None = None
+    counter: tuple[float, float] | None = None
 
 
 class RecordError(ValueError):
@@ -283,7 +285,16 @@ class Format(ABC):
             time: float | None = float(stamp)
         else:
             value, time = self._check(point)
-        return Reading(instance, stamp, index, value, time, raw.partition, raw.offset, number)
+        counter = point.counter
+        if counter is not None:
+            idle, total = counter
+            if not 0.0 <= idle <= total * (1.0 + BELOW) < math.inf:
+                raise RecordError(
+                    "the seconds of idle CPU are not 0 to all seconds", "out-of-range"
+                )
+        return Reading(
+            *(instance, stamp, index, value, time, raw.partition, raw.offset, number, counter)
+        )
 
     def _check(self, point: Point) -> tuple[float, float | None]:
         """Return the value, within its bounds, and the time of a point. Raises `RecordError`."""

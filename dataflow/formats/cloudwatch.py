@@ -68,7 +68,7 @@ class CloudWatch(Format):
     >>> datum = (b'{"namespace": "AWS/EC2", "metric_name": "CPUUtilization", "timestamp": 0,'
     ...          b'"dimensions": {"InstanceId": "i-1"}, "value": {"sum": 207.5, "count": 5.0}}')
     >>> list(cloudwatch.read(datum + b"\\n" + datum.replace(b"CPU", b"Some")))
-    [Point(instance='i-1', value=41.5, time=0, index=None), None]
+    [Point(instance='i-1', value=41.5, time=0), None]
     """
 
     percent = True

@@ -21,7 +21,7 @@ class FluentBit(RecipeFormat):
     >>> from dataflow.formats.base import Fields
     >>> fields = Fields("instance", "timestamp", "index", "value", None, 100.0)
     >>> list(FluentBit(fields).read(b'{"@timestamp": 1741449600.5, "cpu_p": 41.5, "host": "a"}'))
-    [Point(instance='a', value=41.5, time=1741449600.5, index=None)]
+    [Point(instance='a', value=41.5, time=1741449600.5)]
     """
 
     feed = "Fluent Bit"

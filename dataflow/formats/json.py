@@ -71,7 +71,7 @@ class Json(Format):
     ...                 where=(("/name", "cpu"),), each="/metrics", invert=True)
     >>> record = {"name": "cpu", "tags": {"host": "a"}, "fields": {"usage_idle": 58.5}}
     >>> Json(fields).read(msgspec.json.encode({"metrics": [record | {"timestamp": 0}, {}]}))
-    [Point(instance='a', value=58.5, time=0, index=None), None]
+    [Point(instance='a', value=58.5, time=0), None]
     """
 
     def __init__(self, fields: Fields) -> None:

@@ -26,7 +26,7 @@ class Metricbeat(RecipeFormat):
     >>> record = (b'{"@timestamp": "2025-03-08T16:00:00.853Z", "event": {"dataset": "system.cpu"},'
     ...           b'"host": {"name": "a", "cpu": {"usage": 0.4155}}, "system": {"cpu": {}}}')
     >>> list(Metricbeat(fields).read(record))
-    [Point(instance='a', value=41.55, time='2025-03-08T16:00:00.853Z', index=None)]
+    [Point(instance='a', value=41.55, time='2025-03-08T16:00:00.853Z')]
     """
 
     feed = "Metricbeat"

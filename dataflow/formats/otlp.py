@@ -1,10 +1,14 @@
 """OpenTelemetry's metrics (OTLP), protobuf and JSON: the Collector's, and CloudWatch's streams.
 
 `system.cpu.utilization` has a point for each CPU and each state, shares from 0 to 1: what is in use
-is what the mean of the idle ones leaves. Points without a state are shares in use themselves. The
-instance is the resource's `host.id`, else its `host.name`. CloudWatch's `CPUUtilization` comes as a
-summary: sum and count of a period, in percent, with the dimensions as an attribute; the time is the
-end of the period, where CloudWatch's JSON has its beginning.
+is what the mean of the idle ones leaves. Points without a state are shares in use themselves.
+`system.cpu.time` has the same points in seconds that only grow: two records give the share between
+them. It is read where the other is not sent. The instance is the resource's `host.id`, else its
+`host.name`.
+
+CloudWatch's `CPUUtilization` comes as a summary: sum and count of a period, in percent, with the
+dimensions as an attribute; the time is the end of the period, where CloudWatch's JSON has its
+beginning.
 
 Names of before and since semantic conventions 1.23 are taken: `state` and `cpu.mode`.
 """
@@ -16,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from dataflow.formats.base import DIGITS, MAX_READINGS, Fields, Format, Point, RecordError
+from dataflow.formats.base import DIGITS, MAX_READINGS, PERCENT, Fields, Format, Point, RecordError
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded
 from dataflow.formats.protobuf import (
@@ -35,7 +39,8 @@ __all__ = ["Otlp"]
 UTILIZATION = "system.cpu.utilization"
 CLOUDWATCH = "amazonaws.com/AWS/EC2/CPUUtilization"
 SUMMARY = "CPUUtilization"
-WANTED = {UTILIZATION, CLOUDWATCH, SUMMARY}
+TIME = "system.cpu.time"
+WANTED = {UTILIZATION, TIME, CLOUDWATCH, SUMMARY}
 _WANTED = {name.encode() for name in WANTED}
 
 
@@ -71,6 +76,8 @@ class _Metric(NamedTuple):
     name: str
     numbers: list[_Number]
     summaries: list[_Summary]
+    delta: bool = False
+    """Whether the points say what was added since the ones before."""
 
 
 class Otlp(Format):
@@ -86,7 +93,7 @@ class Otlp(Format):
     >>> metric = {"name": "system.cpu.utilization", "gauge": {"dataPoints": points}}
     >>> host = {"attributes": [{"key": "host.id", "value": {"stringValue": "i-1"}}]}
     >>> list(otlp.read(msgspec.json.encode({"resource": host, **metric})))
-    [Point(instance='i-1', value=41.5, time=1741449600, index=None)]
+    [Point(instance='i-1', value=41.5, time=1741449600)]
     """
 
     percent = True
@@ -109,13 +116,30 @@ class Otlp(Format):
                 found = _from_protobuf(content, self._known)
             except ValueError as error:
                 raise RecordError(f"the record is no OTLP: {error}", "bad-record") from None
-        return (outcome for metric in found for outcome in self._metric(metric))
+        metrics = list(found)
+        # The resource of several metrics of a record is the same object.
+        better = {
+            id(metric.resource)
+            for metric in metrics
+            if isinstance(metric, _Metric) and metric.name == UTILIZATION
+        }
+        for metric in metrics:
+            if (
+                isinstance(metric, _Metric)
+                and metric.name == TIME
+                and id(metric.resource) in better
+            ):
+                yield None
+            else:
+                yield from self._metric(metric)
 
     def _metric(self, metric: _Metric | RecordError | None) -> Iterable[Outcome]:
         if metric is None or isinstance(metric, RecordError):
             return (metric,)
         if metric.name == UTILIZATION:
             return self._host(metric)
+        if metric.name == TIME:
+            return self._seconds(metric)
         if metric.name == SUMMARY and not EC2.items() <= metric.resource.items():
             return (None,)
         return [self._instance(one, metric.resource) for one in metric.summaries]
@@ -133,6 +157,32 @@ class Otlp(Format):
         for time, values in by_time.items():
             try:
                 yield self._use(metric.resource, time, values, states[time])
+            except RecordError as wrong:
+                yield wrong
+
+    def _seconds(self, metric: _Metric) -> Iterator[Outcome]:
+        """Yield the seconds of a host's CPUs at each time: idle ones and all."""
+        sums: dict[int, tuple[float, float]] = {}
+        states: dict[int, set[Any]] = {}
+        for time, value, attributes in metric.numbers:
+            if value is not None:
+                state = attributes.get("state") or attributes.get("cpu.mode")
+                states.setdefault(time, set()).add(state)
+                idle, total = sums.get(time, (0.0, 0.0))
+                sums[time] = idle + (value if state == "idle" else 0.0), total + value
+        for time, (idle, total) in sums.items():
+            try:
+                instance = self._name(metric.resource, {})
+                if "idle" not in states[time] or len(states[time]) < 2:
+                    raise RecordError(
+                        "the points are not of 'idle' and other states", "missing-field", instance
+                    )
+                if not metric.delta:
+                    yield Point(instance, PERCENT, time, counter=(idle, total))
+                elif total > 0.0:
+                    yield Point(instance, round(PERCENT * (1.0 - idle / total), DIGITS), time)
+                else:
+                    yield None
             except RecordError as wrong:
                 yield wrong
 
@@ -220,6 +270,10 @@ class _JsonSummary(msgspec.Struct, gc=False, frozen=True):
 
 class _Points(msgspec.Struct, gc=False, frozen=True):
     dataPoints: list[msgspec.Raw] = []  # noqa: N815
+    aggregationTemporality: int | str = 2  # noqa: N815
+
+
+DELTA = (1, "1", "AGGREGATION_TEMPORALITY_DELTA")
 
 
 class _JsonMetric(msgspec.Struct, gc=False, frozen=True):
@@ -293,7 +347,8 @@ def _json_metric(document: bytes | msgspec.Raw, resource: Attributes) -> Any:
         found = metric.gauge or metric.sum
         numbers = [] if found is None else list(map(_json_number, found.dataPoints))
         summary = [] if metric.summary is None else map(_json_summary, metric.summary.dataPoints)
-        return _Metric(resource, metric.name, numbers, list(summary))
+        delta = found is not None and found.aggregationTemporality in DELTA
+        return _Metric(resource, metric.name, numbers, list(summary), delta)
     except (ValueError, RecursionError) as error:
         return RecordError(f"a metric cannot be read: {error}", "bad-record")
 
@@ -418,6 +473,8 @@ def _read_metric(
         if body != 11:
             begin = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
         for number, kind, first, last in scan(data, begin, stop):
+            if number == 2 and kind == VARINT and body == 7:
+                metric = metric._replace(delta=first == 1)
             if number != 1 or kind != BYTES:
                 continue
             if body == 11:

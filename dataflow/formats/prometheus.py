@@ -29,7 +29,7 @@ class Prometheus(RecipeFormat):
     >>> record = (b'{"labels": {"instance": "a"}, "name": "instance:node_cpu_utilisation:rate5m",'
     ...           b' "timestamp": "2025-03-08T16:00:00Z", "value": "0.4155"}')
     >>> list(Prometheus(fields).read(record))
-    [Point(instance='a', value=41.55, time='2025-03-08T16:00:00Z', index=None)]
+    [Point(instance='a', value=41.55, time='2025-03-08T16:00:00Z')]
     """
 
     feed = "prometheus-kafka-adapter"

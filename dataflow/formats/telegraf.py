@@ -56,7 +56,7 @@ class Telegraf(Format):
 
     >>> telegraf = Telegraf(Fields("instance", "timestamp", "index", "value", None, 100.0))
     >>> list(telegraf.read(b"cpu,cpu=cpu-total,host=a usage_idle=58.5 1741449600000000000"))
-    [Point(instance='a', value=41.5, time=1741449600000000000, index=None)]
+    [Point(instance='a', value=41.5, time=1741449600000000000)]
     >>> telegraf.read(b'{"name": "mem", "tags": {}, "fields": {}, "timestamp": 1741449600}')
     (None,)
     """

@@ -30,7 +30,7 @@ class Vector(RecipeFormat):
     >>> record = (b'{"name": "cpu_usage_percent", "tags": {"host": "a"}, "kind": "absolute",'
     ...           b'"timestamp": "2025-03-08T16:00:00Z", "gauge": {"value": 41.5}}')
     >>> list(Vector(fields).read(record))
-    [Point(instance='a', value=41.5, time='2025-03-08T16:00:00Z', index=None)]
+    [Point(instance='a', value=41.5, time='2025-03-08T16:00:00Z')]
     """
 
     feed = "Vector"

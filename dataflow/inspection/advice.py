@@ -43,6 +43,11 @@ def advice(
         out += _names(settings, proposed)
         out += _shares(settings, readings, proposed)
         out += _counters(settings, readings)
+    if any(reading.counter is not None for reading in readings):
+        out.append(
+            "the records hold counters of seconds: the CPU of an instance is known from its second "
+            "record on, and not shown here."
+        )
     out += _several(readings)
     out += _interval(settings, readings, proposed)
     out += _scattered(settings, readings, proposed)

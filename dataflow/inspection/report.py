@@ -67,7 +67,7 @@ def inspect(settings: Settings, raws: list[Raw]) -> Report:
             **({} if found is None else {"ANOMALY_FORMAT": choice.format}),
             **decode.variables(proposed),
         },
-        readings=[_found(reading, chosen) for reading in readings],
+        readings=[_found(reading, chosen) for reading in readings if reading.counter is None],
         skipped=skipped,
         refused=dict(refused.most_common()),
         warnings=warnings,

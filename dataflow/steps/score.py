@@ -13,7 +13,7 @@ from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
-from dataflow.steps.repeats import Times, is_repeated
+from dataflow.steps.repeats import Times
 from dataflow.steps.times import Backwards
 
 __all__ = ["Scored", "ScoredBatch", "Scorer", "detector", "form_of_states", "scorer"]
@@ -81,7 +81,7 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
     It takes all readings of an instance in a batch: a call for each would cost more than the work.
-    Readings without an index whose time was there already are dropped.
+    Readings without an index whose time was there already, and first counters, are dropped.
     No readings say that the instance is forgotten: its state is discarded. `backwards` is called
     with each reading that is older than the one before it.
     """
@@ -103,7 +103,7 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
             if reading.index is None:
                 if instance.times is None:
                     instance.times = Times()
-                if is_repeated(instance.times, reading):
+                if not instance.times.is_news(reading):
                     continue
             if time is not None:
                 if time < last:

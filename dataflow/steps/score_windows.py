@@ -17,7 +17,7 @@ from dataflow.errors import stop_process
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.runtime import shutdown
-from dataflow.steps.repeats import Times, is_repeated
+from dataflow.steps.repeats import Times
 from dataflow.steps.score import Scored
 from dataflow.steps.times import Backwards
 
@@ -36,6 +36,7 @@ class _Saved(msgspec.Struct, array_like=True):
     instance: str
     waiting: list[tuple[Any, ...]]
     times: list[float] | None = None
+    counter: tuple[float, ...] | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -92,7 +93,7 @@ class _Windows(Logic):
         if reading.index is None:
             if self._times is None:
                 self._times = Times()
-            if is_repeated(self._times, reading):
+            if not self._times.is_news(reading):
                 return
         if reading.time is not None:
             if reading.time < self._last:
@@ -121,8 +122,9 @@ class _Windows(Logic):
     def snapshot(self) -> bytes:
         state = self._detector.dump(self._state)
         waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
-        times = None if self._times is None else self._times.kept
-        saved = _encode(_Saved(VERSION, state, self._instance, waiting, times))
+        times = self._times or Times()
+        more = (times.kept, times.counter) if self._times else ()
+        saved = _encode(_Saved(VERSION, state, self._instance, waiting, *more))
         counters.STATES.add(len(saved))
         return saved
 
@@ -140,4 +142,4 @@ class _Windows(Logic):
         self._state = self._detector.load(saved.detector)
         self._instance = saved.instance
         self._waiting = [Reading(saved.instance, *fields) for fields in saved.waiting]
-        self._times = None if saved.times is None else Times(saved.times)
+        self._times = None if saved.times is None else Times(saved.times, saved.counter)
