@@ -525,7 +525,6 @@ def test_counters_outlive_a_restart(run_flow: Flow, brokers: str, topic: str, st
     done = run_flow(output="whole.jsonl", **settings)
     assert done.returncode == 0, done.stderr
     whole = read_json_lines(run_flow.folder / "whole.jsonl")
-    assert len(whole) >= 2
     assert {round(one["value"], 6) for one in whole} >= {0.975}
     cut = next(one["source"]["offset"] for one in whole if one["value"] > 0.97)
     half = {**settings, "topic": f"{topic}-half"}

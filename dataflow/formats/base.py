@@ -271,6 +271,7 @@ class Format(ABC):
 
     def _reading(self, point: Point, raw: Raw, number: int) -> Reading:
         instance, value, stamp, index = point.instance, point.value, point.time, point.index
+        time: float | None
         if (
             self._as_it_is
             and index is None
@@ -278,11 +279,10 @@ class Format(ABC):
             and 0.0 <= value <= PERCENT
             and instance.__class__ is str
             and 0 < len(instance) <= MAX_INSTANCE_LENGTH
-            and stamp.__class__ is int
-            and 10**9 <= stamp < 10**10
+            and isinstance(stamp, int)
+            and (time := _usual_time(stamp)) is not None
         ):
-            # As a rule. Seconds of the years 2001 to 2286 are no date of 14 digits.
-            time: float | None = float(stamp)
+            pass  # as a rule
         else:
             value, time = self._check(point)
         counter = point.counter
@@ -359,6 +359,19 @@ def inverted(value: float, scale: float) -> float:
     4.66
     """
     return round(scale - value, DIGITS)
+
+
+def _usual_time(stamp: int) -> float | None:
+    """Return a time of the years 2001 to 2286 in seconds; None if the number may be another.
+
+    >>> _usual_time(1741449600000), _usual_time(20140214143000)
+    (1741449600.0, None)
+    """
+    if 10**9 <= stamp < 10**10:
+        return float(stamp)
+    if 10**12 <= stamp < 10**13:
+        return stamp / 1e3
+    return stamp / 1e9 if 10**18 <= stamp < 10**19 else None
 
 
 def _is_rejected(record: Reading | Rejected) -> bool:
