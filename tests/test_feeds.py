@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -577,6 +578,43 @@ def test_feeds_give_the_same_anomalies_as_the_form_of_the_tutorial(
     ):
         found = anomalies(run_flow, brokers, f"{topic}-{number}", FEEDS[name])
         assert [one[:2] for one in found] == [one[:2] for one in expected], name
+
+
+def test_records_of_many_readings_and_kill_9(
+    run_flow: Flow, brokers: str, topic: str, store: Path
+) -> None:
+    """A record holds the readings of both instances, in both orders of time."""
+    pairs = list(zip(spiky()[::2], spiky()[1::2], strict=True))
+    values = [
+        b"\n".join(json.dumps(one).encode() for row in rows for one in reversed(streams(row)))
+        for first, second in zip(pairs[::2], pairs[1::2], strict=True)
+        for rows in [(*second, *first)]
+    ]
+    fill_topic(brokers, topic, [(None, value) for value in values], partitions=1)
+    settings = {"brokers": brokers, "topic": topic, "detector": "tutorial", "threshold": 0.4}
+    done = run_flow(output="whole.jsonl", follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    assert "run backwards" not in done.stderr
+    whole = read_json_lines(run_flow.folder / "whole.jsonl")
+    assert len(whole) >= 3
+    assert len({one["source"].get("number", 0) for one in whole}) > 1
+
+    arguments = ("-r", str(store), "-s", "1", "-b", "0")
+    path = run_flow.folder / "found.jsonl"
+    for _ in range(3):
+        flow = run_flow.start(*arguments, output="found.jsonl", **settings)
+        deadline = time.monotonic() + 120
+        while not path.exists() or len(path.read_bytes()) < len(whole[0]):
+            assert flow.poll() is None, flow.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        flow.kill()
+        flow.communicate()
+    done = run_flow(*arguments, output="found.jsonl", follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    found = read_json_lines(path)
+    assert sorted(one["id"] for one in found) == sorted(one["id"] for one in whole)
+    assert {json.dumps(one) for one in found} == {json.dumps(one) for one in whole}
 
 
 def test_a_feed_of_which_nothing_can_be_used_is_said_loudly(
