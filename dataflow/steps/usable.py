@@ -96,8 +96,10 @@ class Usable:
         """Return what would help to read the records that were rejected."""
         free = settings.model_copy(update={"format": "auto"})
         found: Choice | None = choice(free, self._refused, sure=False) or guess(self._refused)
-        known = found is not None and (found.format != settings.format or bool(found.settings))
-        if not known or found is None:
+        # With `auto`, whatever is sure has been tried.
+        other = found is not None and found.format not in (settings.format, "json")
+        named = found is not None and found.format == "json" != settings.format != "auto"
+        if found is None or not (other or named or found.settings):
             return "run `python -m dataflow inspect`, which says what they are"
         what = shown(found).replace(f"{found.format}, with ", f"ANOMALY_FORMAT={found.format} ", 1)
         if not found.settings:
