@@ -46,6 +46,7 @@ from dataflow.records import Raw
 from dataflow.recovery import disk
 from dataflow.recovery.store import Store, guard
 from dataflow.runtime import clock, shutdown
+from dataflow.runtime.arguments import arguments
 from dataflow.runtime.stateful_map import stateful_map
 from dataflow.sinks.kafka import KafkaSink
 from dataflow.sources.kafka import KafkaSource

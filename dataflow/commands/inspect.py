@@ -15,7 +15,7 @@ from dataflow.commands.tables import print_table
 from dataflow.inspection import sample
 from dataflow.inspection.report import Found, Report
 from dataflow.inspection.report import inspect as look
-from dataflow.metrics.warnings import one_line
+from dataflow.warnings import one_line
 
 __all__ = ["inspect"]
 

@@ -14,10 +14,10 @@ from dataflow.formats import Fields, Format
 from dataflow.formats.base import Decode, Skip
 from dataflow.formats.detect import Choice, choose
 from dataflow.metrics import counters
-from dataflow.metrics.warnings import say
 from dataflow.records import BadLine, Raw, Reading, Rejected, Source
 from dataflow.recovery.store import FORMAT, Store
 from dataflow.settings import PREFIX, Settings
+from dataflow.warnings import say
 
 __all__ = [
     "choice",

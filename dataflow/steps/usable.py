@@ -8,21 +8,22 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from dataflow.formats.detect import Choice, guess
 from dataflow.metrics import counters
-from dataflow.metrics.warnings import PROCESS, Warnings
 from dataflow.records import BadLine, Raw, Reading, Rejected
 from dataflow.runtime import shutdown
 from dataflow.settings import Settings
 from dataflow.steps.decode import choice, shown
+from dataflow.warnings import PROCESS, Warnings
 
 __all__ = ["USABLE", "Usable", "end_loudly"]
 
 FIRST = 100
 """Records after which it is decided whether they can be used."""
 
-REASON = "unusable"
+REASON: Final = "unusable"
 
 
 class Usable:
