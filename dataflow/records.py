@@ -70,7 +70,8 @@ class Reading(msgspec.Struct, gc=False, omit_defaults=True):
     `timestamp` and `time` are None if the settings name no time field. `value` is as in the record,
     and 0 to 1 once normalized. `number` is the place of the reading in its record, from 0.
     `counter` has the seconds that a host's CPUs were idle so far, and all their seconds: the value
-    is then the whole scale, until the reading before gives the share that was in use between.
+    is then the whole scale, until the reading before gives the share that was in use between. With
+    a `part`, the name of one CPU, only its idle seconds are known, and all are 0.
     """
 
     instance: str
@@ -82,6 +83,7 @@ class Reading(msgspec.Struct, gc=False, omit_defaults=True):
     offset: int
     number: int = 0
     counter: tuple[float, float] | None = None
+    part: str | None = None
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -267,7 +267,7 @@ def _prometheus(row: Row) -> list[bytes]:
     return [
         sample("node_load1", "0.7"),
         sample("instance:node_cpu_utilisation:rate5m", repr(row.value / 100)),
-        sample("node_cpu_seconds_total", "71.4", cpu="0", mode="idle"),
+        sample("node_cpu_seconds_total", "71.4", cpu="0", mode="user"),
     ]
 
 
@@ -313,6 +313,17 @@ def _vector(row: Row) -> list[bytes]:
 def _fluent_bit(row: Row) -> list[bytes]:
     record = {"@timestamp": float(row.time), "cpu_p": row.value, "user_p": 1.0, "cpu0.p_cpu": 60.0}
     return [_json({**record, "host": row.instance})]
+
+
+def _collectd(row: Row) -> list[bytes]:
+    def value(state: str, percent: float, cpu: str = "") -> dict[str, Any]:
+        return {
+            **{"values": [percent], "dstypes": ["gauge"], "dsnames": ["value"]},
+            **{"time": float(row.time), "interval": 60.0, "host": row.instance, "plugin": "cpu"},
+            **{"plugin_instance": cpu, "type": "percent", "type_instance": state},
+        }
+
+    return [_json([value("idle", 100 - row.value), value("user", 1.0), value("idle", 3.0, "0")])]
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -364,6 +375,7 @@ FEEDS: dict[str, Feed] = {
     "metricbeat, EC2": Feed("metricbeat", _ec2),
     "vector": Feed("vector", _vector),
     "fluent-bit": Feed("fluent-bit", _fluent_bit),
+    "collectd": Feed("collectd", _collectd),
     "json": Feed("json", lambda row: [_json({**_plain(row), "index": row.time})]),
     "json, no index": Feed("json", lambda row: [_json(_plain(row))]),
     "json, Debezium": Feed("json", _debezium),

@@ -38,8 +38,10 @@ class Intake:
     def _ordered(self, record: Reading) -> Iterator[Reading]:
         if record.index is None:
             times = self._times.setdefault(record.instance, Times())
-            if not times.is_news(record):
+            news = times.take(record)
+            if news is None:
                 return
+            record = news
         if not self._settings.reorder:
             yield self._normalize(record)
             return

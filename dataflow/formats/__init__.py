@@ -18,6 +18,7 @@ KIND = Kind(
         "metricbeat": "dataflow.formats.metricbeat:Metricbeat",
         "vector": "dataflow.formats.vector:Vector",
         "fluent-bit": "dataflow.formats.fluent_bit:FluentBit",
+        "collectd": "dataflow.formats.collectd:Collectd",
     },
 )
 """A new built-in format is a file beside this one and a line here."""

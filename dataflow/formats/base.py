@@ -96,7 +96,8 @@ class Point(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     `dataflow.records.seconds` reads: text, or a number of seconds, milliseconds, microseconds or
     nanoseconds since 1970; `index` counts the readings of the instance, and is None where nothing
     does. `counter` has seconds of CPU that only grow, of which the flow makes a
-    share: those that were idle, and all. The value is then the whole scale.
+    share: those that were idle, and all. The value is then the whole scale. `part` names the CPU
+    whose idle seconds they are, where each comes in a reading of its own; all are then 0.
     """
 
     instance: str
@@ -104,6 +105,7 @@ class Point(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     time: str | int | float | None
     index: str | int | float | None = None
     counter: tuple[float, float] | None = None
+    part: str | None = None
 
 
 class RecordError(ValueError):
@@ -285,15 +287,16 @@ class Format(ABC):
             pass  # as a rule
         else:
             value, time = self._check(point)
-        counter = point.counter
+        counter, part = point.counter, point.part
         if counter is not None:
             idle, total = counter
-            if not 0.0 <= idle <= total * (1.0 + BELOW) < math.inf:
+            if not (0.0 <= idle < math.inf and (part or idle <= total * (1.0 + BELOW) < math.inf)):
                 raise RecordError(
-                    "the seconds of idle CPU are not 0 to all seconds", "out-of-range"
+                    "the idle seconds are not within all seconds", "out-of-range", instance, time
                 )
         return Reading(
-            *(instance, stamp, index, value, time, raw.partition, raw.offset, number, counter)
+            *(instance, stamp, index, value, time, raw.partition, raw.offset, number),
+            *(counter, part),
         )
 
     def _check(self, point: Point) -> tuple[float, float | None]:

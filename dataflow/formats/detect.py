@@ -130,6 +130,7 @@ FEEDS = tuple(
         ("vector", ("/name", "/kind", "/counter")),
         ("vector", ("/metric/name", "/metric/kind")),
         ("fluent-bit", ("/cpu_p",)),
+        ("collectd", ("/plugin", "/values", "/dstypes", "/host")),
     )
 )
 """What records of each feed have, and no others."""

@@ -1,8 +1,9 @@
 """Prometheus's samples as prometheus-kafka-adapter writes them: remote write, as JSON.
 
-CPU are the recording rules of the node exporter's mixin, which are shares from 0 to 1, and
-CloudWatch's average as YACE (yet another CloudWatch exporter) exports it, in percent. Everything
-else is skipped: for a rule of your own, use the format `json`.
+CPU are the recording rules of the node exporter's mixin, which are shares from 0 to 1, CloudWatch's
+average as YACE (yet another CloudWatch exporter) exports it, in percent, and, of a host without
+these, the idle seconds of each CPU that the node exporter counts. Everything else is skipped: for a
+rule of your own, use the format `json`.
 """
 
 from __future__ import annotations
@@ -44,5 +45,12 @@ class Prometheus(RecipeFormat):
             ("/labels/dimension_InstanceId",),
             TIME,
             "/value",
+        ),
+        Recipe(
+            (("/name", "node_cpu_seconds_total"), ("/labels/mode", "idle")),
+            HOST,
+            TIME,
+            "/value",
+            part="/labels/cpu",
         ),
     )

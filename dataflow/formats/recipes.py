@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, NamedTuple
 
-from dataflow.formats.base import DIGITS, PERCENT, Format, Point, RecordError, inverted
+from dataflow.formats.base import (
+    DIGITS,
+    MAX_INSTANCE_LENGTH,
+    PERCENT,
+    Format,
+    Point,
+    RecordError,
+    inverted,
+)
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded, is_scalar, kind_of, number_of
 from dataflow.formats.paths import UNSET, find, parse
@@ -20,7 +28,9 @@ class Recipe(NamedTuple):
     `where` has pairs of path and pattern that select the records. Of the paths in `keys` and
     `values`, the first that leads to something counts. `times` is what the value is multiplied by
     to make it a percentage; `per` the path of a number to divide it by; `idle` says that it is the
-    share that is not in use. A pattern of None: the path leads to nothing.
+    share that is not in use. A pattern of None: the path leads to nothing. `part` is the path of
+    the name of a CPU: the value is then how long it was idle so far, in seconds if multiplied by
+    `times`.
     """
 
     where: tuple[tuple[str, str | None], ...]
@@ -30,6 +40,7 @@ class Recipe(NamedTuple):
     times: float = 1.0
     per: str | None = None
     idle: bool = False
+    part: str | None = None
 
 
 class RecipeFormat(Format):
@@ -83,6 +94,8 @@ class RecipeFormat(Format):
         stamp = _first(record, recipe.time)
         if not is_scalar(stamp):
             raise RecordError(f"the field {recipe.time[0]!r} is missing", "missing-field", instance)
+        if recipe.part is not None:
+            return self._counted(record, recipe, value, instance, stamp)
         percent = number_of(value, recipe.value) * recipe.times
         if recipe.per is not None:
             count = number_of(find(record, parse(recipe.per)), recipe.per)
@@ -92,6 +105,15 @@ class RecipeFormat(Format):
         if recipe.times != 1.0 or recipe.per is not None:
             percent = round(percent, DIGITS)
         return Point(instance, inverted(percent, PERCENT) if recipe.idle else percent, stamp)
+
+    @staticmethod
+    def _counted(record: Any, recipe: Recipe, value: Any, instance: str, stamp: Any) -> Point:
+        assert recipe.part is not None
+        part = find(record, parse(recipe.part))
+        if not isinstance(part, str) or len(part) > MAX_INSTANCE_LENGTH:
+            raise RecordError(f"{recipe.part!r} is no name of a CPU", "bad-record", instance)
+        seconds = number_of(value, recipe.value) * recipe.times
+        return Point(instance, PERCENT, stamp, counter=(seconds, 0.0), part=part or "0")
 
     def _instance(self, record: Any, recipe: Recipe) -> str:
         fields = self.fields

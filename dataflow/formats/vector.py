@@ -1,7 +1,7 @@
-"""Vector's metrics as JSON: gauges of a CPU's use.
+"""Vector's metrics as JSON: gauges of CPU, and the counters of its source `host_metrics`.
 
 A name that says a percentage is read as one, a name that says a ratio as a share from 0 to 1;
-anything else is skipped. Its source `host_metrics` sends counters of seconds, which are no use.
+anything else is skipped. `cpu_seconds_total` has the idle seconds of each CPU so far.
 """
 
 from __future__ import annotations
@@ -42,4 +42,11 @@ class Vector(RecipeFormat):
         _gauge("cpu*_percentage", 1.0),
         _gauge("cpu*_ratio", 100.0),
         _gauge("aws_ec2_cpuutilization_average", 1.0),
+        Recipe(
+            (("/name", "cpu_seconds_total"), ("/tags/mode", "idle"), ("/kind", "absolute")),
+            HOST,
+            TIME,
+            "/counter/value",
+            part="/tags/cpu",
+        ),
     )

@@ -103,8 +103,10 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
             if reading.index is None:
                 if instance.times is None:
                     instance.times = Times()
-                if not instance.times.is_news(reading):
+                news = instance.times.take(reading)
+                if news is None:
                     continue
+                reading, time = news, news.time
             if time is not None:
                 if time < last:
                     backwards(reading)

@@ -35,8 +35,7 @@ class _Saved(msgspec.Struct, array_like=True):
     detector: bytes
     instance: str
     waiting: list[tuple[Any, ...]]
-    times: list[float] | None = None
-    counter: tuple[float, ...] | None = None
+    times: bytes | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -93,8 +92,10 @@ class _Windows(Logic):
         if reading.index is None:
             if self._times is None:
                 self._times = Times()
-            if not self._times.is_news(reading):
+            news = self._times.take(reading)
+            if news is None:
                 return
+            reading = news
         if reading.time is not None:
             if reading.time < self._last:
                 self._backwards(reading)
@@ -122,9 +123,8 @@ class _Windows(Logic):
     def snapshot(self) -> bytes:
         state = self._detector.dump(self._state)
         waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
-        times = self._times or Times()
-        more = (times.kept, times.counter) if self._times else ()
-        saved = _encode(_Saved(VERSION, state, self._instance, waiting, *more))
+        times = None if self._times is None else self._times.save()
+        saved = _encode(_Saved(VERSION, state, self._instance, waiting, times))
         counters.STATES.add(len(saved))
         return saved
 
@@ -142,4 +142,4 @@ class _Windows(Logic):
         self._state = self._detector.load(saved.detector)
         self._instance = saved.instance
         self._waiting = [Reading(saved.instance, *fields) for fields in saved.waiting]
-        self._times = None if saved.times is None else Times(saved.times, saved.counter)
+        self._times = None if saved.times is None else Times.restore(saved.times)
