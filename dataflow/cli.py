@@ -23,6 +23,7 @@ COMMANDS = (
     "recovery",
     "inspect",
     "produce",
+    "cloudwatch",
     "replay",
     "notify",
     "sample",
