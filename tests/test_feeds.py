@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import random
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, fill_topic, read_json_lines
+from conftest import REPOSITORY, Flow, fill_topic, read_json_lines
 from feeds import FEEDS, Feed, Row, counted, field, pair, streams
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ from dataflow.formats.detect import choose
 from dataflow.inspection.report import Report, inspect
 from dataflow.inspection.sample import of_topic
 from dataflow.metrics import counters
-from dataflow.records import Raw, Reading, Rejected
+from dataflow.records import Anomaly, Raw, Reading, Rejected, seconds
 from dataflow.settings import Settings
 from dataflow.steps import decode
 
@@ -578,6 +580,59 @@ def test_feeds_give_the_same_anomalies_as_the_form_of_the_tutorial(
     ):
         found = anomalies(run_flow, brokers, f"{topic}-{number}", FEEDS[name])
         assert [one[:2] for one in found] == [one[:2] for one in expected], name
+
+
+SAME = (
+    *("cloudwatch", "cloudwatch, OpenTelemetry", "telegraf", "telegraf, lines"),
+    *("otlp, protobuf", "otlp, JSON", "prometheus", "metricbeat"),
+)
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[Row]:
+    """The first five days of the sample's eight instances."""
+    with (REPOSITORY / "data" / "ec2_metrics.csv").open(newline="") as file:
+        return [
+            Row(one["instance"], round(seconds(one["timestamp"])), float(one["value"]))
+            for one in islice(csv.DictReader(file), 12_000)
+        ]
+
+
+def anomalies_of(batch: list[Raw]) -> dict[tuple[str, int], tuple[float, float]]:
+    """Value and score of each anomaly, by instance and time, of the flow with its defaults."""
+    from bytewax.testing import TestingSink, TestingSource, run_main
+
+    from dataflow.flow import build
+    from dataflow.steps import score
+
+    options = Settings(_env_file=None)
+    out: list[tuple[str, Anomaly]] = []
+    rejected: list[Any] = []
+    run_main(
+        build(
+            options,
+            score.detector(options),
+            None,
+            source=TestingSource(batch, batch_size=300),
+            outputs={"write_here": TestingSink(out), "write_rejected": TestingSink(rejected)},
+        )
+    )
+    assert rejected == []
+    return {
+        (one.instance, round(seconds(one.timestamp or 0))): (one.value, one.score) for _, one in out
+    }
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_sample_as_a_feed_gives_the_anomalies_of_the_sample(
+    name: str, sample: list[Row]
+) -> None:
+    expected = anomalies_of(raws(FEEDS["json"], sample))
+    assert len(expected) > 10
+    found = anomalies_of(raws(FEEDS[name], sample))
+    assert found.keys() == expected.keys()
+    for place, (value, score) in expected.items():
+        assert found[place] == (pytest.approx(value, abs=1e-9), pytest.approx(score, abs=1e-6))
 
 
 def test_records_of_many_readings_and_kill_9(
