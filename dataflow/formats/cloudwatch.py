@@ -21,7 +21,7 @@ import msgspec
 from dataflow.formats.base import DIGITS, Fields, Format, Point, RecordError
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded, number_of
-from dataflow.formats.otlp import Otlp
+from dataflow.formats.otlp import Otlp, is_json
 
 __all__ = ["CloudWatch"]
 
@@ -147,7 +147,7 @@ class CloudWatch(Format):
                         "what is in the envelope is neither JSON nor base64", "bad-record"
                     ) from None
                 content = unframed(content)
-                if content.lstrip()[:1] not in (b"{", b"["):
+                if not is_json(content):
                     yield from self._otlp.read(content)
                     return
             yield from self._content(content, envelopes)

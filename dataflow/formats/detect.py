@@ -14,7 +14,7 @@ from dataflow.formats.base import Fields, Point, RecordError
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.influx import Line, lines
 from dataflow.formats.json import Json
-from dataflow.formats.otlp import Otlp
+from dataflow.formats.otlp import Otlp, is_json
 from dataflow.formats.paths import UNSET, find, parse
 
 __all__ = ["Choice", "choose", "detect", "guess"]
@@ -76,7 +76,7 @@ def detect(value: bytes, fields: Fields) -> Choice | None:
     """Return the choice for one record, None if nothing is known that looks like it."""
     try:
         content = unframed(value)
-        if content.lstrip()[:1] not in (b"{", b"["):
+        if not is_json(content):
             return _not_json(content, fields)
         parts = documents(content)[:LOOK]
     except RecordError:

@@ -34,7 +34,7 @@ from dataflow.formats.protobuf import (
     varint,
 )
 
-__all__ = ["Otlp"]
+__all__ = ["Otlp", "is_json"]
 
 UTILIZATION = "system.cpu.utilization"
 CLOUDWATCH = "amazonaws.com/AWS/EC2/CPUUtilization"
@@ -109,7 +109,7 @@ class Otlp(Format):
         if not content:
             raise RecordError("the record is empty", "no-value")
         found: Iterable[_Metric | RecordError | None]
-        if content.lstrip()[:1] in (b"{", b"["):
+        if is_json(content):
             found = _from_json(content)
         else:
             try:
@@ -172,7 +172,7 @@ class Otlp(Format):
                 sums[time] = idle + (value if state == "idle" else 0.0), total + value
         for time, (idle, total) in sums.items():
             try:
-                instance = self._name(metric.resource, {})
+                instance = self._name(metric.resource, {}, time)
                 if "idle" not in states[time] or len(states[time]) < 2:
                     raise RecordError(
                         "the points are not of 'idle' and other states", "missing-field", instance
@@ -187,7 +187,7 @@ class Otlp(Format):
                 yield wrong
 
     def _use(self, resource: Attributes, time: int, values: list[float], states: set[Any]) -> Point:
-        instance = self._name(resource, {})
+        instance = self._name(resource, {}, time)
         if None in states and len(states) > 1:
             raise RecordError("some points have a state, and some none", "bad-record", instance)
         if not values:
@@ -217,11 +217,16 @@ class Otlp(Format):
         if set(dimensions) != {wanted}:
             return None
         instance = dimensions[wanted]
+        if not one.time:
+            return RecordError("the point has no time", "bad-timestamp")
         if not one.number > 0:
             return RecordError("the count of a summary is not above 0", "not-a-number")
         return Point(instance, round(one.total / one.number, DIGITS), one.time)
 
-    def _name(self, resource: Attributes, attributes: Attributes) -> str:
+    def _name(self, resource: Attributes, attributes: Attributes, time: int) -> str:
+        """Return the instance of a point. Raises `RecordError` if it has none, or no time."""
+        if not time:
+            raise RecordError("the point has no time", "bad-timestamp")
         if self.fields.key is None and self.fields.only_instance is not None:
             return self.fields.only_instance
         for name in self._hosts:
@@ -235,7 +240,27 @@ class Otlp(Format):
         )
 
 
-# JSON
+def is_json(content: bytes) -> bool:
+    """Return whether a record is JSON and not protobuf, which may begin with the same bytes.
+
+    The length of a message may be that of a brace or a bracket, after or before the tag of a field,
+    which is the end of a line.
+
+    >>> is_json(b'{"resourceMetrics": []}'), is_json(b"\\n{" + b"\\x22\\x79" + bytes(121))
+    (True, False)
+    """
+    if content.lstrip()[:1] not in (b"{", b"["):
+        return False
+    if b"\n" not in content[:2]:
+        return True
+    try:
+        _from_protobuf(content, _Known())
+    except ValueError:  # RecordError is one
+        return True
+    return False
+
+
+# JSON, in which fields that are 0 or empty are left out.
 
 
 class _Value(msgspec.Struct, gc=False, frozen=True):
@@ -245,7 +270,7 @@ class _Value(msgspec.Struct, gc=False, frozen=True):
 
 
 class _Pair(msgspec.Struct, gc=False, frozen=True):
-    key: str
+    key: str = ""
     value: _Value = _Value()
 
 
@@ -254,7 +279,7 @@ class _Pairs(msgspec.Struct, gc=False, frozen=True):
 
 
 class _JsonNumber(msgspec.Struct, gc=False, frozen=True):
-    timeUnixNano: int  # noqa: N815
+    timeUnixNano: int = 0  # noqa: N815
     asDouble: float | None = None  # noqa: N815
     asInt: int | None = None  # noqa: N815
     attributes: list[_Pair] = []
@@ -262,8 +287,8 @@ class _JsonNumber(msgspec.Struct, gc=False, frozen=True):
 
 
 class _JsonSummary(msgspec.Struct, gc=False, frozen=True):
-    timeUnixNano: int  # noqa: N815
-    count: float
+    timeUnixNano: int = 0  # noqa: N815
+    count: float = 0.0
     sum: float = 0.0
     attributes: list[_Pair] = []
 
@@ -277,7 +302,7 @@ DELTA = (1, "1", "AGGREGATION_TEMPORALITY_DELTA")
 
 
 class _JsonMetric(msgspec.Struct, gc=False, frozen=True):
-    name: str
+    name: str = ""
     gauge: _Points | None = None
     sum: _Points | None = None
     summary: _Points | None = None
