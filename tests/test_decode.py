@@ -402,8 +402,10 @@ def test_what_is_read_is_what_the_rules_allow(fields: dict[str, Any]) -> None:
         time_is_read = False
     if isinstance(result, Reading):
         assert -1e-4 <= float(value) <= 105
-        assert isinstance(instance, str)
-        assert 0 < len(instance) <= 256
+        # A whole number is a name too.
+        assert isinstance(instance, (str, int))
+        assert not isinstance(instance, bool)
+        assert 0 < len(str(instance)) <= 256
         assert time_is_read
         assert not isinstance(value, bool)
     elif fields == {}:
