@@ -4,7 +4,7 @@ Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sou
 `dataflow/sinks/`.
 
     read        Kafka partitions, or a file -> raw records
-    decode      JSON -> readings, or rejected records    also admit: up to ANOMALY_MAX_INSTANCES
+    decode      a format -> readings, or rejected        also admit: up to ANOMALY_MAX_INSTANCES
     key_on      by instance                              in exchange
     hand_over   to the worker of the instance            in exchange
     reorder     by index                                 only with ANOMALY_REORDER=true
@@ -46,6 +46,7 @@ from dataflow.records import Raw
 from dataflow.recovery import disk
 from dataflow.recovery.store import Store, guard
 from dataflow.runtime import clock, shutdown
+from dataflow.runtime.arguments import arguments
 from dataflow.runtime.stateful_map import stateful_map
 from dataflow.sinks.kafka import KafkaSink
 from dataflow.sources.kafka import KafkaSource
@@ -63,6 +64,7 @@ from dataflow.steps import (
     score,
     score_windows,
     times,
+    usable,
 )
 
 __all__ = ["build", "flow"]
@@ -102,7 +104,7 @@ def build(
     flow = Dataflow("ec2_anomalies")
     records = sources.source(options, store) if source is None else source
     raw = op.input("read", flow, records)
-    admission = admit.admitter(options, decode.decoder(options))
+    admission = admit.admitter(options, decode.decoder(options, store))
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(admission, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
@@ -169,6 +171,8 @@ def flow() -> Dataflow:
         if store is not None:
             disk.watch(store.folder)
         dataflow = build(options, detector, store)
+        if not (store is not None and store.resumed) and not arguments().addresses:
+            usable.end_loudly(options)
         rejections.summarize_at_exit(options)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()

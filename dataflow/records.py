@@ -13,6 +13,7 @@ import hashlib
 import math
 import re
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import msgspec
@@ -35,12 +36,16 @@ __all__ = [
 encode = msgspec.json.Encoder().encode
 
 
-class Source(msgspec.Struct, frozen=True, gc=False):
-    """Where a record was read: topic, partition, offset; for a file: its name, 0, record number."""
+class Source(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Where a record was read: topic, partition, offset; for a file: its name, 0, record number.
+
+    Where a record holds many readings, `number` counts them from 0, and is written unless it is 0.
+    """
 
     topic: str
     partition: int
     offset: int
+    number: int = 0
 
 
 class Raw(msgspec.Struct, frozen=True, gc=False):
@@ -57,21 +62,28 @@ class BadLine(Raw, frozen=True, gc=False):
     error: str
 
 
-class Reading(msgspec.Struct, gc=False):
+class Reading(msgspec.Struct, gc=False, omit_defaults=True):
     """One value of one instance.
 
-    `timestamp` and `index` are as in the record, but an index that is a number in text is a number.
-    `time` is the timestamp in seconds since 1970, UTC. `timestamp` and `time` are None if the
-    settings name no time field. `value` is as in the record, and 0 to 1 once normalized.
+    `timestamp` and `index` are as in the record, but an index that is a number in text is a number;
+    it is None where readings have none. `time` is the timestamp in seconds since 1970, UTC.
+    `timestamp` and `time` are None if the settings name no time field. `value` is as in the record,
+    and 0 to 1 once normalized. `number` is the place of the reading in its record, from 0.
+    `counter` has the seconds that a host's CPUs were idle so far, and all their seconds: the value
+    is then the whole scale, until the reading before gives the share that was in use between. With
+    a `part`, the name of one CPU, only its idle seconds are known, and all are 0.
     """
 
     instance: str
     timestamp: str | int | float | None
-    index: str | int | float
+    index: str | int | float | None
     value: float
     time: float | None
     partition: int
     offset: int
+    number: int = 0
+    counter: tuple[float, float] | None = None
+    part: str | None = None
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -94,7 +106,7 @@ class Anomaly(msgspec.Struct, frozen=True):
 
     instance: str
     timestamp: str | int | float | None
-    index: str | int | float
+    index: str | int | float | None
     value: float
     score: float
     threshold: float
@@ -106,7 +118,9 @@ class Anomaly(msgspec.Struct, frozen=True):
     source: Source
 
 
-def anomaly_id(instance: str, index: str | int | float, timestamp: str | int | float | None) -> str:
+def anomaly_id(
+    instance: str, index: str | int | float | None, timestamp: str | int | float | None
+) -> str:
     """Return the id of an anomaly, always the same for the same reading.
 
     >>> anomaly_id("24ae8d", 7, "2014-02-14 15:05:00")
@@ -158,7 +172,10 @@ def incident_id(kind: str, reading: Reading) -> str:
     >>> incident_id("silence", first) == incident_id("silence", again)
     True
     """
-    place = () if reading.time is not None else (reading.partition, reading.offset)
+    place: tuple[int, ...] = ()
+    if reading.time is None:
+        place = (reading.partition, reading.offset)
+        place += (reading.number,) if reading.number else ()
     key = encode((kind, reading.instance, reading.index, reading.timestamp, *place))
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
@@ -194,11 +211,12 @@ LAST_TIME = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 def seconds(timestamp: str | int | float) -> float:
     """Return a timestamp as seconds since 1970, UTC.
 
-    It may be `YYYY-MM-DD HH:MM:SS`, ISO 8601 with or without a zone (none means UTC), or a number
-    since 1970, also as text, of seconds, or from 1e11 on of milliseconds, from 1e14 on of
-    microseconds, and from 1e17 on of nanoseconds: each gives the years 1973 to 5138. Digits alone
-    are such a number; only 14 digits that spell a date from 1900 to 2199, as `20140214143000` does,
-    are that date: in milliseconds they would lie after the year 2570.
+    It may be `YYYY-MM-DD HH:MM:SS`, ISO 8601 with or without a zone (none means UTC), RFC 1123 such
+    as `Fri, 14 Feb 2014 14:30:00 GMT`, or a number since 1970, also as text, of seconds, or from
+    1e11 on of milliseconds, from 1e14 on of microseconds, and from 1e17 on of nanoseconds: each
+    gives the years 1973 to 5138. Digits alone are such a number; only 14 digits that spell a date
+    from 1900 to 2199, as `20140214143000` does, are that date: in milliseconds they would lie after
+    the year 2570.
 
     Raises `ValueError` if it is anything else, or lies outside the years 1000 to 8999.
 
@@ -206,6 +224,8 @@ def seconds(timestamp: str | int | float) -> float:
     True
     >>> seconds(1392388200000) == seconds("1392388200") == seconds("20140214143000") == 1392388200
     True
+    >>> seconds("Fri, 14 Feb 2014 14:30:00 GMT")
+    1392388200.0
     """
     if isinstance(timestamp, str):
         if len(timestamp) > 64:
@@ -225,10 +245,23 @@ def _from_text(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError("neither ISO 8601 nor a number") from None
+        moment = _from_rfc_1123(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.timestamp()
+
+
+def _from_rfc_1123(text: str) -> datetime:
+    # The library reads much else, such as `1 Jan 99`: only times that begin with a day are read.
+    if _DAY(text):
+        try:
+            return parsedate_to_datetime(text)
+        except (ValueError, TypeError, IndexError):
+            pass
+    raise ValueError("neither ISO 8601 nor a number")
+
+
+_DAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d").match
 
 
 def _from_number(count: int | float) -> float:

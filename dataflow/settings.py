@@ -21,6 +21,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from dataflow import librdkafka
 from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
+from dataflow.formats import KIND as FORMATS
+from dataflow.formats.paths import parse
 from dataflow.incidents import maintenance
 from dataflow.plugins import Kind, names
 from dataflow.warnings import warn_once
@@ -112,26 +114,46 @@ class Settings(BaseSettings):
         300, gt=0, le=604_800, description="seconds between two readings of an instance"
     )
     format: str = Field(
-        "json",
+        "auto",
         min_length=1,
-        description="format of the records: `json`, or a format of your own",
+        description="format of the records: `auto` finds it by the first records that can be used; "
+        f"{', '.join(f'`{name}`' for name in FORMATS.built_in)}, or a format of your own",
     )
     key_field: str | None = Field(
         "instance",
         min_length=1,
-        description="field with the name of the instance; `none`: all readings belong to one "
-        "instance, named after the topic or the file",
+        description="field with the name of the instance, or a path such as `/tags/host`; `none`: "
+        "all readings belong to one instance, named after the topic or the file",
     )
-    value_field: str = Field("value", min_length=1, description="field with the value to score")
+    value_field: str = Field(
+        "value", min_length=1, description="field with the value to score, or its path"
+    )
     time_field: str | None = Field(
         "timestamp",
         min_length=1,
-        description="field with the time of the reading; `none`: readings have no time",
+        description="field with the time of the reading, or its path; `none`: readings have no "
+        "time",
     )
-    index_field: str = Field(
+    index_field: str | None = Field(
         "index",
         min_length=1,
-        description="field with the number of the reading within its instance",
+        description="field with the number of the reading within its instance, or its path; "
+        "`none`: readings go by their time, and repeats of a time are dropped",
+    )
+    where: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        (),
+        description="which records are read, such as `/name=cpu; /tags/cpu=cpu-total`: fields and "
+        "what they must be, with `*` and `?`; others are skipped",
+    )
+    each: str | None = Field(
+        None,
+        min_length=1,
+        description="path of a list in each record, such as `/metrics`: each element is a reading, "
+        "in which the other fields lie",
+    )
+    invert: bool = Field(
+        False,
+        description="`true`: the value is what is left of the scale, such as idle CPU",
     )
     scale: float | None = Field(
         100,
@@ -291,10 +313,27 @@ class Settings(BaseSettings):
     def _none_is_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "") else value
 
-    @field_validator("key_field", "time_field", mode="before")
+    @field_validator("key_field", "time_field", "index_field", "each", mode="before")
     @classmethod
     def _no_field(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() == "none" else value
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _where(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [one.strip().partition("=") for one in value.split(";") if one.strip()]
+        if not all(field.strip() and equals for field, equals, _ in pairs):
+            raise ValueError("must be FIELD=VALUE, several separated by semicolons")
+        return tuple((field.strip(), wanted.strip()) for field, _, wanted in pairs)
+
+    @field_validator("key_field", "value_field", "time_field", "index_field", "each")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse(value)
+        return value
 
     @field_validator("partitions", mode="before")
     @classmethod
@@ -445,6 +484,27 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.time_field is None and self.index_field is None:
+            raise ValueError(
+                f"{PREFIX}TIME_FIELD and {PREFIX}INDEX_FIELD are both none: name a field for one, "
+                "so that readings can be told apart"
+            )
+        if self.format not in ("auto", "json"):
+            for name in ("where", "each", "invert"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{PREFIX}{name.upper()} belongs to the format json, and {PREFIX}FORMAT is "
+                        f"{self.format}: remove one of them"
+                    )
+        if self.invert and self.scale is None:
+            raise ValueError(
+                f"{PREFIX}INVERT needs a scale, of which the value is what is left: set "
+                f"{PREFIX}SCALE to a number"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _maintained(self) -> Self:
         if self.time_field is None and self.maintenance:
             raise ValueError(
@@ -496,10 +556,16 @@ class Settings(BaseSettings):
     @property
     def columns(self) -> dict[str, str | None]:
         """The fields that a CSV file must have as columns, by the setting that names each."""
-        if self.format != "json":
+        if self.format not in ("auto", "json"):
             return {}
         names = ("key_field", "value_field", "time_field", "index_field")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def names_fields(self) -> bool:
+        """Whether fields of records are set, so that `auto` has only to look for these."""
+        names = ("key_field", "value_field", "time_field", "where", "each", "invert")
+        return not self.model_fields_set.isdisjoint(names)
 
     @property
     def only_instance(self) -> str | None:

@@ -27,6 +27,7 @@ __all__ = [
 Reason: TypeAlias = Literal[
     # The input's records
     "rejected",
+    "unusable",
     "interval",
     "scattered",
     "times-backwards",

@@ -24,7 +24,9 @@ from kafka_server import ApacheKafka, await_stopped, free_ports
 
 from dataflow import kafka
 from dataflow.demo.broker import EmbeddedBroker
+from dataflow.formats.base import Decode
 from dataflow.kafka import topics
+from dataflow.records import Raw, Reading, Rejected
 from dataflow.recovery.files import initialize
 from dataflow.settings import PREFIX, Settings
 
@@ -363,6 +365,16 @@ def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
         )
 
     return run
+
+
+def singly(decode: Decode) -> Callable[[Raw], Reading | Rejected]:
+    """Return the function that decodes one record which holds one reading."""
+
+    def read(raw: Raw) -> Reading | Rejected:
+        (record,) = decode([raw])
+        return record
+
+    return read
 
 
 def free_port() -> int:

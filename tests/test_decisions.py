@@ -57,7 +57,7 @@ def former(path: Path, rows: list[tuple[str, int, int, int, float]]) -> None:
 def test_decisions_outlive_several_starts(folder: Path) -> None:
     for start in range(3):
         decisions = Decisions(store(folder))
-        decided = {(2, 70 + before): 1 for before in range(start)}
+        decided = {(2, 70 + before, 0): 1 for before in range(start)}
         assert decisions.of("a")[0] == decided
         run_bytewax(folder)
         last = Reading("a", None, 7, 0.5, None, 2, 70 + start)
@@ -80,8 +80,8 @@ def test_decisions_of_an_earlier_version_are_taken_over(folder: Path) -> None:
     (folder / "decisions-4.sqlite3").touch()  # its creator was killed
     for _ in range(2):
         decisions = Decisions(store(folder))
-        assert decisions.of("a")[0] == {(2, 70): 2}
-        assert decisions.of("b")[0] == {(0, 5): 2}
+        assert decisions.of("a")[0] == {(2, 70, 0): 2}
+        assert decisions.of("b")[0] == {(0, 5, 0): 2}
         run_bytewax(folder)
     assert not list(folder.glob("decisions-*.sqlite3*"))
     files.check(folder, alone=True)
@@ -92,4 +92,4 @@ def test_a_process_that_ends_late_is_heard(folder: Path) -> None:
     before = Decisions(store(folder, 1))
     after = Decisions(store(folder, 0))
     before.add(LAST, 1, {2: 70})
-    assert after.of("a") == ({(2, 70): 1}, {2: 70})
+    assert after.of("a") == ({(2, 70, 0): 1}, {2: 70})

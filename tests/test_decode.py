@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from conftest import singly
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -14,8 +15,8 @@ from dataflow.records import Anomaly, Raw, Reading, Rejected, anomaly_id, encode
 from dataflow.settings import Settings
 from dataflow.steps.decode import decoder
 
-SETTINGS = Settings(_env_file=None)
-decode = decoder(SETTINGS)
+SETTINGS = Settings(_env_file=None, format="json")
+decode = singly(decoder(SETTINGS))
 GOOD: dict[str, Any] = {
     "index": "7",
     "timestamp": "2014-02-14 15:05:00",
@@ -34,6 +35,12 @@ def changed(**fields: Any) -> bytes:
 
 def without(field: str) -> bytes:
     return json.dumps({name: value for name, value in GOOD.items() if name != field}).encode()
+
+
+def test_the_name_of_an_instance_may_be_a_whole_number() -> None:
+    reading = decode(raw(changed(instance=1234)))
+    assert isinstance(reading, Reading)
+    assert reading.instance == "1234"
 
 
 def test_a_record_as_the_tutorials_producer_writes_it() -> None:
@@ -59,6 +66,11 @@ def test_a_record_as_the_tutorials_producer_writes_it() -> None:
         (1392390300.25, 1392390300.25),
         (1392390300000, 1392390300),
         ("1392390300", 1392390300),
+        ("Fri, 14 Feb 2014 15:05:00 GMT", 1392390300),
+        ("Fri, 14 Feb 2014 15:05:00 +0000", 1392390300),
+        ("2014-02-14T15:05:00.123456789Z", 1392390300.123456),
+        (1392390300000000, 1392390300),
+        (1392390300000000000, 1392390300),
         ("1392390300000", 1392390300),
     ],
 )
@@ -103,7 +115,7 @@ def test_a_number_in_text_and_a_value_that_is_outside_by_little(value: Any, numb
 
 
 def test_the_tolerance_is_a_share_of_the_scale() -> None:
-    read = decoder(Settings(_env_file=None, scale=1))
+    read = singly(decoder(Settings(_env_file=None, scale=1)))
     assert read(raw(changed(value=1.01))).value == 1.0  # type: ignore[union-attr]
     rejected = read(raw(changed(value=1.06)))
     assert isinstance(rejected, Rejected)
@@ -145,7 +157,7 @@ def test_text_is_a_number_in_every_field_or_in_none(text: str) -> None:
         assert (truth is not None) == (plain and ".e" not in text.lower() and bool([float(text)]))
     except ValueError:
         assert truth is None
-    free = decoder(Settings(_env_file=None, scale=None, detector="zscore"))
+    free = singly(decoder(Settings(_env_file=None, scale=None, detector="zscore")))
     value = free(raw(changed(value=text)))
     if truth is None:
         assert isinstance(value, Rejected)
@@ -237,7 +249,7 @@ def test_what_is_computed_from_a_time_can_be_written(given: Any) -> None:
         (without("value"), "24ae8d", 1392390300.0),
         (changed(index="9" * 39), "24ae8d", 1392390300.0),
         (changed(timestamp="soon"), "24ae8d", None),
-        (changed(instance=5), None, None),
+        (changed(instance=5.5), None, None),
         (b"{", None, None),
     ],
 )
@@ -299,7 +311,8 @@ REFUSED = [
     (changed(value="0x10"), "not-a-number", "'0x10'"),
     (changed(value="12,5"), "not-a-number", "'12,5'"),
     (changed(instance=None), "bad-instance", "null"),
-    (changed(instance=5), "bad-instance", "number"),
+    (changed(instance=5.5), "bad-instance", "number"),
+    (changed(instance=True), "bad-instance", "true or false"),
     (changed(instance=""), "bad-instance", "empty"),
     (changed(instance="x" * 257), "bad-instance", "256"),
     (changed(timestamp=None), "bad-timestamp", "null"),
@@ -389,8 +402,10 @@ def test_what_is_read_is_what_the_rules_allow(fields: dict[str, Any]) -> None:
         time_is_read = False
     if isinstance(result, Reading):
         assert -1e-4 <= float(value) <= 105
-        assert isinstance(instance, str)
-        assert 0 < len(instance) <= 256
+        # A whole number is a name too.
+        assert isinstance(instance, (str, int))
+        assert not isinstance(instance, bool)
+        assert 0 < len(str(instance)) <= 256
         assert time_is_read
         assert not isinstance(value, bool)
     elif fields == {}:
@@ -407,16 +422,16 @@ def test_field_names_and_scale_are_settings() -> None:
         scale=1e9,
     )
     record = b'{"host": "a", "bytes": 5e8, "at": 0, "n": 1, "value": "not looked at"}'
-    reading = decoder(settings)(raw(record))
+    reading = singly(decoder(settings))(raw(record))
     assert isinstance(reading, Reading)
     assert (reading.instance, reading.value, reading.time) == ("a", 5e8, 0)
-    rejected = decoder(settings)(raw(changed()))
+    rejected = singly(decoder(settings))(raw(changed()))
     assert isinstance(rejected, Rejected)
     assert "'host'" in rejected.error
 
 
 def test_no_scale_means_no_bounds_but_still_finite() -> None:
-    free = decoder(Settings(_env_file=None, scale=None, detector="zscore"))
+    free = singly(decoder(Settings(_env_file=None, scale=None, detector="zscore")))
     assert isinstance(free(raw(changed(value=-1e12))), Reading)
     assert isinstance(free(raw(changed(value="inf"))), Rejected)
 
@@ -441,7 +456,7 @@ SINE = Settings(
     ],
 )
 def test_a_record_without_instance_and_time(record: bytes) -> None:
-    assert decoder(SINE)(raw(record)) == Reading("raw-data", None, 37, -5.5, None, 2, 11)
+    assert singly(decoder(SINE))(raw(record)) == Reading("raw-data", None, 37, -5.5, None, 2, 11)
 
 
 @pytest.mark.parametrize(
@@ -454,7 +469,7 @@ def test_a_record_without_instance_and_time(record: bytes) -> None:
     ],
 )
 def test_what_is_refused_without_instance_and_time(record: bytes, reason: str, said: str) -> None:
-    rejected = decoder(SINE)(raw(record))
+    rejected = singly(decoder(SINE))(raw(record))
     assert isinstance(rejected, Rejected)
     assert rejected.reason == reason
     assert said in rejected.error
@@ -462,9 +477,9 @@ def test_what_is_refused_without_instance_and_time(record: bytes, reason: str, s
 
 def test_readings_counted_by_their_time() -> None:
     settings = Settings(_env_file=None, time_field="at", index_field="at")
-    reading = decoder(settings)(raw(b'{"instance": "a", "value": 1, "at": "2024-03-01"}'))
+    reading = singly(decoder(settings))(raw(b'{"instance": "a", "value": 1, "at": "2024-03-01"}'))
     assert reading == Reading("a", "2024-03-01", "2024-03-01", 1.0, 1709251200.0, 2, 11)
-    rejected = decoder(settings)(raw(b'{"instance": "a", "value": 1, "at": "soon"}'))
+    rejected = singly(decoder(settings))(raw(b'{"instance": "a", "value": 1, "at": "soon"}'))
     assert isinstance(rejected, Rejected)
     assert rejected.reason == "bad-timestamp"
 

@@ -48,14 +48,24 @@ RECORDS = 12
 
 
 def anomalies_of(partition: int, offset: int) -> list[Record]:
-    """Return what the flow computes of an input record: every third is an anomaly, and so on."""
+    """Return what the flow computes of an input record: every third has anomalies, and so on.
+
+    A record may hold several readings: some have two anomalies, the numbers of which are apart.
+    """
     if offset % 3:
         return []
-    return [_replace(anomaly(None), source=Source("cpu", partition, offset))]
+    numbers = (0, 5) if offset % 2 else (offset % 4,)
+    return [
+        _replace(anomaly(None), source=Source("cpu", partition, offset, number))
+        for number in numbers
+    ]
 
 
 def rejected_of(partition: int, offset: int) -> list[Record]:
-    return [Rejected("empty", "", Source("cpu", partition, offset), None)] if offset % 2 else []
+    return [
+        Rejected("empty", "", Source("cpu", partition, offset, number), None)
+        for number in range(offset % 3)
+    ]
 
 
 def incidents_of(partition: int, offset: int) -> list[Record]:

@@ -33,7 +33,7 @@ def decoded(path: Path) -> list[Reading | Rejected]:
     """What the flow makes of a file."""
     options = Settings(_env_file=None, input=str(path))
     check_file(path, options.columns)
-    return list(map(decoder(options), read_records(path)))
+    return decoder(options)(list(read_records(path)))
 
 
 def of_csv(folder: Path, data: bytes) -> list[Reading | Rejected]:

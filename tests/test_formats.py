@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import singly
 
 from dataflow.errors import UserError
 from dataflow.formats import Fields, Format, Point, RecordError
@@ -36,7 +37,7 @@ def decode(outcome: Point | Exception, value: bytes | None = b"raw") -> Reading 
         reasons.append((reason, sentence))
         return Rejected(reason, sentence, None, None)  # type: ignore[arg-type]
 
-    record = given.decoder(reject)(Raw(2, 11, value))
+    (record,) = given.decoder(reject)([Raw(2, 11, value)])
     return record if isinstance(record, Reading) else reasons[0]
 
 
@@ -83,7 +84,7 @@ def test_a_tombstone_is_rejected() -> None:
 def test_json_reads_the_same_points_as_its_decoder() -> None:
     settings = Settings(_env_file=None)
     record = b'{"index": "7", "timestamp": 0, "value": "13.2", "instance": "i-1"}'
-    assert decoder(settings)(Raw(0, 0, record)) == Reading("i-1", 0, 7, 13.2, 0.0, 0, 0)
+    assert singly(decoder(settings))(Raw(0, 0, record)) == Reading("i-1", 0, 7, 13.2, 0.0, 0, 0)
     assert key_reader(settings)(record) == "i-1"
     assert key_reader(settings)(b"{") is None
 
@@ -91,13 +92,13 @@ def test_json_reads_the_same_points_as_its_decoder() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("jsn", "'jsn', which does not exist: use one of json, or module:Class"),
+        ("jsn", "'jsn', which does not exist: use one of json, cloudwatch, otlp, telegraf"),
         ("collections:OrderedDict", "is not a format: use one of json"),
     ],
 )
 def test_a_wrong_name_is_one_line(name: str, says: str) -> None:
     with pytest.raises(UserError) as error:
-        decoder(Settings(_env_file=None, format=name))
+        singly(decoder(Settings(_env_file=None, format=name)))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -112,7 +113,7 @@ def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "semicolons", raising=False)
-    read = decoder(Settings(_env_file=None, format="semicolons:Semicolons"))
+    read = singly(decoder(Settings(_env_file=None, format="semicolons:Semicolons")))
     assert read(Raw(0, 1, b"i-1;50")) == Reading("i-1", None, 0, 50.0, None, 0, 1)
     rejected = read(Raw(0, 2, b"i-1"))
     assert isinstance(rejected, Rejected)

@@ -468,13 +468,13 @@ def test_decisions_are_there_for_the_next_process(tmp_path: Path) -> None:
     decisions.reach("a", {2: 80, 3: 9})
     decisions.reach("a", {2: 75})
     other: Any = SimpleNamespace(folder=tmp_path, process=1)
-    assert Decisions(other).of("a") == ({(2, 70): 2}, {2: 80, 3: 9})
+    assert Decisions(other).of("a") == ({(2, 70, 0): 2}, {2: 80, 3: 9})
     assert Decisions(store).of("b") == ({}, {})
     Decisions(None).add(reading, 1, {})
     # A process that was killed before it had made its table.
     (tmp_path / "decisions-2.log").touch()
     killed: Any = SimpleNamespace(folder=tmp_path, process=2)
-    assert Decisions(killed).of("a")[0] == {(2, 70): 2}
+    assert Decisions(killed).of("a")[0] == {(2, 70, 0): 2}
     (tmp_path / "decisions-7.log").write_bytes(b"not a database, and longer than a header" * 9)
     with pytest.raises(UserError, match="is damaged"):
         Decisions(store)

@@ -282,6 +282,7 @@ partition.lag.set(1)
 counters.output("kafka", "write_kafka")
 counters.INCIDENTS_WRITTEN.labels("kafka", "silence", "opened").inc()
 counters.STATES.add(1)
+counters.FORMAT.labels("json").set(1)
 counters.STORE.saved_at = 1.0
 counters.describe(Settings(_env_file=None), Path())
 """
@@ -327,7 +328,7 @@ def test_no_label_grows_with_the_instances() -> None:
         label for family in families.values() for one in family.samples for label in one.labels
     } == {
         *("topic", "partition", "reason", "output", "kind", "le", "version", "detector"),
-        *("incident", "state"),
+        *("incident", "state", "format"),
     }
 
 
@@ -336,6 +337,8 @@ def test_a_metric_of_which_nothing_is_known_has_no_samples() -> None:
     assert set(families) == {name for name, *_ in documented()}
     assert {name for name, family in families.items() if family.samples} == {
         "anomaly_partitions",
+        "anomaly_readings_skipped_total",
+        "anomaly_readings_repeated_total",
         "anomaly_readings_scored_total",
         "anomaly_reading_score",
         "anomaly_anomalies_found_total",

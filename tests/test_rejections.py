@@ -87,8 +87,9 @@ def test_a_topic_of_which_nothing_can_be_used_does_not_end_without_a_word(
     records = [(None, bad[number % len(bad)]) for number in range(60)]
     fill_topic(brokers, topic, list(records), partitions=1)
     done = run_flow(brokers=brokers, topic=topic, detector="tutorial", follow="false")
-    assert done.returncode == 0
-    created, *first, last = done.stderr.splitlines()
+    assert done.returncode == 1
+    created, *first, last, error = done.stderr.splitlines()
+    assert error.startswith(f"error: none of the 60 records of {topic} could be used: run `python")
     assert created.startswith("created the topic")
     assert all(line.startswith("warning: offset ") and " is rejected (" in line for line in first)
     assert 1 <= len(first) <= len(bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ from dataflow.replay import plan, transfer
 from dataflow.steps import decode
 
 __all__ = ["replay"]
+
+SAMPLE = 100
+"""Rejected records by which the format `auto` is chosen."""
 
 
 def replay(
@@ -66,8 +70,13 @@ def replay(
         )
     transfer.check_topics(options, from_topic=path is None, write=yes)
     sender = transfer.Sender(options) if yes else None
+    candidates = _found(options, file, from_file)
+    sample = list(islice(candidates, SAMPLE))
+    values = [plan.bytes_of(one.rejected)[0] for one in sample]
+    if options.format == "auto" and (choice := decode.choice(options, values, sure=True)):
+        options = decode.chosen(options, choice)
     items = plan.plan(
-        plan.choose(_found(options, file, from_file), frozenset(reason or ()), *moments),
+        plan.choose(chain(sample, candidates), frozenset(reason or ()), *moments),
         transfer.read_marks(options),
         decode.decoder(options),
         decode.key_reader(options),

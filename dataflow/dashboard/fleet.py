@@ -235,8 +235,8 @@ class Fleet:
         return value if value is None or not self._bounded else min(max(value, 0.0), 1.0)
 
 
-def _place(time: float | None, index: str | int | float, offset: int) -> float:
+def _place(time: float | None, index: str | int | float | None, offset: int) -> float:
     """Return the position of a reading on the axis: its time, else its index, else its offset."""
     if time is not None:
         return time
-    return float(offset) if isinstance(index, str) else float(index)
+    return float(index) if isinstance(index, (int, float)) else float(offset)

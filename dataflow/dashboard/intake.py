@@ -11,6 +11,7 @@ from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
 from dataflow.steps.normalize import normalizer
 from dataflow.steps.reorder_buffer import ReorderBuffer
+from dataflow.steps.repeats import Times
 
 __all__ = ["Intake"]
 
@@ -24,13 +25,23 @@ class Intake:
         self._scale = normalizer(settings.scale)
         self._settings = settings
         self._buffers: dict[str, ReorderBuffer] = {}
+        self._times: dict[str, Times] = {}
 
     def readings(self, raw: Raw) -> Iterator[Reading]:
         """Yield the readings that a record releases: none if it is rejected or held."""
-        (record,) = self._admit([raw])
-        if not is_reading(record):
-            self.rejected += 1
-            return
+        for record in self._admit([raw]):
+            if is_reading(record):
+                yield from self._ordered(record)
+            else:
+                self.rejected += 1
+
+    def _ordered(self, record: Reading) -> Iterator[Reading]:
+        if record.index is None:
+            times = self._times.setdefault(record.instance, Times())
+            news = times.take(record)
+            if news is None:
+                return
+            record = news
         if not self._settings.reorder:
             yield self._normalize(record)
             return

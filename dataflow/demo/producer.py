@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -18,6 +19,9 @@ from dataflow.steps.decode import key_reader
 
 __all__ = ["count_records", "keyed_records", "prepare_topic", "send", "stored_records"]
 
+SAMPLE = 100
+"""Records by which the format `auto` is chosen."""
+
 BATCH = 500
 """Records at most between two updates of the progress bar and two checks of the deliveries."""
 
@@ -31,7 +35,8 @@ def keyed_records(path: Path, settings: Settings) -> Iterator[tuple[str | None, 
     if path.suffix not in (".csv", ".jsonl"):
         raise UserError(f"{path} is not a .csv or .jsonl file: give a file of readings.")
     check_file(path, settings.columns)
-    key_of = key_reader(settings)
+    sample = islice((raw.value for raw in read_records(path)), SAMPLE)
+    key_of = key_reader(settings, sample if settings.format == "auto" else ())
     return (
         (None if isinstance(raw, BadLine) else key_of(raw.value or b""), raw.value or b"")
         for raw in read_records(path)

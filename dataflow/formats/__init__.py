@@ -9,6 +9,16 @@ KIND = Kind(
     "format",
     "ANOMALY_FORMAT",
     "dataflow.formats",
-    {"json": "dataflow.formats.json:Json"},
+    {
+        "json": "dataflow.formats.json:Json",
+        "cloudwatch": "dataflow.formats.cloudwatch:CloudWatch",
+        "otlp": "dataflow.formats.otlp:Otlp",
+        "telegraf": "dataflow.formats.telegraf:Telegraf",
+        "prometheus": "dataflow.formats.prometheus:Prometheus",
+        "metricbeat": "dataflow.formats.metricbeat:Metricbeat",
+        "vector": "dataflow.formats.vector:Vector",
+        "fluent-bit": "dataflow.formats.fluent_bit:FluentBit",
+        "collectd": "dataflow.formats.collectd:Collectd",
+    },
 )
 """A new built-in format is a file beside this one and a line here."""

@@ -1,25 +1,31 @@
-"""What every format has: it reads one raw record, or says why it cannot."""
+"""What every format has: it reads the readings of a raw record, or says why it cannot."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
 from dataflow.records import Raw, Reading, Rejected, seconds
 
 __all__ = [
+    "DIGITS",
     "MAX_INDEX",
     "MAX_INSTANCE_LENGTH",
+    "MAX_READINGS",
+    "PERCENT",
+    "Decode",
     "Fields",
     "Format",
     "Point",
     "RecordError",
     "Reject",
+    "Skip",
     "bounds",
+    "inverted",
     "short",
 ]
 
@@ -35,38 +41,71 @@ ABOVE = 0.05
 BELOW = 1e-6
 """Values below 0 by at most this share of the scale are 0: differences of counters are rounded."""
 
+MAX_READINGS = 100_000
+"""Readings of a record, at most, those that are skipped included."""
+
+MAX_REJECTED = 100
+"""Rejected readings of a record, at most: a record of a megabyte may hold 500,000 broken ones."""
+
+PERCENT = 100.0
+"""The scale of CPU in percent."""
+
+DIGITS = 10
+"""Digits after the point of a value that was computed from those of a record."""
+
 Reject: TypeAlias = Callable[[Raw, str, str], Rejected]
 """Makes a rejected record of a raw one, the code of the reason, and a sentence."""
+
+Skip: TypeAlias = Callable[[int], object]
+"""Counts readings that the settings do not select."""
+
+Decode: TypeAlias = Callable[[list[Raw]], list[Reading | Rejected]]
+"""Reads a batch of records: their readings, and what is rejected, in the order of the records."""
 
 
 class Fields(msgspec.Struct, frozen=True):
     """What the settings say about records: the names of their fields, and the range of values.
 
     `key` and `time` are None where records have no such field; `only_instance` is then the name of
-    the one instance. Values lie in 0 to `scale`; None: they have no bounds. A value that is outside
-    by little is the bound.
+    the one instance. `index` is None where readings go by their time. Values lie in 0 to `scale`;
+    None: they have no bounds. A value that is outside by little is the bound.
+
+    A name that begins with `/` is a path: a JSON Pointer (RFC 6901). `each` is the path of a list,
+    each element of which is a reading: all other paths begin at the element. Only records with each
+    of the pairs of path and pattern in `where` are read, and of `invert`ed values what is missing
+    to the scale. `renamed` says that the settings name the key: formats that know where it is
+    search for this name instead.
     """
 
     key: str | None
     time: str | None
-    index: str
+    index: str | None
     value: str
     only_instance: str | None
     scale: float | None
+    where: tuple[tuple[str, str], ...] = ()
+    each: str | None = None
+    invert: bool = False
+    renamed: bool = False
 
 
-class Point(msgspec.Struct, frozen=True):
+class Point(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     """What a format reads from a record.
 
     `value` is in the unit of the input (0 to the scale), `time` is None or what
-    `dataflow.records.seconds` reads: ISO 8601 text, or a number of seconds, milliseconds,
-    microseconds or nanoseconds since 1970; `index` counts the readings of the instance.
+    `dataflow.records.seconds` reads: text, or a number of seconds, milliseconds, microseconds or
+    nanoseconds since 1970; `index` counts the readings of the instance, and is None where nothing
+    does. `counter` has seconds of CPU that only grow, of which the flow makes a
+    share: those that were idle, and all. The value is then the whole scale. `part` names the CPU
+    whose idle seconds they are, where each comes in a reading of its own; all are then 0.
     """
 
     instance: str
     value: float
     time: str | int | float | None
-    index: str | int | float
+    index: str | int | float | None = None
+    counter: tuple[float, float] | None = None
+    part: str | None = None
 
 
 class RecordError(ValueError):
@@ -74,7 +113,8 @@ class RecordError(ValueError):
 
     `reason` is a short code, by which rejected records are counted and replayed; the message is a
     sentence for the person who reads them. `instance` and `time` (seconds since 1970) are those of
-    the record where they could be read: an instance that sends unusable values still sends.
+    the record where they could be read: an instance that sends unusable values still sends. `part`
+    has the bytes of one reading of many, if they are a record of their own.
     """
 
     def __init__(
@@ -83,78 +123,181 @@ class RecordError(ValueError):
         reason: str = "bad-record",
         instance: str | None = None,
         time: float | None = None,
+        part: bytes | None = None,
     ) -> None:
         super().__init__(sentence)
         self.reason = reason
         self.instance = instance
         self.time = time
+        self.part = part
 
 
 class Format(ABC):
-    """How a raw record becomes a reading. Subclass it for a format of your own.
+    """How a raw record becomes readings. Subclass it for a format of your own.
 
     A subclass implements `read`. Everything else is done for it: the checks of what it returns,
     rejected records, offsets. Select it with ANOMALY_FORMAT=module:Class. It must be pure: the same
-    bytes give the same point, for the flow reads records again after a crash.
+    bytes give the same points, for the flow reads records again after a crash.
 
     >>> class Comma(Format):
     ...     def read(self, value: bytes) -> Point:
     ...         host, time, cpu = value.decode().split(",")
-    ...         return Point(host, float(cpu), time, time)
+    ...         return Point(host, float(cpu), time)
     >>> from dataflow.records import Source
     >>> def reject(raw: Raw, reason: str, sentence: str) -> Rejected:
     ...     return Rejected(reason, sentence, Source("cpu", raw.partition, raw.offset), None)
-    >>> decode = Comma(Fields(None, None, "", "", None, 100)).decoder(reject)
-    >>> decode(Raw(0, 7, b"web-1,2025-03-14T16:00,42.5")).value
-    42.5
-    >>> decode(Raw(0, 8, b"web-1,2025-03-14T16:00,420")).error
-    'the value is 420, outside 0 to 100'
+    >>> decode = Comma(Fields(None, None, None, "", None, 100)).decoder(reject)
+    >>> batch = [Raw(0, 7, b"web-1,2025-03-14,42.5"), Raw(0, 8, b"web-1,2025-03-15,420")]
+    >>> good, bad = decode(batch)
+    >>> good.value, bad.error
+    (42.5, 'the value is 420, outside 0 to 100')
     """
 
     names: tuple[str, str, str, str] = ("the instance", "the value", "the time", "the index")
     """What sentences call the fields of a point."""
 
+    percent: ClassVar[bool] = False
+    """Whether values are percentages of CPU, whatever ANOMALY_SCALE says of other formats."""
+
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
+        self._as_it_is = self.percent and fields.scale in (None, PERCENT)
 
     @abstractmethod
-    def read(self, value: bytes) -> Point:
-        """Read the bytes of a record.
+    def read(self, value: bytes) -> Point | Iterable[Point | RecordError | None]:
+        """Read the bytes of a record: a point, or many of them.
 
         Raise `RecordError`, or any `ValueError`, to reject the record with a sentence. Any other
-        exception rejects it too, with the name of the exception.
+        exception rejects it too, with the name of the exception. Among many points, a `RecordError`
+        rejects one, and None skips one that the settings do not select; the place of each counts.
         """
 
     def key(self, value: bytes) -> str | None:
-        """Return the instance of a record, to key it by; None if it cannot be read."""
+        """Return the instance of a record, to key it by; None if it has none, or several."""
         try:
-            return self.read(value).instance
+            found = self.read(value)
+            points = (found,) if isinstance(found, Point) else found
+            names = {point.instance for point in points if isinstance(point, Point)}
         except Exception:
             return None
+        return names.pop() if len(names) == 1 else None
 
-    def decoder(self, reject: Reject) -> Callable[[Raw], Reading | Rejected]:
-        """Return the function that reads a record. It never raises."""
+    def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
+        """Return the function that reads a batch of records. It never raises."""
 
-        def decode(raw: Raw) -> Reading | Rejected:
-            if raw.value is None:
-                return reject(raw, "no-value", "the record has no value (a tombstone)")
-            try:
-                point = self.read(raw.value)
-                value, time = self._check(point)
-            except RecordError as wrong:
-                rejected = reject(raw, wrong.reason, str(wrong))
-                if wrong.instance is None:
-                    return rejected
-                # The reading is lost, not the sign that its instance sends.
-                return msgspec.structs.replace(rejected, instance=wrong.instance, time=wrong.time)
-            except Exception as wrong:
-                kind = "" if isinstance(wrong, ValueError) else f"{type(wrong).__name__}: "
-                return reject(raw, "bad-record", f"the record cannot be read: {kind}{wrong}")
-            return Reading(
-                point.instance, point.time, point.index, value, time, raw.partition, raw.offset
-            )
+        def decode(batch: list[Raw]) -> list[Reading | Rejected]:
+            out: list[Reading | Rejected] = []
+            for raw in batch:
+                out += self.readings(raw, reject, skip)
+            return out
 
         return decode
+
+    def readings(self, raw: Raw, reject: Reject, skip: Skip) -> Sequence[Reading | Rejected]:
+        """Return the readings of a record, and what of it is rejected. It never raises."""
+        if raw.value is None:
+            return (reject(raw, "no-value", "the record has no value (a tombstone)"),)
+        try:
+            found = self.read(raw.value)
+            if isinstance(found, Point):
+                return (self._reading(found, raw, 0),)
+            return self._many(found, raw, reject, skip)
+        except Exception as wrong:
+            return (self._rejected(wrong, raw, reject),)
+
+    def _many(
+        self,
+        found: Iterable[Point | RecordError | None],
+        raw: Raw,
+        reject: Reject,
+        skip: Skip,
+    ) -> list[Reading | Rejected]:
+        out: list[Reading | Rejected] = []
+        broken: list[tuple[int, int, Exception]] = []
+        skipped, number = 0, -1
+        for number, point in enumerate(found):
+            if number >= MAX_READINGS:
+                raise RecordError(
+                    f"the record holds over {MAX_READINGS:,} readings", "too-many-readings"
+                )
+            if point is None:
+                skipped += 1
+                continue
+            try:
+                if isinstance(point, RecordError):
+                    raise point
+                out.append(self._reading(point, raw, number))
+            except Exception as wrong:
+                broken.append((len(out), number, wrong))
+        if broken:
+            alone, first = number == 0, broken[0][1]
+            for place, at, error in reversed(broken[:MAX_REJECTED]):
+                part = self._rejected_part(error, raw, at, reject, alone=alone, first=at == first)
+                out.insert(place, part)
+            if len(broken) > MAX_REJECTED:
+                more = f"; {len(broken) - MAX_REJECTED:,} more readings of the record are rejected"
+                last = next(at for at in range(len(out) - 1, -1, -1) if _is_rejected(out[at]))
+                rejected = out[last]
+                assert isinstance(rejected, Rejected)
+                out[last] = msgspec.structs.replace(rejected, error=rejected.error + more)
+        if skipped:
+            skip(skipped)
+        return out
+
+    def _rejected_part(
+        self, wrong: Exception, raw: Raw, number: int, reject: Reject, *, alone: bool, first: bool
+    ) -> Rejected:
+        """Return the rejection of one reading of a record.
+
+        Its bytes are its own if it has some, else those of the record, which are kept once.
+        """
+        part = wrong.part if isinstance(wrong, RecordError) else None
+        kept = raw.value if alone else part
+        if kept is None and first:
+            kept = raw.value
+        rejected = self._rejected(wrong, Raw(raw.partition, raw.offset, kept), reject)
+        if not number:
+            return rejected
+        source = msgspec.structs.replace(rejected.source, number=number)
+        return msgspec.structs.replace(rejected, source=source)
+
+    def _rejected(self, wrong: Exception, raw: Raw, reject: Reject) -> Rejected:
+        if not isinstance(wrong, RecordError):
+            kind = "" if isinstance(wrong, ValueError) else f"{type(wrong).__name__}: "
+            return reject(raw, "bad-record", f"the record cannot be read: {kind}{wrong}")
+        rejected = reject(raw, wrong.reason, str(wrong))
+        if wrong.instance is None:
+            return rejected
+        # The reading is lost, not the sign that its instance sends.
+        return msgspec.structs.replace(rejected, instance=wrong.instance, time=wrong.time)
+
+    def _reading(self, point: Point, raw: Raw, number: int) -> Reading:
+        instance, value, stamp, index = point.instance, point.value, point.time, point.index
+        time: float | None
+        if (
+            self._as_it_is
+            and index is None
+            and value.__class__ is float
+            and 0.0 <= value <= PERCENT
+            and instance.__class__ is str
+            and 0 < len(instance) <= MAX_INSTANCE_LENGTH
+            and isinstance(stamp, int)
+            and (time := _usual_time(stamp)) is not None
+        ):
+            pass  # as a rule
+        else:
+            value, time = self._check(point)
+        counter, part = point.counter, point.part
+        if counter is not None:
+            idle, total = counter
+            if not (0.0 <= idle < math.inf and (part or idle <= total * (1.0 + BELOW) < math.inf)):
+                raise RecordError(
+                    "the idle seconds are not within all seconds", "out-of-range", instance, time
+                )
+        return Reading(
+            *(instance, stamp, index, value, time, raw.partition, raw.offset, number),
+            *(counter, part),
+        )
 
     def _check(self, point: Point) -> tuple[float, float | None]:
         """Return the value, within its bounds, and the time of a point. Raises `RecordError`."""
@@ -181,7 +324,7 @@ class Format(ABC):
                         f"{index_name} is too large: over {MAX_INSTANCE_LENGTH} characters",
                         "bad-index",
                     )
-            elif not abs(index) < MAX_INDEX:
+            elif index is not None and not abs(index) < MAX_INDEX:
                 raise RecordError(
                     f"{index_name} is too large: {short(index)}, not below 2^63", "bad-index"
                 )
@@ -198,7 +341,7 @@ class Format(ABC):
             finite = False
         if not finite:
             raise RecordError(f"{name} is not a finite number", "not-a-number")
-        scale = self.fields.scale
+        scale = PERCENT if self.percent else self.fields.scale
         if scale is None:
             return float(value)
         low, high = bounds(scale)
@@ -206,7 +349,36 @@ class Format(ABC):
             raise RecordError(
                 f"{name} is {short(value)}, outside 0 to {short(scale)}", "out-of-range"
             )
-        return min(max(float(value), 0.0), float(scale))
+        value = min(max(float(value), 0.0), float(scale))
+        if self.percent and self.fields.scale is not None:
+            return value if self.fields.scale == scale else value / scale * self.fields.scale
+        return inverted(value, scale) if self.fields.invert else value
+
+
+def inverted(value: float, scale: float) -> float:
+    """Return what is missing to the scale, without the digits that the subtraction makes up.
+
+    >>> inverted(95.34, 100.0)
+    4.66
+    """
+    return round(scale - value, DIGITS)
+
+
+def _usual_time(stamp: int) -> float | None:
+    """Return a time of the years 2001 to 2286 in seconds; None if the number may be another.
+
+    >>> _usual_time(1741449600000), _usual_time(20140214143000)
+    (1741449600.0, None)
+    """
+    if 10**9 <= stamp < 10**10:
+        return float(stamp)
+    if 10**12 <= stamp < 10**13:
+        return stamp / 1e3
+    return stamp / 1e9 if 10**18 <= stamp < 10**19 else None
+
+
+def _is_rejected(record: Reading | Rejected) -> bool:
+    return isinstance(record, Rejected)
 
 
 def bounds(scale: float) -> tuple[float, float]:

@@ -1,10 +1,11 @@
-"""Flat JSON objects: the format of the tutorial, one reading per record."""
+"""JSON objects whose fields the settings name: by default those of the tutorial."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any, TypeGuard, TypeVar
 
@@ -13,16 +14,21 @@ import msgspec
 from dataflow.formats.base import (
     MAX_INDEX,
     MAX_INSTANCE_LENGTH,
+    Decode,
     Fields,
     Format,
     Point,
     RecordError,
     Reject,
+    Skip,
+    inverted,
     short,
 )
+from dataflow.formats.framing import documents, unframed
+from dataflow.formats.paths import UNSET, find, parse, shape
 from dataflow.records import Raw, Reading, Rejected, number, seconds
 
-__all__ = ["Json"]
+__all__ = ["Json", "decoded", "is_scalar", "kind_of", "number_of"]
 
 CACHED = 8192
 """Maximum number of parsed times, and of parsed indexes, that are cached."""
@@ -55,11 +61,17 @@ class _Parsed(dict[str, T]):
 class Json(Format):
     """Reads `{"index": 0, "timestamp": "2014-02-14 14:30:00", "value": 13.2, "instance": "i-1"}`.
 
-    The settings name the fields; further fields are ignored. Numbers may be text.
+    The settings name the fields, by name or by path; further fields are ignored. Numbers may be
+    text, and the name of an instance a whole number. A record may hold several such objects.
 
     >>> fields = Fields("instance", "timestamp", "index", "value", None, 100.0)
     >>> Json(fields).read(b'{"index": "7", "timestamp": 0, "value": "13.2", "instance": "i-1"}')
     Point(instance='i-1', value=13.2, time=0, index=7)
+    >>> fields = Fields("/tags/host", "/timestamp", None, "/fields/usage_idle", None, 100.0,
+    ...                 where=(("/name", "cpu"),), each="/metrics", invert=True)
+    >>> record = {"name": "cpu", "tags": {"host": "a"}, "fields": {"usage_idle": 58.5}}
+    >>> Json(fields).read(msgspec.json.encode({"metrics": [record | {"timestamp": 0}, {}]}))
+    [Point(instance='a', value=58.5, time=0), None]
     """
 
     def __init__(self, fields: Fields) -> None:
@@ -70,58 +82,125 @@ class Json(Format):
             repr(fields.time),
             repr(fields.index),
         )
-        # Not strict: numbers may be text, as the tutorial's producer writes them.
-        self._parse: Callable[[bytes], Any] = msgspec.json.Decoder(
-            _metric(fields), strict=False
-        ).decode
-        key_type = msgspec.defstruct("Key", [("key", str)], rename={"key": fields.key or "key"})
-        self._parse_key = msgspec.json.Decoder(key_type).decode
+        self._where = [(path, pattern, parse(path)) for path, pattern in fields.where]
+        self._each = None if fields.each is None else parse(fields.each)
+        self._paths = {
+            name: parse(field)
+            for name in ("key", "time", "index", "value")
+            if (field := getattr(fields, name)) is not None
+        }
+        names = (fields.key, fields.time, fields.index, fields.value)
+        flat = not any(name.startswith("/") for name in names if name is not None)
+        self._plain = flat and fields.index is not None and not fields.where and not fields.each
+        key = parse(fields.key or "key")
+        found = shape({"key": (key, str | int)}) if not fields.each else None
+        self._parse_key = None if found is None else msgspec.json.Decoder(found.type).decode
+        self._get_key = None if found is None else found.get["key"]
 
-    def read(self, value: bytes) -> Point:
+    def read(self, value: bytes) -> Point | list[Point | RecordError | None]:
         """Read a record, field by field; `RecordError` says what is wrong with it."""
-        record = _object(value)
+        content = unframed(value)
+        if not content.strip():
+            raise RecordError("the record is empty", "no-value")
+        found = documents(content)
+        if found != [content] and not any(one.lstrip().startswith(b"{") for one in found):
+            raise RecordError("the record is an array, not a JSON object", "not-an-object")
+        if self._each is not None:
+            found = [part for one in found for part in self._elements(one, self._each)]
+        elif len(found) == 1 and content.lstrip()[:1] != b"[":
+            point = self._one(found[0])
+            return [None] if point is None else point
+        return [self._part(one) for one in found]
+
+    def _elements(self, document: bytes, each: tuple[str, ...]) -> list[bytes]:
+        """Return the elements of the list of readings in a document, each as JSON."""
+        record = decoded(document)
+        if (what := find(record, each)) is UNSET:
+            raise RecordError(f"the field {self.fields.each!r} is missing", "missing-field")
+        if not isinstance(what, list):
+            raise RecordError(
+                f"{self.fields.each!r} is {kind_of(what)}, not an array", "not-an-array"
+            )
+        return [msgspec.json.encode(one) for one in what]
+
+    def _part(self, document: bytes) -> Point | RecordError | None:
+        try:
+            return self._one(document)
+        except RecordError as wrong:
+            wrong.part = self._alone(document)
+            return wrong
+
+    def _alone(self, document: bytes) -> bytes:
+        """Return a reading of many as a record of its own, which is read the same way."""
+        if self._each is None:
+            return document
+        body: Any = [msgspec.Raw(document)]
+        for step in reversed(self._each):
+            body = {step: body}
+        return msgspec.json.encode(body)
+
+    def _one(self, document: bytes) -> Point | None:
+        record = decoded(document)
+        if not all(self._matches(record, *one) for one in self._where):
+            return None
         try:
             return self._point(record)
         except RecordError as wrong:
             wrong.instance, wrong.time = self._origin(record)
             raise
 
-    def _point(self, record: dict[str, Any]) -> Point:
+    @staticmethod
+    def _matches(record: Any, field: str, pattern: str, path: tuple[str, ...]) -> bool:
+        found = find(record, path)
+        if not isinstance(found, str):
+            if found is UNSET or isinstance(found, (dict, list)):
+                return False
+            found = msgspec.json.encode(found).decode()
+        return fnmatchcase(found, pattern)
+
+    def _point(self, record: Any) -> Point:
         fields = self.fields
-        for field in (fields.key, fields.time, fields.index, fields.value):
-            if field is not None and field not in record:
+        found: dict[str, Any] = {"key": fields.only_instance, "time": None, "index": None}
+        for name, path in self._paths.items():
+            found[name] = find(record, path)
+            if found[name] is UNSET:
+                field = getattr(fields, name)
                 raise RecordError(f"the field {field!r} is missing", "missing-field")
-        instance = fields.only_instance if fields.key is None else record[fields.key]
+        instance = found["key"]
+        if isinstance(instance, int) and not isinstance(instance, bool):
+            instance = short(instance)
         if not isinstance(instance, str):
-            raise RecordError(f"{fields.key!r} is {_kind(instance)}, not text", "bad-instance")
+            raise RecordError(f"{fields.key!r} is {kind_of(instance)}, not text", "bad-instance")
         if not instance:
             raise RecordError(f"{fields.key!r} is empty", "bad-instance")
         if len(instance) > MAX_INSTANCE_LENGTH:
             raise RecordError(
                 f"{fields.key!r} is longer than {MAX_INSTANCE_LENGTH} characters", "bad-instance"
             )
-        value = _value(record[fields.value], fields.value)
-        time = None if fields.time is None else record[fields.time]
-        if fields.time is not None and not _is_scalar(time):
-            raise RecordError(f"{fields.time!r} is {_kind(time)}, not a time", "bad-timestamp")
-        index = record[fields.index]
-        if not _is_scalar(index):
+        value = number_of(found["value"], fields.value)
+        time = found["time"]
+        if fields.time is not None and not is_scalar(time):
+            raise RecordError(f"{fields.time!r} is {kind_of(time)}, not a time", "bad-timestamp")
+        index = found["index"]
+        if fields.index is not None and not is_scalar(index):
             raise RecordError(
-                f"{fields.index!r} is {_kind(index)}, neither a number nor text", "bad-index"
+                f"{fields.index!r} is {kind_of(index)}, neither a number nor text", "bad-index"
             )
         if isinstance(index, str) and len(index) <= MAX_INSTANCE_LENGTH:
             index = _index(index)
         return Point(instance, value, time, index)
 
-    def _origin(self, record: dict[str, Any]) -> tuple[str | None, float | None]:
+    def _origin(self, record: Any) -> tuple[str | None, float | None]:
         """Return the instance and the time of a record that cannot be used, None if unknown."""
-        fields = self.fields
-        instance = fields.only_instance if fields.key is None else record.get(fields.key)
+        key, time = self._paths.get("key"), self._paths.get("time")
+        instance = self.fields.only_instance if key is None else find(record, key)
+        if isinstance(instance, int) and not isinstance(instance, bool):
+            instance = short(instance)
         if not isinstance(instance, str) or not 0 < len(instance) <= MAX_INSTANCE_LENGTH:
             return None, None
-        time = None if fields.time is None else record.get(fields.time)
+        stamp = None if time is None else find(record, time)
         try:
-            return instance, seconds(time) if _is_scalar(time) else None
+            return instance, seconds(stamp) if is_scalar(stamp) else None
         except ValueError:
             return instance, None
 
@@ -129,43 +208,141 @@ class Json(Format):
         """Return the instance of a record, None if it has none; its other fields may be wrong."""
         if self.fields.key is None:
             return self.fields.only_instance
-        try:
-            key: str = self._parse_key(value).key  # type: ignore[attr-defined]
-        except (ValueError, RecursionError):
-            return None
-        return key
+        if self._parse_key is not None and self._get_key is not None:
+            try:
+                key = self._get_key(self._parse_key(unframed(value)))
+            except (ValueError, RecursionError):
+                pass
+            else:
+                return None if key is UNSET else str(key)
+        return super().key(value)
 
-    def decoder(self, reject: Reject) -> Callable[[Raw], Reading | Rejected]:
-        """Return the function that reads a record: one call, as every record passes it."""
-        fields, parse = self.fields, self._parse
+    def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
+        """Return the function that reads a batch: one loop, as every record passes it."""
+        return self._plain_loop(reject, skip) if self._plain else self._loop(reject, skip)
+
+    def _plain_loop(self, reject: Reject, skip: Skip) -> Decode:
+        fields = self.fields
+        # Not strict: numbers may be text, as the tutorial's producer writes them.
+        parse: Callable[[bytes], Any] = msgspec.json.Decoder(_metric(fields), strict=False).decode
         scale = fields.scale
         low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
         time_of: Callable[[Any], float | None] = seconds if fields.time else lambda _: None
         times, indexes = _Parsed(seconds), _Parsed(_index)
-        read_carefully = super().decoder(reject)
+        invert, read_carefully = fields.invert, self.readings
 
-        def decode(raw: Raw) -> Reading | Rejected:
-            try:
-                read = parse(raw.value)  # type: ignore[arg-type]  # None is rejected below
-                instance, index, value = read.instance, read.index, read.value
-                # NaN and the infinities fail one of these comparisons.
-                if (
-                    low <= value <= high
-                    and value - value == 0.0
-                    and 0 < len(instance) <= MAX_INSTANCE_LENGTH
-                ):
-                    timestamp = read.timestamp
-                    time = times[timestamp] if timestamp.__class__ is str else time_of(timestamp)
-                    if index.__class__ is str:
-                        index = indexes[index]
-                    if index.__class__ is str or abs(index) < MAX_INDEX:
-                        return Reading(
-                            instance, timestamp, index, value, time, raw.partition, raw.offset
-                        )
-            except Exception:
-                pass
-            # A number in a form that msgspec does not read, a value that is clamped, or an error.
-            return read_carefully(raw)
+        def decode(batch: list[Raw]) -> list[Reading | Rejected]:
+            out: list[Reading | Rejected] = []
+            add = out.append
+            for raw in batch:
+                try:
+                    read = parse(raw.value)  # type: ignore[arg-type]  # None is rejected below
+                    instance, index, value = read.instance, read.index, read.value
+                    # NaN and the infinities fail one of these comparisons.
+                    if (
+                        low <= value <= high
+                        and value - value == 0.0
+                        and 0 < len(instance) <= MAX_INSTANCE_LENGTH
+                    ):
+                        timestamp = read.timestamp
+                        if timestamp.__class__ is str:
+                            time: float | None = times[timestamp]
+                        else:
+                            time = time_of(timestamp)
+                        if index.__class__ is str:
+                            index = indexes[index]
+                        if index.__class__ is str or abs(index) < MAX_INDEX:
+                            if invert:
+                                value = inverted(value, high)
+                            partition, offset = raw.partition, raw.offset
+                            add(Reading(instance, timestamp, index, value, time, partition, offset))
+                            continue
+                except Exception:
+                    pass
+                # A number in a form that msgspec does not read, a value that is clamped, a record
+                # of many readings, or an error.
+                out += read_carefully(raw, reject, skip)
+            return out
+
+        return decode
+
+    def _loop(self, reject: Reject, skip: Skip) -> Decode:
+        fields = self.fields
+        scalar = str | int | float
+        kinds: dict[str, Any] = {
+            **{"key": str | int, "value": float},
+            **{"time": scalar, "index": scalar},
+        }
+        wanted: dict[str, tuple[tuple[str, ...], Any]] = {
+            name: (path, kinds[name]) for name, path in self._paths.items()
+        }
+        exact = not any(set(pattern) & set("*?[") for _, pattern, _ in self._where)
+        if exact:
+            for field, _, path in self._where:
+                wanted[field] = path, str | int | float | bool | None
+        found = shape(wanted) if exact and self._each is None else None
+        if found is None:
+            return super().decoder(reject, skip)
+        parse: Callable[[bytes], Any] = msgspec.json.Decoder(found.type, strict=False).decode
+        get = found.get
+        conditions = [(get[field], pattern) for field, pattern, _ in self._where]
+        only, timeless = fields.only_instance, fields.time is None
+
+        def nothing(_: Any) -> Any:
+            return None
+
+        key_of: Callable[[Any], Any] = get.get("key", lambda _: only)
+        time_of, index_of = get.get("time", nothing), get.get("index", nothing)
+        value_of = get["value"]
+        scale, invert = fields.scale, fields.invert
+        low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
+        times, indexes = _Parsed(seconds), _Parsed(_index)
+        read_carefully = self.readings
+
+        def read(raw: Raw) -> Reading | None:
+            """Read a record, None if it is not selected; any exception: look at it carefully."""
+            record = parse(raw.value)  # type: ignore[arg-type]
+            for condition, pattern in conditions:
+                is_at = condition(record)
+                if is_at != pattern:
+                    if is_at.__class__ is str or is_at is UNSET:
+                        return None
+                    raise ValueError
+            instance, timestamp, value = key_of(record), time_of(record), value_of(record)
+            index = index_of(record)
+            if instance.__class__ is int:
+                instance = str(instance)
+            if not (low <= value <= high and 0 < len(instance) <= MAX_INSTANCE_LENGTH):
+                raise ValueError
+            if value.__class__ is not float or value - value != 0.0:
+                raise ValueError
+            time: float | None = None
+            if not timeless:
+                time = times[timestamp] if timestamp.__class__ is str else seconds(timestamp)
+            if index.__class__ is str:
+                index = indexes[index]
+            elif index is not None and not abs(index) < MAX_INDEX:
+                raise ValueError
+            if invert:
+                value = inverted(value, high)
+            return Reading(instance, timestamp, index, value, time, raw.partition, raw.offset)
+
+        def decode(batch: list[Raw]) -> list[Reading | Rejected]:
+            out: list[Reading | Rejected] = []
+            skipped = 0
+            for raw in batch:
+                try:
+                    reading = read(raw)
+                except Exception:
+                    out += read_carefully(raw, reject, skip)
+                    continue
+                if reading is None:
+                    skipped += 1
+                else:
+                    out.append(reading)
+            if skipped:
+                skip(skipped)
+            return out
 
         return decode
 
@@ -205,8 +382,8 @@ def _metric(fields: Fields) -> type[msgspec.Struct]:
     )
 
 
-def _object(value: bytes) -> dict[str, Any]:
-    """Return a record as a dict. Raises `RecordError` if it is no JSON object."""
+def decoded(value: bytes) -> dict[str, Any]:
+    """Return a JSON object as a dict. Raises `RecordError` if it is none."""
     if not value.strip():
         raise RecordError("the record is empty", "no-value")
     try:
@@ -220,7 +397,7 @@ def _object(value: bytes) -> dict[str, Any]:
         if record is None:
             raise RecordError(f"the record is not JSON: {error}", "not-json") from None
     if not isinstance(record, dict):
-        raise RecordError(f"the record is {_kind(record)}, not a JSON object", "not-an-object")
+        raise RecordError(f"the record is {kind_of(record)}, not a JSON object", "not-an-object")
     return record
 
 
@@ -236,9 +413,10 @@ def _with_infinite_numbers(value: bytes) -> Any:
         return None
 
 
-def _value(value: Any, field: str) -> int | float:
-    if not _is_scalar(value):
-        raise RecordError(f"{field!r} is {_kind(value)}, not a number", "not-a-number")
+def number_of(value: Any, field: str) -> int | float:
+    """Return a value that is a number, or text that is one. Raises `RecordError`."""
+    if not is_scalar(value):
+        raise RecordError(f"{field!r} is {kind_of(value)}, not a number", "not-a-number")
     if not isinstance(value, str):
         return value
     try:
@@ -249,10 +427,12 @@ def _value(value: Any, field: str) -> int | float:
     raise RecordError(f"{field!r} is not a{finite} number: {short(value)}", "not-a-number")
 
 
-def _is_scalar(value: Any) -> TypeGuard[str | int | float]:
+def is_scalar(value: Any) -> TypeGuard[str | int | float]:
+    """Return whether a value is text or a number."""
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Return what a value of JSON is, in words."""
     names = {dict: "an object", list: "an array", str: "text", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")

@@ -168,7 +168,7 @@ class EpisodeTracker:
             value=episode.value,
             expected=episode.expected,
             anomalies=episode.count,
-            source=Source(self._rules.topic, reading.partition, reading.offset),
+            source=Source(self._rules.topic, reading.partition, reading.offset, reading.number),
         )
         episode.sequence += 1
         episode.reported = episode.peak

@@ -32,7 +32,7 @@ def is_repeated(last: Reading | None, reading: Reading) -> bool:
     """Return whether a reading is no news after `last`: it comes late, or is sent again.
 
     Its time is earlier, and its index does not say otherwise. A time that steps back further, by a
-    week or, where indexes are text, by a day, is a clock that was set.
+    week or, where indexes are no numbers, by a day, is a clock that was set.
 
     >>> def at(time: float, index: str | int) -> Reading:
     ...     return Reading("host-a", time, index, 0.5, time, 0, 0)
@@ -46,7 +46,7 @@ def is_repeated(last: Reading | None, reading: Reading) -> bool:
     back = last.time - reading.time
     if back == 0:
         return reading.index == last.index
-    if isinstance(reading.index, str) or isinstance(last.index, str):
+    if not (isinstance(reading.index, (int, float)) and isinstance(last.index, (int, float))):
         return 0 < back <= DAY
     return reading.index <= last.index and 0 < back <= 7 * DAY
 
@@ -191,7 +191,7 @@ class Silence:
             value=last.value,
             expected=None,
             anomalies=0,
-            source=Source(self._rules.topic, cause.partition, cause.offset),
+            source=Source(self._rules.topic, cause.partition, cause.offset, cause.number),
         )
 
     def save(self) -> Saved:

@@ -251,6 +251,20 @@ RECORDS_LOST = Counter(
     PARTITION,
 )
 
+# Formats
+FORMAT = Gauge(
+    "anomaly_format_info", "The format of the records, once it is known; always 1.", ["format"]
+)
+SKIPPED = Counter(
+    "anomaly_readings_skipped",
+    "Readings of metrics that are not asked for, or that ANOMALY_WHERE does not select.",
+)
+REPEATS = Counter(
+    "anomaly_readings_repeated",
+    "Readings without an index whose instance had one of the same time already, or a much later "
+    "one; not scored.",
+)
+
 # Admission and order
 RECORDS_REFUSED = Counter("anomaly_records_refused", "Records rejected, by reason.", ["reason"])
 INSTANCES = Gauge(

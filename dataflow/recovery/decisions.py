@@ -27,9 +27,9 @@ from dataflow.recovery.store import Store
 
 __all__ = ["Decisions"]
 
-SilenceStates: TypeAlias = dict[tuple[int, int], int]
-"""By partition and offset of an instance's reading: the silence that was decided after it, as
-`dataflow.incidents.silence` numbers it."""
+SilenceStates: TypeAlias = dict[tuple[int, int, int], int]
+"""By partition, offset and number in the record of an instance's reading: the silence that was
+decided after it, as `dataflow.incidents.silence` numbers it."""
 
 SUFFIX = ".log"
 """Not `.sqlite3`: Bytewax takes every such file of the store for one of its own."""
@@ -46,8 +46,14 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(
         "CREATE TABLE IF NOT EXISTS decisions"
-        " (instance TEXT, partition INTEGER, offset INTEGER, told INTEGER, at REAL)"
+        " (instance TEXT, partition INTEGER, offset INTEGER, told INTEGER, at REAL,"
+        " number INTEGER NOT NULL DEFAULT 0)"
     )
+    columns = {name for _, name, *_ in database.execute("PRAGMA table_info(decisions)")}
+    if "number" not in columns:  # from before a record could hold several readings
+        # Processes of a cluster open the files of one another at the same time.
+        with suppress(sqlite3.OperationalError):
+            database.execute("ALTER TABLE decisions ADD number INTEGER NOT NULL DEFAULT 0")
     database.execute(
         "CREATE TABLE IF NOT EXISTS reached (instance TEXT, partition INTEGER, offset INTEGER,"
         " at REAL, PRIMARY KEY (instance, partition))"
@@ -100,7 +106,7 @@ class Decisions:
             with closing(_open(path)) as former:
                 rows = former.execute("SELECT * FROM decisions").fetchall()
             database.execute("BEGIN")
-            database.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?, ?)", rows)
+            database.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?)", rows)
             database.execute("COMMIT")
             for each in (path, *folder.glob(f"{path.name}-*")):
                 each.unlink(missing_ok=True)
@@ -110,11 +116,14 @@ class Decisions:
         self._reached.clear()
         for path in sorted(folder.glob(f"decisions-*{SUFFIX}")):
             with closing(_open(path)) as database:
-                for instance, partition, offset, state in database.execute(
-                    "SELECT instance, partition, offset, max(told) FROM decisions GROUP BY 1, 2, 3"
+                for instance, *place, state in database.execute(
+                    "SELECT instance, partition, offset, number, max(told) FROM decisions"
+                    " GROUP BY 1, 2, 3, 4"
                 ):
                     decided = self._decided.setdefault(instance, {})
-                    decided[partition, offset] = max(state, decided.get((partition, offset), 0))
+                    partition, offset, number = place
+                    before = decided.get((partition, offset, number), 0)
+                    decided[partition, offset, number] = max(state, before)
                 for instance, partition, offset in database.execute(
                     "SELECT instance, partition, offset FROM reached"
                 ):
@@ -144,7 +153,7 @@ class Decisions:
         `read` says how far the instance was read. The decision is on disk when this returns. If it
         cannot be written, the process ends.
         """
-        row = (last.instance, last.partition, last.offset, state, time.time())
+        row = (last.instance, last.partition, last.offset, state, time.time(), last.number)
         self._write(last.instance, read, row)
 
     def reach(self, instance: str, read: Mapping[int, int]) -> None:
@@ -159,7 +168,7 @@ class Decisions:
         self,
         instance: str,
         read: Mapping[int, int],
-        decision: tuple[str, int, int, int, float] | None,
+        decision: tuple[str, int, int, int, float, int] | None,
     ) -> None:
         database = self._database
         if database is None:
@@ -170,7 +179,7 @@ class Decisions:
                 database.execute(f"PRAGMA synchronous = {durable}")
                 database.execute("BEGIN")
                 if decision:
-                    database.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?)", decision)
+                    database.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?)", decision)
                 database.executemany(
                     "INSERT INTO reached VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
                     " SET offset = max(offset, excluded.offset), at = excluded.at",

@@ -23,16 +23,20 @@ from dataflow.runtime.arguments import arguments
 from dataflow.settings import PREFIX, Settings
 from dataflow.warnings import warn
 
-__all__ = ["Store", "guard"]
+__all__ = ["FORMAT", "Store", "guard"]
 
 VERSION = 3
 """Version of the store's format: the states of sources, detectors and sinks."""
+
+FORMAT = "format of the records"
+"""The name under which `Store.keep` keeps what the format `auto` chose."""
 
 CARRIED_OVER = 2
 """The version before: a flow that resumes from it writes version 3 from then on."""
 
 DECIDE_STATE = (
     *("topic", "partitions", "format", "key_field", "value_field", "time_field", "index_field"),
+    *("where", "each", "invert"),
     *("scale", "detector", "seed", "interval", "reorder"),
 )
 """Settings that the states in a store depend on: they cannot change later."""
@@ -53,6 +57,16 @@ class _Owner(msgspec.Struct):
     began: dict[str, Any] = {}
 
 
+def _carry_format_over(owner: _Owner, decided: dict[str, Any]) -> None:
+    """Let the format `auto` go on with a store in JSON, and a name with what `auto` had chosen."""
+    before, now = owner.settings["format"], decided["format"]
+    if (before, now) == ("json", "auto"):
+        owner.began.setdefault(FORMAT, {"format": "json"})
+        owner.settings["format"] = now
+    elif before == "auto" and owner.began.get(FORMAT) == {"format": now}:
+        owner.settings["format"] = now
+
+
 class Store:
     """A recovery store that this process has locked, until the process ends."""
 
@@ -65,12 +79,19 @@ class Store:
         self.process = process
         self._lock = _lock(folder / f"lock-{process}")
         decided = _fingerprint(settings)
+        self.resumed = files.executions(folder) > 0
+        """Whether a flow has run on it before."""
         with self._owner() as owner:
-            if not files.executions(folder):
+            if not self.resumed:
                 # No flow has run on it: a start that failed does not make it the owner.
                 owner.settings, owner.states = decided, states
             # A store from before formats had names holds readings in JSON.
             owner.settings.setdefault("format", "json")
+            for name in ("where", "each", "invert"):
+                owner.settings.setdefault(name, Settings.model_fields[name].default)
+            if isinstance(owner.settings["where"], tuple):
+                owner.settings["where"] = list(owner.settings["where"])
+            _carry_format_over(owner, decided)
             if settings.incidents:
                 # A store from before these settings existed takes them now.
                 for name in DECIDE_INCIDENTS:

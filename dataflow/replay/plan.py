@@ -26,6 +26,7 @@ __all__ = [
     "Item",
     "Place",
     "Summary",
+    "bytes_of",
     "choose",
     "marker",
     "plan",
@@ -150,7 +151,7 @@ def choose(
 def plan(
     candidates: Iterable[Candidate],
     marks: dict[Source, list[Place]],
-    decode: Callable[[Raw], Reading | Rejected],
+    decode: Callable[[list[Raw]], list[Reading | Rejected]],
     key_of: Callable[[bytes], str | None],
     topic: str,
     *,
@@ -176,28 +177,29 @@ def plan(
         if any(place is None or place.before(mark) for mark in marks.get(source, ())):
             yield Item(candidate, DONE, "it has a mark")
             continue
-        value, why = _bytes_of(rejected)
+        value, why = bytes_of(rejected)
         if value is None:
             yield Item(candidate, LOST, why)
             continue
-        record = decode(Raw(source.partition, source.offset, value))
-        if isinstance(record, Reading):
-            yield Item(candidate, SEND, "", record.instance, value)
+        records = decode([Raw(source.partition, source.offset, value)])
+        wrong = next((one for one in records if isinstance(one, Rejected)), None)
+        if wrong is not None:
+            outcome = SEND if even_if_rejected else AGAIN
+            yield Item(candidate, outcome, wrong.error, key_of(value), value)
+        elif not records:
+            outcome = SEND if even_if_rejected else AGAIN
+            yield Item(candidate, outcome, "it holds no reading that is asked for", None, value)
         else:
-            yield Item(
-                candidate,
-                SEND if even_if_rejected else AGAIN,
-                record.error,
-                key_of(value),
-                value,
-            )
+            yield Item(candidate, SEND, "", key_of(value), value)
 
 
-def _bytes_of(rejected: Correctable) -> tuple[bytes | None, str]:
+def bytes_of(rejected: Correctable) -> tuple[bytes | None, str]:
+    """Return the bytes to send for a rejected record; None, and why, if there are none."""
     if not isinstance(rejected.correction, msgspec.UnsetType):
         return bytes(rejected.correction), ""
     if rejected.raw is None:
-        return None, rejected.error  # no value, or too many bytes to keep
+        # No value, too many bytes to keep, or kept with another reading of the record.
+        return None, rejected.error
     try:
         return base64.b64decode(rejected.raw, validate=True), ""
     except ValueError:
@@ -237,4 +239,5 @@ class Summary:
 def _example(item: Item) -> str:
     source = item.candidate.rejected.source
     why = item.why or item.candidate.rejected.error
-    return f"{source.topic} {source.partition}/{source.offset}: {why}"
+    number = f" reading {source.number}" if source.number else ""
+    return f"{source.topic} {source.partition}/{source.offset}{number}: {why}"

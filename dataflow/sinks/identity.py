@@ -11,7 +11,7 @@ from dataflow.records import Source
 
 __all__ = ["BY_SEQUENCE", "BY_SOURCE", "Identity", "Key"]
 
-Key: TypeAlias = tuple[str, int, int] | tuple[str, int]
+Key: TypeAlias = tuple[str | int, ...]
 """What identifies a record among those of its kind."""
 
 
@@ -49,17 +49,19 @@ _read_written = msgspec.json.Decoder(_Written).decode
 _read_incident = msgspec.json.Decoder(_WrittenIncident).decode
 
 
-def _place(record: Any) -> tuple[str, int, int]:
+def _place(record: Any) -> Key:
     source = record.source
-    return source.topic, source.partition, source.offset
+    place = (source.topic, source.partition, source.offset)
+    # As it was before a record could hold several readings, so that what is pending stays known.
+    return (*place, source.number) if source.number else place
 
 
 def _number(incident: Any) -> tuple[str, int]:
     return incident.id, incident.sequence
 
 
-BY_SOURCE = Identity(_place, lambda line: _place(_read_written(line)), list[tuple[str, int, int]])
+BY_SOURCE = Identity(_place, lambda line: _place(_read_written(line)), list[Key])
 """For anomalies and rejected records: a reading yields at most one."""
 
-BY_SEQUENCE = Identity(_number, lambda line: _number(_read_incident(line)), list[tuple[str, int]])
+BY_SEQUENCE = Identity(_number, lambda line: _number(_read_incident(line)), list[Key])
 """For incidents: a reading may yield several, and timers yield some."""

@@ -8,9 +8,14 @@ an order that differs from run to run.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
+import msgspec
+
+from dataflow.formats.base import Decode
 from dataflow.metrics import counters
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
@@ -18,16 +23,19 @@ from dataflow.steps.decode import reject
 from dataflow.steps.growth import BOUNDED, READINGS, OnlyGrows, grown_warning
 from dataflow.steps.living import DAY, Living
 from dataflow.steps.rejections import Rejections
+from dataflow.steps.usable import USABLE, Usable
 from dataflow.warnings import PROCESS, Warnings
 
 __all__ = ["Admission", "admitter"]
 
 TOO_MANY: Final = "too-many-instances"
 
+_offset = attrgetter("offset")
+
 
 def admitter(
     settings: Settings,
-    decode: Callable[[Raw], Reading | Rejected],
+    decode: Decode,
     warn: Callable[[str], object] | None = None,
 ) -> Admission:
     """Return `decode` of a batch, limited to `max_instances` instances that send.
@@ -49,13 +57,14 @@ class Admission:
     def __init__(
         self,
         settings: Settings,
-        decode: Callable[[Raw], Reading | Rejected],
+        decode: Decode,
         warnings: Warnings,
     ) -> None:
         self._settings = settings
         self._decode = decode
         self._warnings = warnings
         self._rejections = Rejections(settings, warnings)
+        self._usable = USABLE if warnings is PROCESS else Usable()
         self._lock = threading.Lock()
         # Several readings of an instance must fall into a period.
         period = max(min(DAY, settings.forget), 10 * settings.interval) if settings.forget else 0.0
@@ -67,7 +76,9 @@ class Admission:
 
     def __call__(self, batch: list[Raw]) -> list[Reading | Rejected]:
         """Decode a batch, of one partition as sources give it."""
-        records = list(map(self._decode, batch))
+        records = self._decode(batch)
+        if not self._usable.done:
+            self._usable.look(self._settings, batch, records, self._warnings)
         partitions = self._living.recent
         for position, record in enumerate(records):
             try:
@@ -76,7 +87,7 @@ class Admission:
                     continue
             except (KeyError, AttributeError):
                 pass
-            records[position] = self._check(batch[position], record)
+            records[position] = self._check(batch, record)
         if records:
             # Two of a batch tell the time well enough.
             self._pass_time(records[len(records) // 2])
@@ -110,7 +121,7 @@ class Admission:
         # As a rule there are none, and looking costs nothing.
         return self._forgotten.pop(partition, []) if self._forgotten else []
 
-    def _check(self, raw: Raw, record: Reading | Rejected) -> Reading | Rejected:
+    def _check(self, batch: list[Raw], record: Reading | Rejected) -> Reading | Rejected:
         if isinstance(record, Rejected):
             counters.RECORDS_REFUSED.labels(record.reason).inc()
             self._rejections.add(record)
@@ -123,7 +134,7 @@ class Admission:
             if self._living.size > before:
                 counters.INSTANCES.inc()
         if first is None:
-            return self._reject_instance(raw, instance)
+            return self._reject_instance(batch, record)
         if first != record.partition and not self._settings.reorder:
             counters.READINGS_SCATTERED.inc()
             self._warnings.once(
@@ -134,7 +145,8 @@ class Admission:
             )
         return record
 
-    def _reject_instance(self, raw: Raw, instance: str) -> Rejected:
+    def _reject_instance(self, batch: list[Raw], reading: Reading) -> Rejected:
+        instance = reading.instance
         limit = self._settings.max_instances
         counters.RECORDS_REFUSED.labels(TOO_MANY).inc()
         self._warnings.once(
@@ -142,10 +154,17 @@ class Admission:
             f"more than {limit} instances send, so readings of further ones, such as "
             f"{instance!r}, are rejected: raise ANOMALY_MAX_INSTANCES if they are real.",
         )
-        return reject(
+        raw = batch[bisect_left(batch, reading.offset, key=_offset)]
+        if reading.number:  # the bytes of a record are kept once
+            raw = Raw(raw.partition, raw.offset, None)
+        rejected = reject(
             self._settings,
             raw,
             TOO_MANY,
             f"the instance {instance!r} is above the limit of {limit} instances "
             "(ANOMALY_MAX_INSTANCES)",
         )
+        if not reading.number:
+            return rejected
+        source = msgspec.structs.replace(rejected.source, number=reading.number)
+        return msgspec.structs.replace(rejected, source=source)

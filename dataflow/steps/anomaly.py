@@ -16,13 +16,13 @@ from dataflow.steps.score import Scored
 __all__ = ["bounder", "from_scored", "index_namer"]
 
 
-def index_namer(field: str) -> Callable[[Anomaly], Anomaly]:
+def index_namer(field: str | None) -> Callable[[Anomaly], Anomaly]:
     """Return the function that repeats an anomaly's index in one more field, `field`.
 
     So readers find the same field, such as `time_step`, in the input and in the anomalies. The name
-    of a field that every anomaly has changes nothing.
+    of a field that every anomaly has, a path, or none changes nothing.
     """
-    if field in Anomaly.__struct_fields__:
+    if field is None or field.startswith("/") or field in Anomaly.__struct_fields__:
         return lambda anomaly: anomaly
     make = _anomaly_with(field)
     return lambda anomaly: make(*msgspec.structs.astuple(anomaly), anomaly.index)
@@ -36,7 +36,7 @@ def _anomaly_with(field: str) -> Callable[..., Anomaly]:
 
     kind: Any = msgspec.defstruct(
         "Anomaly",
-        [("repeated_index", str | int | float)],
+        [("repeated_index", str | int | float | None)],
         bases=(Anomaly,),
         rename={"repeated_index": field},
         namespace={"__reduce__": reduce},
@@ -83,7 +83,7 @@ def from_scored(
             upper=bounded(verdict.upper),
             detector=name,
             id=anomaly_id(reading.instance, reading.index, reading.timestamp),
-            source=Source(topic, reading.partition, reading.offset),
+            source=Source(topic, reading.partition, reading.offset, reading.number),
         )
         return with_index(anomaly)
 

@@ -23,6 +23,7 @@ from dataflow.records import Reading
 from dataflow.runtime import PICKLE_CODE
 from dataflow.runtime.routing import Routes, worker_of
 from dataflow.steps.admit import Admission
+from dataflow.steps.repeats import in_order
 
 __all__ = ["Keyed", "Parcel", "hand_over", "keyed", "keyer", "unpack"]
 
@@ -53,6 +54,8 @@ def keyer(admission: Admission) -> Callable[[list[Reading]], list[Keyed]]:
 
     def key(readings: list[Reading]) -> list[Keyed]:
         groups = keyed(readings)
+        if readings and readings[-1].index is None:
+            groups = [(name, in_order(group)) for name, group in groups]
         admission.look(groups)
         names = admission.forgotten(readings[0].partition) if readings else []
         return [*((name, []) for name in names), *groups] if names else groups

@@ -143,7 +143,7 @@ class _InstanceLogic(Logic):
         self._caught_up = caught_up
         self._anomaly = anomaly
         self._monitor = monitor
-        self._decided: Mapping[tuple[int, int], int] = {}
+        self._decided: Mapping[tuple[int, int, int], int] = {}
         self._reached: Mapping[int, int] = {}
         if monitor is not None and monitor.last is not None:
             self._decided, self._reached = decisions.of(monitor.last.instance)
@@ -239,7 +239,9 @@ class _InstanceLogic(Logic):
         out: list[Incident] = []
         last = monitor.last
         if last is not None and self._decided:
-            decided = self._decided.get((last.partition, last.offset), SilenceState.SENDING)
+            decided = self._decided.get(
+                (last.partition, last.offset, last.number), SilenceState.SENDING
+            )
             while monitor.silence < decided:
                 out += monitor.report_silence()
         return out

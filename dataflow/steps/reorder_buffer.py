@@ -241,7 +241,7 @@ class ReorderBuffer:
             self._times.load(saved.times, now)
 
 
-def _whole(index: str | int | float) -> int | None:
+def _whole(index: str | int | float | None) -> int | None:
     """Return an index that is a whole number from 0, else None."""
     if isinstance(index, int):
         return index if index >= 0 else None

@@ -13,6 +13,7 @@ from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
+from dataflow.steps.repeats import Times
 from dataflow.steps.times import Backwards
 
 __all__ = ["Scored", "ScoredBatch", "Scorer", "detector", "form_of_states", "scorer"]
@@ -55,13 +56,17 @@ def form_of_states(detector: AnyDetector) -> str:
 
 
 class _Instance:
-    """The detector's state of one instance, and the time of its last reading (NaN: not known)."""
+    """The detector's state of one instance, and the time of its last reading (NaN: not known).
 
-    __slots__ = ("last", "state")
+    `times` has the times of its readings, if they have no index.
+    """
 
-    def __init__(self, state: Any) -> None:
+    __slots__ = ("last", "state", "times")
+
+    def __init__(self, state: Any, times: Times | None = None) -> None:
         self.state = state
         self.last = math.nan
+        self.times = times
 
 
 class Scorer(NamedTuple):
@@ -76,6 +81,7 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
     It takes all readings of an instance in a batch: a call for each would cost more than the work.
+    Readings without an index whose time was there already, and first counters, are dropped.
     No readings say that the instance is forgotten: its state is discarded. `backwards` is called
     with each reading that is older than the one before it.
     """
@@ -94,6 +100,13 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
         scored = []
         for reading in readings:
             time = reading.time
+            if reading.index is None:
+                if instance.times is None:
+                    instance.times = Times()
+                news = instance.times.take(reading)
+                if news is None:
+                    continue
+                reading, time = news, news.time
             if time is not None:
                 if time < last:
                     backwards(reading)
@@ -105,8 +118,12 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
             sizes.add(len(dump(state)))
         return instance, scored
 
-    return Scorer(
-        score,
-        lambda instance: dump(instance.state),
-        lambda data: _Instance(detector.load(data)),
-    )
+    def dump_instance(instance: _Instance) -> bytes:
+        state = dump(instance.state)
+        return state if instance.times is None else instance.times.dump(state)
+
+    def load(data: bytes) -> _Instance:
+        times, state = Times.load(data)
+        return _Instance(detector.load(state), times)
+
+    return Scorer(score, dump_instance, load)

@@ -17,6 +17,7 @@ from dataflow.errors import stop_process
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.runtime import shutdown
+from dataflow.steps.repeats import Times
 from dataflow.steps.score import Scored
 from dataflow.steps.times import Backwards
 
@@ -34,6 +35,7 @@ class _Saved(msgspec.Struct, array_like=True):
     detector: bytes
     instance: str
     waiting: list[tuple[Any, ...]]
+    times: bytes | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -73,19 +75,27 @@ class _Windows(Logic):
         self._state: Any = None
         self._instance = ""
         self._waiting: list[Reading] = []
+        self._times: Times | None = None
 
     def on_batch(self, values: list[list[Reading]]) -> tuple[Iterable[list[Scored]], bool]:
         scored: list[list[Scored]] = []
         for readings in values:
             if not readings:  # the instance is forgotten
                 scored += [*self._finish(), []]
-                self._state, self._last = None, math.nan
+                self._state, self._last, self._times = None, math.nan, None
             for reading in readings:
                 self._add(reading, scored)
         return scored, not values[-1]
 
     def _add(self, reading: Reading, scored: list[list[Scored]]) -> None:
         self._instance = reading.instance
+        if reading.index is None:
+            if self._times is None:
+                self._times = Times()
+            news = self._times.take(reading)
+            if news is None:
+                return
+            reading = news
         if reading.time is not None:
             if reading.time < self._last:
                 self._backwards(reading)
@@ -113,7 +123,8 @@ class _Windows(Logic):
     def snapshot(self) -> bytes:
         state = self._detector.dump(self._state)
         waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
-        saved = _encode(_Saved(VERSION, state, self._instance, waiting))
+        times = None if self._times is None else self._times.save()
+        saved = _encode(_Saved(VERSION, state, self._instance, waiting, times))
         counters.STATES.add(len(saved))
         return saved
 
@@ -131,3 +142,4 @@ class _Windows(Logic):
         self._state = self._detector.load(saved.detector)
         self._instance = saved.instance
         self._waiting = [Reading(saved.instance, *fields) for fields in saved.waiting]
+        self._times = None if saved.times is None else Times.restore(saved.times)

@@ -1,0 +1,202 @@
+"""CloudWatch metric streams in JSON, as Firehose delivers them and as others pass them on.
+
+A record holds many objects, a line each, of several namespaces and metrics. CPU of an instance is
+`CPUUtilization` of `AWS/EC2` with the one dimension `InstanceId`; other dimensions give statistics
+of several instances. `sum / count` is the mean of the period, in percent. In the OpenTelemetry
+formats, the same metrics are read by the format `otlp`.
+
+The lines may also be in base64, in the body of an HTTP request of Firehose, in a field `message` as
+Vector writes them, or flat, with names such as `dimensions.InstanceId`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from dataflow.formats.base import DIGITS, Fields, Format, Point, RecordError
+from dataflow.formats.framing import documents, unframed
+from dataflow.formats.json import decoded, number_of
+from dataflow.formats.otlp import Otlp, is_json
+
+__all__ = ["CloudWatch"]
+
+ENVELOPES = 3
+"""Envelopes around one another, at most."""
+
+DIMENSION = "InstanceId"
+
+
+class _Statistics(msgspec.Struct, gc=False):
+    sum: float
+    count: float
+
+
+class _Datum(msgspec.Struct, gc=False):
+    namespace: str
+    metric_name: str
+    dimensions: dict[str, str]
+    timestamp: int
+    value: _Statistics
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    records: list[_Data] | msgspec.UnsetType = msgspec.UNSET
+    message: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Data(msgspec.Struct, gc=False):
+    data: str
+
+
+_datum = msgspec.json.Decoder(_Datum).decode
+_envelope = msgspec.json.Decoder(_Envelope).decode
+
+Outcome = Point | RecordError | None
+
+
+class CloudWatch(Format):
+    """Reads the CPU of EC2 instances; other metrics and statistics are skipped.
+
+    ANOMALY_KEY_FIELD names another dimension: `AutoScalingGroupName` scores the groups.
+
+    >>> cloudwatch = CloudWatch(Fields("instance", "timestamp", "index", "value", None, 100.0))
+    >>> datum = (b'{"namespace": "AWS/EC2", "metric_name": "CPUUtilization", "timestamp": 0,'
+    ...          b'"dimensions": {"InstanceId": "i-1"}, "value": {"sum": 207.5, "count": 5.0}}')
+    >>> list(cloudwatch.read(datum + b"\\n" + datum.replace(b"CPU", b"Some")))
+    [Point(instance='i-1', value=41.5, time=0), None]
+    """
+
+    percent = True
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(fields)
+        self._dimension = fields.key if fields.renamed and fields.key is not None else DIMENSION
+        self._otlp = Otlp(fields)
+
+    def read(self, value: bytes) -> Iterator[Outcome]:
+        """Read the objects of a record."""
+        content = value if value[:1] == b"{" else unframed(value)
+        if not content.strip():
+            raise RecordError("the record is empty", "no-value")
+        return self._content(content, ENVELOPES)
+
+    def _content(self, content: bytes, envelopes: int) -> Iterator[Outcome]:
+        parts = content.split(b"\n")
+        # A line each, as CloudWatch writes them; anything else is taken apart with more care.
+        whole = all(part[:1] == b"{" and part[-1:] == b"}" for part in parts if part)
+        for part in parts if whole else documents(content):
+            if not part:
+                continue
+            try:
+                datum = _datum(part)
+            except (ValueError, RecursionError):
+                yield from self._object(part, envelopes)
+                continue
+            if datum.metric_name != "CPUUtilization" or datum.namespace != "AWS/EC2":
+                yield None
+            else:
+                yield self._selected(datum, part)
+
+    def _object(self, document: bytes, envelopes: int) -> Iterator[Outcome]:
+        inner = self._opened(document) if envelopes else []
+        if inner:
+            for content in inner:
+                yield from self._inner(content, document, envelopes - 1)
+            return
+        try:
+            yield self._carefully(decoded(document))
+        except RecordError as wrong:
+            wrong.part = document
+            yield wrong
+
+    def _selected(self, datum: _Datum, document: bytes) -> Outcome:
+        dimensions = datum.dimensions
+        if len(dimensions) != 1 or self._dimension not in dimensions:
+            return None
+        statistics = datum.value
+        if not statistics.count > 0:
+            return RecordError("'value.count' is not above 0", "not-a-number", part=document)
+        value = statistics.sum / statistics.count
+        if value != statistics.sum:
+            value = round(value, DIGITS)
+        return Point(dimensions[self._dimension], value, datum.timestamp)
+
+    def _opened(self, document: bytes) -> list[str]:
+        """Return what an envelope holds, empty if the document is none."""
+        try:
+            envelope = _envelope(document)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(envelope.records, msgspec.UnsetType):
+            return [one.data for one in envelope.records]
+        return [] if isinstance(envelope.message, msgspec.UnsetType) else [envelope.message]
+
+    def _inner(self, text: str, document: bytes, envelopes: int) -> Iterator[Outcome]:
+        content = text.strip().encode()
+        try:
+            if content[:1] not in (b"{", b"["):
+                try:
+                    content = base64.b64decode(content, validate=True)
+                except binascii.Error:
+                    raise RecordError(
+                        "what is in the envelope is neither JSON nor base64", "bad-record"
+                    ) from None
+                content = unframed(content)
+                if not is_json(content):
+                    yield from self._otlp.read(content)
+                    return
+            yield from self._content(content, envelopes)
+        except RecordError as wrong:
+            wrong.part = wrong.part or document
+            yield wrong
+
+    def _carefully(self, record: Mapping[str, Any]) -> Point | None:
+        """Read an object that is flat, or wrong."""
+        for name in ("namespace", "metric_name"):
+            if name not in record:
+                raise RecordError(f"the field {name!r} is missing", "missing-field")
+        if record["namespace"] != "AWS/EC2" or record["metric_name"] != "CPUUtilization":
+            return None
+        dimensions = _group(record, "dimensions")
+        if set(dimensions) != {self._dimension}:
+            return None
+        instance = dimensions[self._dimension]
+        if not isinstance(instance, str):
+            raise RecordError(f"'dimensions.{self._dimension}' is not text", "bad-instance")
+        value = _group(record, "value")
+        if "timestamp" not in record:
+            raise RecordError("the field 'timestamp' is missing", "missing-field", instance)
+        if "sum" in value or "count" in value:
+            for name in ("sum", "count"):
+                if name not in value:
+                    raise RecordError(
+                        f"the field 'value.{name}' is missing", "missing-field", instance
+                    )
+            count = number_of(value["count"], "value.count")
+            if not count > 0:
+                raise RecordError("'value.count' is not above 0", "not-a-number", instance)
+            mean = round(number_of(value["sum"], "value.sum") / count, DIGITS)
+            return Point(instance, mean, record["timestamp"])
+        for name in ("average", "max"):
+            if name in value:
+                percent = number_of(value[name], f"value.{name}")
+                return Point(instance, percent, record["timestamp"])
+        raise RecordError("the field 'value.sum' is missing", "missing-field", instance)
+
+
+def _group(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the fields of an object in a record, or those that begin with its name and a dot."""
+    found = record.get(name)
+    if isinstance(found, dict):
+        return found
+    prefix = f"{name}."
+    return {
+        field.removeprefix(prefix): value
+        for field, value in record.items()
+        if field.startswith(prefix)
+    }

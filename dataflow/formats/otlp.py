@@ -1,0 +1,597 @@
+"""OpenTelemetry's metrics (OTLP), protobuf and JSON: the Collector's, and CloudWatch's streams.
+
+`system.cpu.utilization` has a point for each CPU and each state, shares from 0 to 1: what is in use
+is what the mean of the idle ones leaves. Points without a state are shares in use themselves.
+`system.cpu.time` has the same points in seconds that only grow: two records give the share between
+them. It is read where the other is not sent. The instance is the resource's `host.id`, else its
+`host.name`.
+
+CloudWatch's `CPUUtilization` comes as a summary: sum and count of a period, in percent, with the
+dimensions as an attribute; the time is the end of the period, where CloudWatch's JSON has its
+beginning.
+
+Names of before and since semantic conventions 1.23 are taken: `state` and `cpu.mode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dataflow.formats.base import DIGITS, MAX_READINGS, PERCENT, Fields, Format, Point, RecordError
+from dataflow.formats.framing import documents, unframed
+from dataflow.formats.json import decoded
+from dataflow.formats.protobuf import (
+    BYTES,
+    FIXED64,
+    VARINT,
+    double,
+    integer,
+    scan,
+    time_and_value,
+    varint,
+)
+
+__all__ = ["Otlp", "is_json"]
+
+UTILIZATION = "system.cpu.utilization"
+CLOUDWATCH = "amazonaws.com/AWS/EC2/CPUUtilization"
+SUMMARY = "CPUUtilization"
+TIME = "system.cpu.time"
+WANTED = {UTILIZATION, TIME, CLOUDWATCH, SUMMARY}
+_WANTED = {name.encode() for name in WANTED}
+
+
+HOST = ("host.id", "host.name")
+EC2 = {"service.namespace": "AWS", "service.name": "EC2"}
+
+Attributes = dict[str, Any]
+
+Outcome = Point | RecordError | None
+
+
+class _Number(NamedTuple):
+    """A point of a gauge or a sum: its time in ns, its value, None if it has none."""
+
+    time: int
+    value: float | None
+    attributes: Attributes
+
+
+class _Summary(NamedTuple):
+    """A point of a summary."""
+
+    time: int
+    number: float
+    total: float
+    attributes: Attributes
+
+
+class _Metric(NamedTuple):
+    """A metric that is read: the attributes of its resource, its name and its points."""
+
+    resource: Attributes
+    name: str
+    numbers: list[_Number]
+    summaries: list[_Summary]
+    delta: bool = False
+    """Whether the points say what was added since the ones before."""
+
+
+class Otlp(Format):
+    """Reads the CPU of hosts and EC2 instances; other metrics are skipped.
+
+    ANOMALY_KEY_FIELD names another attribute of the resource, or of the point.
+
+    >>> otlp = Otlp(Fields("instance", "timestamp", "index", "value", None, 100.0))
+    >>> def point(state: str, value: float) -> dict[str, object]:
+    ...     attributes = [{"key": "state", "value": {"stringValue": state}}]
+    ...     return {"timeUnixNano": "1741449600", "asDouble": value, "attributes": attributes}
+    >>> points = [point("idle", 0.585), point("user", 0.4)]
+    >>> metric = {"name": "system.cpu.utilization", "gauge": {"dataPoints": points}}
+    >>> host = {"attributes": [{"key": "host.id", "value": {"stringValue": "i-1"}}]}
+    >>> list(otlp.read(msgspec.json.encode({"resource": host, **metric})))
+    [Point(instance='i-1', value=41.5, time=1741449600)]
+    """
+
+    percent = True
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(fields)
+        self._hosts = (fields.key,) if fields.renamed and fields.key is not None else HOST
+        self._known = _Known()
+
+    def read(self, value: bytes) -> Iterator[Outcome]:
+        """Read the metrics of a record."""
+        content = unframed(value)
+        if not content:
+            raise RecordError("the record is empty", "no-value")
+        found: Iterable[_Metric | RecordError | None]
+        if is_json(content):
+            found = _from_json(content)
+        else:
+            try:
+                found = _from_protobuf(content, self._known)
+            except ValueError as error:
+                raise RecordError(f"the record is no OTLP: {error}", "bad-record") from None
+        metrics = list(found)
+        # The resource of several metrics of a record is the same object.
+        better = {
+            id(metric.resource)
+            for metric in metrics
+            if isinstance(metric, _Metric) and metric.name == UTILIZATION
+        }
+        for metric in metrics:
+            if (
+                isinstance(metric, _Metric)
+                and metric.name == TIME
+                and id(metric.resource) in better
+            ):
+                yield None
+            else:
+                yield from self._metric(metric)
+
+    def _metric(self, metric: _Metric | RecordError | None) -> Iterable[Outcome]:
+        if metric is None or isinstance(metric, RecordError):
+            return (metric,)
+        if metric.name == UTILIZATION:
+            return self._host(metric)
+        if metric.name == TIME:
+            return self._seconds(metric)
+        if metric.name == SUMMARY and not EC2.items() <= metric.resource.items():
+            return (None,)
+        return [self._instance(one, metric.resource) for one in metric.summaries]
+
+    def _host(self, metric: _Metric) -> Iterator[Outcome]:
+        """Yield the CPU of a host at each time, from the points of its CPUs and states."""
+        by_time: dict[int, list[float]] = {}
+        states: dict[int, set[Any]] = {}
+        for time, value, attributes in metric.numbers:
+            state = attributes.get("state") or attributes.get("cpu.mode")
+            states.setdefault(time, set()).add(state)
+            idle = by_time.setdefault(time, [])
+            if value is not None and state in ("idle", None):
+                idle.append(value)
+        for time, values in by_time.items():
+            try:
+                yield self._use(metric.resource, time, values, states[time])
+            except RecordError as wrong:
+                yield wrong
+
+    def _seconds(self, metric: _Metric) -> Iterator[Outcome]:
+        """Yield the seconds of a host's CPUs at each time: idle ones and all."""
+        sums: dict[int, tuple[float, float]] = {}
+        states: dict[int, set[Any]] = {}
+        for time, value, attributes in metric.numbers:
+            if value is not None:
+                state = attributes.get("state") or attributes.get("cpu.mode")
+                states.setdefault(time, set()).add(state)
+                idle, total = sums.get(time, (0.0, 0.0))
+                sums[time] = idle + (value if state == "idle" else 0.0), total + value
+        for time, (idle, total) in sums.items():
+            try:
+                instance = self._name(metric.resource, {}, time)
+                if "idle" not in states[time] or len(states[time]) < 2:
+                    raise RecordError(
+                        "the points are not of 'idle' and other states", "missing-field", instance
+                    )
+                if not metric.delta:
+                    yield Point(instance, PERCENT, time, counter=(idle, total))
+                elif total > 0.0:
+                    yield Point(instance, round(PERCENT * (1.0 - idle / total), DIGITS), time)
+                else:
+                    yield None
+            except RecordError as wrong:
+                yield wrong
+
+    def _use(self, resource: Attributes, time: int, values: list[float], states: set[Any]) -> Point:
+        instance = self._name(resource, {}, time)
+        if None in states and len(states) > 1:
+            raise RecordError("some points have a state, and some none", "bad-record", instance)
+        if not values:
+            raise RecordError("there is no point of the state 'idle'", "missing-field", instance)
+        mean = sum(values) / len(values)
+        if not all(-1e-6 <= value <= 1.05 for value in values):
+            raise RecordError(
+                f"a share of {UTILIZATION} is outside 0 to 1", "out-of-range", instance
+            )
+        return Point(
+            instance, round(100.0 * (mean if None in states else 1.0 - mean), DIGITS), time
+        )
+
+    def _instance(self, one: _Summary, resource: Attributes) -> Outcome:
+        """Return the CPU of an EC2 instance, None for a statistic of several."""
+        attributes = one.attributes
+        dimensions = attributes.get("Dimensions")
+        if not isinstance(dimensions, dict):
+            dimensions = {
+                name: value
+                for name, value in attributes.items()
+                if name not in ("Namespace", "MetricName")
+            }
+            if "service.instance.id" in dimensions:  # the Collector's name of it
+                dimensions["InstanceId"] = dimensions.pop("service.instance.id")
+        wanted = "InstanceId" if self._hosts is HOST else self._hosts[0]
+        if set(dimensions) != {wanted}:
+            return None
+        instance = dimensions[wanted]
+        if not one.time:
+            return RecordError("the point has no time", "bad-timestamp")
+        if not one.number > 0:
+            return RecordError("the count of a summary is not above 0", "not-a-number")
+        return Point(instance, round(one.total / one.number, DIGITS), one.time)
+
+    def _name(self, resource: Attributes, attributes: Attributes, time: int) -> str:
+        """Return the instance of a point. Raises `RecordError` if it has none, or no time."""
+        if not time:
+            raise RecordError("the point has no time", "bad-timestamp")
+        if self.fields.key is None and self.fields.only_instance is not None:
+            return self.fields.only_instance
+        for name in self._hosts:
+            found = resource.get(name, attributes.get(name))
+            if isinstance(found, str) and found:
+                return found
+        raise RecordError(
+            f"the resource has no attribute {' or '.join(self._hosts)}: let the Collector's "
+            "processor resourcedetection add it, or name another in ANOMALY_KEY_FIELD",
+            "missing-field",
+        )
+
+
+def is_json(content: bytes) -> bool:
+    """Return whether a record is JSON and not protobuf, which may begin with the same bytes.
+
+    The length of a message may be that of a brace or a bracket, after or before the tag of a field,
+    which is the end of a line.
+
+    >>> is_json(b'{"resourceMetrics": []}'), is_json(b"\\n{" + b"\\x22\\x79" + bytes(121))
+    (True, False)
+    """
+    if content.lstrip()[:1] not in (b"{", b"["):
+        return False
+    if b"\n" not in content[:2]:
+        return True
+    try:
+        _from_protobuf(content, _Known())
+    except ValueError:  # RecordError is one
+        return True
+    return False
+
+
+# JSON, in which fields that are 0 or empty are left out.
+
+
+class _Value(msgspec.Struct, gc=False, frozen=True):
+    stringValue: str | None = None  # noqa: N815
+    intValue: str | int | None = None  # noqa: N815
+    kvlistValue: _Pairs | None = None  # noqa: N815
+
+
+class _Pair(msgspec.Struct, gc=False, frozen=True):
+    key: str = ""
+    value: _Value = _Value()
+
+
+class _Pairs(msgspec.Struct, gc=False, frozen=True):
+    values: list[_Pair] = []
+
+
+class _JsonNumber(msgspec.Struct, gc=False, frozen=True):
+    timeUnixNano: int = 0  # noqa: N815
+    asDouble: float | None = None  # noqa: N815
+    asInt: int | None = None  # noqa: N815
+    attributes: list[_Pair] = []
+    flags: int = 0
+
+
+class _JsonSummary(msgspec.Struct, gc=False, frozen=True):
+    timeUnixNano: int = 0  # noqa: N815
+    count: float = 0.0
+    sum: float = 0.0
+    attributes: list[_Pair] = []
+
+
+class _Points(msgspec.Struct, gc=False, frozen=True):
+    dataPoints: list[msgspec.Raw] = []  # noqa: N815
+    aggregationTemporality: int | str = 2  # noqa: N815
+
+
+DELTA = (1, "1", "AGGREGATION_TEMPORALITY_DELTA")
+
+
+class _JsonMetric(msgspec.Struct, gc=False, frozen=True):
+    name: str = ""
+    gauge: _Points | None = None
+    sum: _Points | None = None
+    summary: _Points | None = None
+
+
+class _Resource(msgspec.Struct, gc=False, frozen=True):
+    attributes: list[_Pair] = []
+
+
+class _Scope(msgspec.Struct, gc=False, frozen=True):
+    metrics: list[msgspec.Raw] = []
+
+
+class _ResourceMetrics(msgspec.Struct, gc=False, frozen=True):
+    resource: _Resource = _Resource()
+    scopeMetrics: list[_Scope] = []  # noqa: N815
+
+
+class _Request(msgspec.Struct, gc=False, frozen=True):
+    resourceMetrics: list[_ResourceMetrics] | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
+    resource: _Resource = _Resource()
+    name: str | msgspec.UnsetType = msgspec.UNSET
+
+
+# Not strict: 64-bit numbers are text in JSON.
+_request = msgspec.json.Decoder(_Request, strict=False).decode
+_metric = msgspec.json.Decoder(_JsonMetric).decode
+_numbers = msgspec.json.Decoder(_JsonNumber, strict=False).decode
+_summaries = msgspec.json.Decoder(_JsonSummary, strict=False).decode
+
+
+def _from_json(content: bytes) -> Iterator[_Metric | RecordError | None]:
+    for document in documents(content):
+        try:
+            request = _request(document)
+        except (ValueError, RecursionError) as error:
+            yield _wrong(document, error)
+            continue
+        if not isinstance(request.resourceMetrics, msgspec.UnsetType):
+            for one in request.resourceMetrics:
+                attributes = _attributes(one.resource.attributes)
+                for scope in one.scopeMetrics:
+                    for metric in scope.metrics:
+                        yield _json_metric(metric, attributes)
+        elif not isinstance(request.name, msgspec.UnsetType):  # a metric, its resource inside
+            yield _json_metric(document, _attributes(request.resource.attributes))
+        else:
+            yield RecordError(
+                "the field 'resourceMetrics' is missing", "missing-field", part=document
+            )
+
+
+def _wrong(document: bytes, error: Exception) -> RecordError:
+    try:
+        decoded(document)
+    except RecordError as wrong:
+        wrong.part = document
+        return wrong
+    return RecordError(f"the record is no OTLP: {error}", "bad-record", part=document)
+
+
+def _json_metric(document: bytes | msgspec.Raw, resource: Attributes) -> Any:
+    try:
+        metric = _metric(document)
+        if metric.name not in WANTED:
+            return None
+        found = metric.gauge or metric.sum
+        numbers = [] if found is None else list(map(_json_number, found.dataPoints))
+        summary = [] if metric.summary is None else map(_json_summary, metric.summary.dataPoints)
+        delta = found is not None and found.aggregationTemporality in DELTA
+        return _Metric(resource, metric.name, numbers, list(summary), delta)
+    except (ValueError, RecursionError) as error:
+        return RecordError(f"a metric cannot be read: {error}", "bad-record")
+
+
+def _json_number(document: msgspec.Raw) -> _Number:
+    point = _numbers(document)
+    value = point.asDouble if point.asInt is None else float(point.asInt)
+    return _Number(
+        point.timeUnixNano, None if point.flags & 1 else value, _attributes(point.attributes)
+    )
+
+
+def _json_summary(document: msgspec.Raw) -> _Summary:
+    point = _summaries(document)
+    return _Summary(point.timeUnixNano, point.count, point.sum, _attributes(point.attributes))
+
+
+def _attributes(pairs: list[_Pair]) -> Attributes:
+    return {pair.key: _content(pair.value) for pair in pairs}
+
+
+def _content(value: _Value) -> Any:
+    if value.kvlistValue is not None:
+        return _attributes(value.kvlistValue.values)
+    if value.stringValue is None and value.intValue is not None:
+        return str(value.intValue)
+    return value.stringValue
+
+
+# Protobuf: the numbers are those of opentelemetry/proto/metrics/v1/metrics.proto.
+
+
+KNOWN = 4096
+"""Lists of attributes that are remembered."""
+
+
+class _Known:
+    """Attributes that were read before, by their bytes: hosts and CPUs are the same each time."""
+
+    def __init__(self) -> None:
+        self.of_resources: dict[bytes, Attributes] = {}
+        self.of_points: dict[bytes, Attributes] = {}
+
+    @staticmethod
+    def add(known: dict[bytes, Attributes], data: bytes, attributes: Attributes) -> None:
+        if len(known) >= KNOWN:
+            known.clear()
+        known[data] = attributes
+
+
+def _from_protobuf(content: bytes, known: _Known) -> list[_Metric | None]:
+    """Read a request, or several with their length before each, as CloudWatch writes them."""
+    found: list[_Metric | None] = []
+    end = len(content)
+    try:
+        _read_request(content, 0, end, found, known)
+        return found
+    except ValueError:
+        found.clear()
+    place = 0
+    while place < end:
+        size, place = varint(content, place, end)
+        if not size or place + size > end:
+            raise ValueError("a message is longer than the record")
+        _read_request(content, place, place + size, found, known)
+        place += size
+    return found
+
+
+def _read_request(
+    data: bytes, place: int, end: int, found: list[_Metric | None], known: _Known
+) -> None:
+    for number, kind, begin, stop in scan(data, place, end):
+        if number != 1 or kind != BYTES:
+            raise ValueError("it holds something else than metrics of resources")
+        _read_resource(data, begin, stop, found, known)
+
+
+def _read_resource(
+    data: bytes, place: int, end: int, found: list[_Metric | None], known: _Known
+) -> None:
+    resource: Attributes = {}
+    scopes = []
+    for number, kind, begin, stop in scan(data, place, end):
+        if kind == BYTES and number == 1:
+            written = data[begin:stop]
+            before = known.of_resources.get(written)
+            if before is None:
+                before = _read_attributes(data, begin, stop, 1)
+                known.add(known.of_resources, written, before)
+            resource = before
+        elif kind == BYTES and number == 2:
+            scopes.append((begin, stop))
+    for scope, scope_end in scopes:
+        for number, kind, begin, stop in scan(data, scope, scope_end):
+            if number == 2 and kind == BYTES:
+                found.append(_read_metric(data, begin, stop, resource, known))
+                if len(found) > MAX_READINGS:
+                    raise RecordError(
+                        f"the record holds over {MAX_READINGS:,} readings", "too-many-readings"
+                    )
+
+
+def _read_metric(
+    data: bytes, place: int, end: int, resource: Attributes, known: _Known
+) -> _Metric | None:
+    name: bytes | None = None
+    bodies = []
+    for number, kind, begin, stop in scan(data, place, end):
+        if kind != BYTES:
+            continue
+        if number == 1:
+            name = data[begin:stop]
+            if name not in _WANTED:
+                return None
+        elif number in (5, 7, 11):  # gauge, sum, summary
+            bodies.append((number, begin, stop))
+    if name is None:
+        return None
+    metric = _Metric(resource, name.decode(), [], [])
+    for body, begin, stop in bodies:
+        if body != 11:
+            begin = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
+        for number, kind, first, last in scan(data, begin, stop):
+            if number == 2 and kind == VARINT and body == 7:
+                metric = metric._replace(delta=first == 1)
+            if number != 1 or kind != BYTES:
+                continue
+            if body == 11:
+                metric.summaries.append(_read_summary(data, first, last))
+            else:
+                metric.numbers.append(_read_number(data, first, last, known))
+    return metric
+
+
+def _read_numbers(
+    data: bytes, place: int, end: int, numbers: list[_Number], known: dict[bytes, Attributes]
+) -> int:
+    """Read points of known attributes, as Go writes them; return where the first other one begins.
+
+    Perhaps the start, then the time, the value, and the attributes up to the end.
+    """
+    while place + 2 < end and data[place] == 0x0A and data[place + 1] < 0x80:
+        begin, stop = place + 2, place + 2 + data[place + 1]
+        start = begin + 9 if data[begin] == 0x11 else begin
+        if stop > end or stop - start <= 18 or data[start] != 0x19 or data[start + 9] != 0x21:
+            break
+        attributes = known.get(data[start + 18 : stop])
+        if attributes is None:
+            break
+        time, value = time_and_value(data, start + 1)
+        numbers.append(_Number(time, value, attributes))
+        place = stop
+    return place
+
+
+def _read_number(data: bytes, place: int, end: int, known: _Known) -> _Number:
+    time, value, flags = 0, None, 0
+    pairs: Attributes = {}
+    order = []
+    for number, kind, begin, stop in scan(data, place, end):
+        order.append(number)
+        if kind == FIXED64 and number == 3:
+            (time,) = integer(data, begin)
+        elif kind == FIXED64 and number == 4:
+            (value,) = double(data, begin)
+        elif kind == FIXED64 and number == 6:
+            value = float(int.from_bytes(data[begin:stop], "little", signed=True))
+        elif kind == BYTES and number == 7:
+            _add_attribute(data, begin, stop, pairs)
+        elif kind == VARINT and number == 8:
+            flags = begin
+    rest = order[1:] if order[:1] == [2] else order
+    if rest[:2] == [3, 4] and set(rest[2:]) == {7}:
+        start = place + 9 if data[place] == 0x11 else place
+        if data[start] == 0x19 and data[start + 9] == 0x21:
+            known.add(known.of_points, data[start + 18 : end], pairs)
+    return _Number(time, None if flags & 1 else value, pairs)
+
+
+def _read_summary(data: bytes, place: int, end: int) -> _Summary:
+    time, count, total = 0, 0, 0.0
+    pairs: Attributes = {}
+    for number, kind, begin, stop in scan(data, place, end):
+        if kind == FIXED64 and number == 3:
+            (time,) = integer(data, begin)
+        elif kind == FIXED64 and number == 4:
+            (count,) = integer(data, begin)
+        elif kind == FIXED64 and number == 5:
+            (total,) = double(data, begin)
+        elif kind == BYTES and number == 7:
+            _add_attribute(data, begin, stop, pairs)
+        elif kind == BYTES and number == 1:  # labels, before version 1.0 of the protocol
+            texts = {at: data[a:b].decode() for at, _, a, b in scan(data, begin, stop)}
+            pairs[texts.get(1, "")] = texts.get(2, "")
+    return _Summary(time, count, total, pairs)
+
+
+def _read_attributes(data: bytes, place: int, end: int, field: int) -> Attributes:
+    pairs: Attributes = {}
+    for number, kind, begin, stop in scan(data, place, end):
+        if number == field and kind == BYTES:
+            _add_attribute(data, begin, stop, pairs)
+    return pairs
+
+
+def _add_attribute(data: bytes, place: int, end: int, pairs: Attributes) -> None:
+    key = ""
+    value: Any = None
+    for number, kind, begin, stop in scan(data, place, end):
+        if number == 1 and kind == BYTES:
+            key = data[begin:stop].decode()
+        elif number == 2 and kind == BYTES:
+            for at, sort, first, last in scan(data, begin, stop):
+                if sort == BYTES and at == 1:
+                    value = data[first:last].decode()
+                elif sort == VARINT and at == 3:
+                    value = str(first)
+                elif sort == BYTES and at == 6:
+                    value = _read_attributes(data, first, last, 1)
+    pairs[key] = value

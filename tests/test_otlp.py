@@ -1,0 +1,178 @@
+"""OTLP in protobuf, against OpenTelemetry's own classes, and against the same in JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow.formats import Fields, Point, RecordError
+from dataflow.formats.otlp import Otlp
+
+json_format = pytest.importorskip("google.protobuf.json_format", reason="needs the extra `test`")
+common = pytest.importorskip("opentelemetry.proto.common.v1.common_pb2")
+metrics = pytest.importorskip("opentelemetry.proto.metrics.v1.metrics_pb2")
+service = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
+
+FIELDS = Fields("instance", "timestamp", "index", "value", None, 100.0)
+
+NAMES = (
+    *("system.cpu.utilization", "system.cpu.time", "system.memory.usage", "CPUUtilization", ""),
+    "amazonaws.com/AWS/EC2/CPUUtilization",
+)
+STATES = ("idle", "user", "system", "wait", "")
+
+
+@st.composite
+def attributes(draw: st.DrawFn) -> list[Any]:
+    """A CPU and a state, under one name or the other, and something else, in any order."""
+    cpu = draw(st.sampled_from(("cpu", "cpu.logical_number")))
+    state = draw(st.sampled_from(("state", "cpu.mode")))
+    pairs = [
+        common.KeyValue(key=cpu, value=common.AnyValue(int_value=draw(st.integers(0, 300)))),
+        common.KeyValue(
+            key=state, value=common.AnyValue(string_value=draw(st.sampled_from(STATES)))
+        ),
+        common.KeyValue(key="x", value=common.AnyValue(bool_value=True)),
+    ]
+    return draw(st.permutations(pairs))[: draw(st.integers(1, 3))]
+
+
+TIMES = st.sampled_from((0, 1_741_449_600_000_000_000, 1_741_449_660_000_000_000))
+
+
+@st.composite
+def numbers(draw: st.DrawFn) -> Any:
+    point = metrics.NumberDataPoint(
+        time_unix_nano=draw(TIMES),
+        start_time_unix_nano=draw(TIMES),
+        flags=draw(st.sampled_from((0, 0, 0, 1))),
+        attributes=draw(attributes()),
+    )
+    if draw(st.booleans()):
+        point.as_double = draw(st.floats(0, 1) | st.floats(allow_nan=False))
+    else:
+        point.as_int = draw(st.integers(-5, 2**53))
+    if draw(st.integers(0, 5)) == 0:
+        point.exemplars.add(as_double=0.5, time_unix_nano=5)
+    return point
+
+
+@st.composite
+def summaries(draw: st.DrawFn) -> Any:
+    dimensions = draw(
+        st.dictionaries(
+            st.sampled_from(("InstanceId", "ImageId")), st.text("ab", max_size=3), max_size=2
+        )
+    )
+    inner = common.KeyValueList(
+        values=[
+            common.KeyValue(key=key, value=common.AnyValue(string_value=value))
+            for key, value in dimensions.items()
+        ]
+    )
+    return metrics.SummaryDataPoint(
+        time_unix_nano=draw(TIMES),
+        count=draw(st.integers(0, 9)),
+        sum=draw(st.floats(0, 900)),
+        attributes=[
+            common.KeyValue(key="Dimensions", value=common.AnyValue(kvlist_value=inner)),
+            common.KeyValue(key="Namespace", value=common.AnyValue(string_value="AWS/EC2")),
+        ],
+    )
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Any:
+    request = service.ExportMetricsServiceRequest()
+    for _ in range(draw(st.integers(1, 3))):
+        resource = request.resource_metrics.add()
+        keys = st.sampled_from(("host.id", "host.name", "os"))
+        for key in draw(st.lists(keys, unique=True)):
+            text = draw(st.text("h", max_size=2))
+            resource.resource.attributes.append(
+                common.KeyValue(key=key, value=common.AnyValue(string_value=text))
+            )
+        scope = resource.scope_metrics.add()
+        scope.scope.name = "hostmetrics"
+        for _ in range(draw(st.integers(0, 3))):
+            metric = scope.metrics.add(name=draw(st.sampled_from(NAMES)), unit="1", description="x")
+            kind = draw(st.sampled_from(("gauge", "sum", "summary")))
+            if kind == "summary":
+                metric.summary.data_points.extend(draw(st.lists(summaries(), max_size=3)))
+            else:
+                getattr(metric, kind).data_points.extend(draw(st.lists(numbers(), max_size=5)))
+            if kind == "sum":
+                metric.sum.aggregation_temporality = draw(st.sampled_from((1, 2)))
+                metric.sum.is_monotonic = True
+    return request
+
+
+def outcomes(otlp: Otlp, value: bytes) -> list[Any]:
+    return [
+        str(one) if isinstance(one, RecordError) else one
+        for one in otlp.read(value)
+        if one is not None
+    ]
+
+
+otlp = Otlp(FIELDS)
+"""One for all, so that what it remembers of other records takes part."""
+
+
+@given(requests())
+def test_protobuf_says_what_json_says(request: Any) -> None:
+    """OpenTelemetry's classes write both."""
+    text = json_format.MessageToJson(request).encode()
+    binary = request.SerializeToString()
+    if not binary:
+        return
+    assert repr(outcomes(otlp, binary)) == repr(outcomes(otlp, text))
+    size = len(binary)
+    prefix = bytearray()
+    while size > 127:
+        prefix.append(size & 127 | 128)
+        size >>= 7
+    framed = bytes([*prefix, size]) + binary
+    if framed[:1] != b"\n":
+        assert repr(outcomes(otlp, framed * 2)) == repr(outcomes(otlp, binary) * 2)
+
+
+@pytest.mark.parametrize("length", [ord("{"), ord("["), ord(" "), 300])
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_length_that_is_a_brace_is_no_json(length: int, framed: bool) -> None:
+    """The bytes of a record may begin as those of JSON do."""
+    request = service.ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.add(key="x").value.string_value = ""
+    while True:
+        size = request.ByteSize() if framed else resource.ByteSize()
+        if size >= length:
+            break
+        resource.resource.attributes[0].value.string_value += "x"
+    assert size == length
+    binary = request.SerializeToString()
+    value = bytes([length]) + binary if framed and length < 128 else binary
+    assert outcomes(otlp, value) == []
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=1, max_size=4))
+def test_what_the_mean_of_the_idle_shares_leaves(cpus: list[list[float]]) -> None:
+    request = service.ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.append(
+        common.KeyValue(key="host.name", value=common.AnyValue(string_value="a"))
+    )
+    metric = resource.scope_metrics.add().metrics.add(name="system.cpu.utilization")
+    for cpu, shares in enumerate(cpus):
+        for state, share in zip(("idle", "user"), shares, strict=True):
+            point = metric.gauge.data_points.add(time_unix_nano=10**18, as_double=share)
+            for key, text in (("cpu", f"cpu{cpu}"), ("state", state)):
+                point.attributes.append(
+                    common.KeyValue(key=key, value=common.AnyValue(string_value=text))
+                )
+    (point,) = outcomes(otlp, request.SerializeToString())
+    assert isinstance(point, Point)
+    assert point.value == pytest.approx(100 * (1 - sum(idle for idle, _ in cpus) / len(cpus)))
