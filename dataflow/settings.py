@@ -226,7 +226,8 @@ class Settings(BaseSettings):
         3600,
         gt=0,
         le=2_592_000,
-        description="seconds without an anomaly after which an incident is resolved",
+        description="seconds of ordinary readings after which an episode is over, and its incident "
+        "resolved",
     )
     incident_cooldown: float = Field(
         0,

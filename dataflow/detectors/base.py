@@ -6,11 +6,31 @@ import copy
 import pickle
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    runtime_checkable,
+)
 
 from dataflow.detectors.sealing import seal, unseal
+from dataflow.records import Explanation, Kind, Reason
 
-__all__ = ["PICKLED", "AnyDetector", "Detector", "State", "Verdict", "WindowedDetector"]
+__all__ = [
+    "PICKLED",
+    "AnyDetector",
+    "Detector",
+    "Explanation",
+    "Kind",
+    "Reason",
+    "State",
+    "Verdict",
+    "WindowedDetector",
+]
 
 
 State = TypeVar("State")
@@ -107,6 +127,23 @@ class Detector(_Base[State], Protocol[State]):
         The given state may be changed in place: continue with the returned one.
         """
         ...
+
+    def before(self, state: State) -> State | None:
+        """Return the state before the last reading if that was an anomaly, for `explain`.
+
+        None, the default, if the detector does not keep it. It is given once.
+        """
+        return None
+
+    def explain(
+        self, before: State, value: float, time: float | None, ordinary: bool
+    ) -> Explanation | None:
+        """Return why a reading is an anomaly to the state before it, which stays as it is.
+
+        None, the default, if the detector cannot say. `ordinary` asks for the range of ordinary
+        values too, which takes longer.
+        """
+        return None
 
     def score(self, state: State | None, value: float, time: float | None) -> Verdict:
         """Score a reading against a state and leave the state as it is.

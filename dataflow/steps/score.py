@@ -1,4 +1,4 @@
-"""The step `score`: one detector state per instance, updated by each reading."""
+"""The step `score`: one detector state per instance, updated by each reading; and its episodes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,33 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
+from dataflow.alerts.episode import Band, EpisodeRules, Finding, Watched
 from dataflow.detectors import make
 from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict
+from dataflow.detectors.sealing import seal, unseal
 from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
 from dataflow.steps.times import Backwards
 
-__all__ = ["Scored", "ScoredBatch", "Scorer", "detector", "form_of_states", "scorer"]
+__all__ = [
+    "Scored",
+    "ScoredBatch",
+    "Scorer",
+    "detector",
+    "episode_rules",
+    "form_of_states",
+    "scorer",
+]
 
-Scored = tuple[Reading, Verdict]
+WATCHED = b"watched/1 "
+"""Begins the bytes of an instance that had an anomaly lately."""
+
+Scored = tuple[Reading, Verdict, Finding | None]
+"""A reading, the detector's opinion of it, and what it is in its episode; None if in none."""
 
 ScoredBatch = tuple[str, list[Scored]]
 """An instance, and its readings in a batch with their verdicts."""
@@ -54,25 +70,50 @@ def form_of_states(detector: AnyDetector) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
+def episode_rules(settings: Settings, detector: AnyDetector) -> EpisodeRules:
+    """Return the rules of episodes for these settings."""
+    threshold = detector.threshold if settings.threshold is None else settings.threshold
+    return EpisodeRules(threshold, settings.interval, settings.incident_quiet)
+
+
 class _Instance:
-    """The detector's state of one instance, and the time of its last reading (NaN: not known)."""
+    """The detector's state of one instance, and the time of its last reading (NaN: not known).
 
-    __slots__ = ("last", "state")
+    `watched` is None but for an instance that had an anomaly lately. `band` is made from the habit
+    of its episode when it is first needed.
+    """
 
-    def __init__(self, state: Any) -> None:
+    __slots__ = ("band", "last", "state", "watched")
+
+    def __init__(self, state: Any, watched: Watched | None = None) -> None:
         self.state = state
         self.last = math.nan
+        self.watched = watched
+        self.band: Band | None = None
 
 
 class Scorer(NamedTuple):
-    """The stateful step, and how its states are written as bytes: those of the detector."""
+    """The stateful step, and how its states are written as bytes.
+
+    They are the detector's own bytes; those of an instance that had an anomaly lately stand behind
+    a mark and what is kept of its episode.
+    """
 
     score: Callable[[_Instance | None, list[Reading]], tuple[_Instance | None, list[Scored]]]
     dump: Callable[[_Instance], bytes]
     load: Callable[[bytes], _Instance]
 
 
-def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
+class _Saved(msgspec.Struct, array_like=True):
+    watched: Watched | None
+    state: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Saved).decode
+
+
+def scorer(detector: Detector[Any], rules: EpisodeRules, backwards: Backwards) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
     It takes all readings of an instance in a batch: a call for each would cost more than the work.
@@ -80,7 +121,7 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
     with each reading that is older than the one before it.
     """
     update = detector.update
-    dump = detector.dump
+    threshold = rules.threshold
     sizes = counters.STATES
 
     def score(
@@ -91,7 +132,7 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
         if instance is None:
             instance = _Instance(None)
         state, last = instance.state, instance.last
-        scored = []
+        scored: list[Scored] = []
         for reading in readings:
             time = reading.time
             if time is not None:
@@ -99,14 +140,60 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
                     backwards(reading)
                 last = time
             state, verdict = update(state, reading.value, time)
-            scored.append((reading, verdict))
+            # `verdict[0]` is faster than `verdict.score`.
+            if instance.watched is not None or verdict[0] > threshold:
+                instance.state = state
+                scored.append((reading, verdict, find(instance, reading, verdict)))
+            else:
+                scored.append((reading, verdict, None))
         instance.state, instance.last = state, last
         if sizes.wanted:
-            sizes.add(len(dump(state)))
+            sizes.add(len(dump(instance)))
         return instance, scored
 
-    return Scorer(
-        score,
-        lambda instance: dump(instance.state),
-        lambda data: _Instance(detector.load(data)),
-    )
+    def find(instance: _Instance, reading: Reading, verdict: Verdict) -> Finding | None:
+        watched = instance.watched
+        episode = None if watched is None else watched.episode
+        if episode is None:
+            instance.band = None
+        elif instance.band is None and episode.habit:
+            instance.band = band_of(detector, detector.load(episode.habit))
+
+        def habit() -> bytes:
+            return b"" if verdict.lower is None else detector.dump(instance.state)
+
+        instance.watched, finding = rules.take(
+            watched, reading, verdict.score, instance.band, habit
+        )
+        if finding is not None and finding.anomaly:
+            before = detector.before(instance.state)
+            if before is not None:
+                explanation = detector.explain(before, reading.value, reading.time, finding.alert)
+                finding = finding._replace(explanation=explanation)
+        return finding
+
+    def dump(instance: _Instance) -> bytes:
+        data = detector.dump(instance.state)
+        if instance.watched is None and not data.startswith(WATCHED):
+            return data
+        return seal(WATCHED, _encode(_Saved(instance.watched, data)))
+
+    def load(data: bytes) -> _Instance:
+        watched = None
+        if data.startswith(WATCHED):
+            saved = _decode(unseal(WATCHED, data, detector.name))
+            watched, data = saved.watched, saved.state
+        return _Instance(detector.load(data), watched)
+
+    return Scorer(score, dump, load)
+
+
+def band_of(detector: Detector[Any], state: Any) -> Band:
+    """Return whether a value lies where a detector with this state expects it."""
+
+    def within(value: float, time: float | None) -> bool:
+        verdict = detector.score(state, value, time)
+        lower, upper = verdict.lower, verdict.upper
+        return lower is None or upper is None or lower <= value <= upper
+
+    return within

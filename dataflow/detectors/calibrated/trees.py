@@ -37,6 +37,23 @@ class Trees:
             for cell in range(len(cuts) + 1)
         ]
 
+    def cell(self, place: float) -> int:
+        """Return the number of the interval between cuts that a number falls in."""
+        return bisect_right(self._cuts, place)
+
+    def leaves_of(self, cell: int) -> tuple[int, ...]:
+        """Return the positions of a cell's leaves among the masses."""
+        return self._leaves[cell]
+
+    def cut(self, cell: int) -> float:
+        """Return where a cell ends and the next begins; infinity for the last one."""
+        return self._cuts[cell]
+
+    @property
+    def last(self) -> int:
+        """The number of the last cell."""
+        return len(self._leaves) - 1
+
     def leaves(self, place: float) -> tuple[int, ...]:
         """Return the positions of a number's leaves among the masses."""
         # Finds what bisect_right(cuts, place) does, from the start of the place's part of the line:

@@ -1,0 +1,163 @@
+"""Episodes: the anomalies of one instance that belong together, and how each episode ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from dataflow.alerts.news import Heard, News, odds
+from dataflow.records import Explanation, Reading, incident_id
+
+__all__ = ["Band", "Ended", "Episode", "EpisodeRules", "Finding", "Watched"]
+
+KEEP = 2 / 3
+"""An episode lasts while the odds of the score are above this share of the threshold's."""
+
+LASTING = 6
+"""Anomalies in a row that a person has to know of, even where none of them is an alert."""
+
+WEEK = 7 * 86_400.0
+"""A time that steps back by more is a clock that was set; by less, a reading that comes late."""
+
+Ended: TypeAlias = Literal["recovered", "adapted"]
+
+Band: TypeAlias = Callable[[float, float | None], bool]
+"""Whether a value at a time is what was expected of the instance before its episode began."""
+
+
+class Episode(msgspec.Struct, array_like=True):
+    """An episode that has not ended.
+
+    Its clock adds up the seconds between readings from its first anomaly on; `newest` is the latest
+    time of a reading, and `last` the clock at the last reading that belonged to the trouble.
+    `expected` and `beside` count the readings since then, by whether they were as before the
+    episode. `habit` is what the detector knew at the start, as bytes; empty if it has no band.
+    """
+
+    id: str
+    since: float | None
+    newest: float | None
+    clock: float = 0.0
+    last: float = 0.0
+    opens: bool = False
+    row: int = 0
+    expected: int = 0
+    beside: int = 0
+    habit: bytes = b""
+
+
+class Watched(msgspec.Struct, array_like=True):
+    """What is kept of an instance that had an anomaly lately: its last news, and its episode."""
+
+    heard: Heard
+    episode: Episode | None = None
+
+
+class Finding(NamedTuple):
+    """What is found of a reading in an episode: an anomaly, or one before the episode's end.
+
+    `anomaly`: its score is above the threshold. `alert`: it is news. `trouble`: it belongs to the
+    trouble, though it may be no anomaly. `opens`: the episode had an alert, or lasts. `ended`: the
+    episode ended here, and how. `duration`: seconds from the first anomaly to the last reading of
+    the trouble. `explanation`: why it is an anomaly, if the detector can say.
+    """
+
+    episode: str
+    anomaly: bool
+    alert: bool
+    trouble: bool
+    opens: bool
+    ended: Ended | None = None
+    duration: float = 0.0
+    explanation: Explanation | None = None
+
+
+class EpisodeRules:
+    """The rules of episodes, for all instances.
+
+    A reading belongs to the trouble if its score is above the threshold, or if its odds are above
+    two thirds of the threshold's and its value is not what was expected before. The episode ends
+    with the first other reading at least `quiet` seconds after the last of these.
+
+    It ends `recovered` if most readings since the last one of the trouble lie where the instance
+    was expected before the episode, and `adapted` if the detector has learned another habit.
+
+    `interval` is counted for each reading where readings have no time.
+    """
+
+    def __init__(self, threshold: float, interval: float, quiet: float) -> None:
+        self.threshold = threshold
+        self._news = News(threshold, interval)
+        self._interval = interval
+        self._quiet = quiet
+        keep = KEEP * odds(threshold)
+        self._keep = keep / (keep + 1.0) if threshold < 1.0 else 1.0
+
+    def take(
+        self,
+        watched: Watched | None,
+        reading: Reading,
+        score: float,
+        band: Band | None,
+        habit: Callable[[], bytes],
+    ) -> tuple[Watched | None, Finding | None]:
+        """Take a reading with its score; return what to keep of the instance, and what is found.
+
+        Readings below the threshold need not be taken while nothing is kept. `band` is that of
+        the episode's `habit`, None if it has none. `habit` returns what the detector knows now.
+        """
+        anomaly = score > self.threshold
+        if watched is None:
+            if not anomaly:
+                return None, None
+            watched = Watched(Heard())
+        heard, alert = watched.heard, False
+        if anomaly:
+            alert = self._news.take(heard, score)
+        else:
+            heard.since += 1
+        episode = watched.episode
+        if episode is None:
+            if not anomaly:
+                return (watched if heard.since < self._news.hold else None), None
+            episode = Episode(incident_id("anomaly", reading), reading.time, reading.time)
+            episode.habit = habit()
+            watched.episode = episode
+        else:
+            self._pass(episode, reading.time)
+        if anomaly:
+            episode.row += 1
+            episode.opens = episode.opens or alert or episode.row >= LASTING
+        else:
+            episode.row = 0
+            before = band is None or band(reading.value, reading.time)
+            if score <= self._keep or (before and band is not None):
+                return watched, self._calm(watched, episode, before)
+        episode.last = episode.clock
+        episode.expected = episode.beside = 0
+        return watched, Finding(
+            episode.id, anomaly, alert, True, episode.opens, None, episode.clock
+        )
+
+    def _pass(self, episode: Episode, time: float | None) -> None:
+        newest = episode.newest
+        if time is None or newest is None:
+            episode.clock += self._interval
+        elif time > newest:
+            episode.clock += time - newest
+            episode.newest = time
+        elif newest - time > WEEK:
+            episode.newest = time
+
+    def _calm(self, watched: Watched, episode: Episode, before: bool) -> Finding:
+        if before:
+            episode.expected += 1
+        else:
+            episode.beside += 1
+        ended: Ended | None = None
+        if episode.clock - episode.last >= self._quiet:
+            ended = "recovered" if episode.expected >= episode.beside else "adapted"
+            watched.episode = None
+        return Finding(episode.id, False, False, False, episode.opens, ended, episode.last)
