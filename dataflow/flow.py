@@ -52,6 +52,7 @@ from dataflow.sinks.kafka import KafkaSink
 from dataflow.sources.kafka import KafkaSource
 from dataflow.steps import (
     admit,
+    announce,
     anomaly,
     decode,
     exchange,
@@ -174,6 +175,8 @@ def flow() -> Dataflow:
             disk.watch(store.folder)
         dataflow = build(options, detector, store)
         rejections.summarize_at_exit(options)
+        threshold = score.episode_rules(options, detector).threshold
+        announce.to_a_terminal(options, threshold, store)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)

@@ -284,7 +284,16 @@ class Settings(BaseSettings):
         "built-in, an entry point or `module:Class`",
     )
     notify_link: str = Field(
-        "", description="address of a page about incidents, which `notify` adds to its messages"
+        "",
+        description="address of a page about incidents, which `notify` adds to its messages; "
+        "`{instance}` and `{id}` in it stand for those of the incident",
+    )
+    notify_max_age: float = Field(
+        3600,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds by which an incident may be older than its record: `notify` leaves "
+        "out what was history when the flow read it; `0`: nothing",
     )
 
     @field_validator("scale", "threshold", "partitions", "metrics_port", mode="before")
