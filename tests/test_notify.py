@@ -323,7 +323,7 @@ def test_a_target_of_ones_own_beside_a_built_in(
         brokers=brokers,
         incidents_topic=topic,
         notify_targets=f"oncall:Pager={receiver.address}, webhook={receiver.address}",
-        notify_link="http://wiki.example/{instance}",
+        notify_link="http://wiki.example/incidents",
     )
     assert err == ""
     posted = dict(zip(receiver.paths, receiver.accepted, strict=True))
@@ -458,7 +458,7 @@ def test_alertmanager_lists_it_and_then_no_more(
             brokers=brokers,
             incidents_topic=topic,
             notify_alertmanager=f"{address}/",
-            notify_link="http://wiki.example/incidents",
+            notify_link="http://wiki.example/{instance}",
         ) as process:
             wait_for(lambda: len(listed_alerts(address)) == 2)
             alert = next(

@@ -9,7 +9,7 @@ from dataflow.errors import UserError
 from dataflow.notify.base import link_to
 from dataflow.notify.http import post
 from dataflow.notify.targets import targets
-from dataflow.records import Incident, Source, encode
+from dataflow.records import Incident, Source
 from dataflow.settings import Settings
 
 __all__ = ["example", "send"]
@@ -49,7 +49,7 @@ def send(settings: Settings) -> None:
     configured = targets(settings)
     incident, now, failed = example(), datetime.now(UTC), []
     for target in configured:
-        body = encode(target.body(incident, link_to(settings.notify_link, incident), now))
+        body = target.body(incident, link_to(settings.notify_link, incident), now)
         answer = post(target.url, body, incident.id, threading.Event())
         print(f"{target}: {'accepted' if answer.accepted else answer.reason}", flush=True)
         failed += [] if answer.accepted else [str(target)]
