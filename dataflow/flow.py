@@ -54,6 +54,7 @@ from dataflow.steps import (
     admit,
     announce,
     anomaly,
+    calendars,
     decode,
     exchange,
     filter,
@@ -119,7 +120,9 @@ def build(
         windower = score_windows.windower(detector, episodes, backwards)
         scored = op.stateful_batch("score_windows", normal, windower)
     else:
-        scored = stateful_map("score", normal, *score.scorer(detector, episodes, backwards))
+        scored = stateful_map(
+            "score", normal, *score.scorer(detector, episodes, backwards, calendars.of(options))
+        )
     above = op.flat_map_batch("filter", scored, filter.above(threshold))
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}

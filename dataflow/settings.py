@@ -19,6 +19,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from dataflow import librdkafka
+from dataflow.calendars import holidays, zones
 from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
@@ -132,6 +133,16 @@ class Settings(BaseSettings):
         "index",
         min_length=1,
         description="field with the number of the reading within its instance",
+    )
+    time_zone: str = Field(
+        "",
+        description="time zone in which hours and weekdays count, such as `Europe/Berlin`, or by "
+        "patterns of instances: `eu-*: Europe/Berlin; *: America/New_York`; empty: UTC",
+    )
+    holidays: str = Field(
+        "",
+        description="days that count as Sundays: of a country or a part of it (`DE`, `DE-BY`), "
+        "from a calendar `FILE.ics`, or by patterns: `eu-*: DE; us-*: US`",
     )
     scale: float | None = Field(
         100,
@@ -397,6 +408,28 @@ class Settings(BaseSettings):
                 ) from None
         maintenance.parse(value)
         return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone(cls, value: str) -> str:
+        zones.parse(value)
+        return value
+
+    @field_validator("holidays")
+    @classmethod
+    def _holidays(cls, value: str) -> str:
+        holidays.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        for name in ("time_zone", "holidays"):
+            if self.time_field is None and getattr(self, name):
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} needs readings with a time: leave it empty, or name "
+                    f"the field in {PREFIX}TIME_FIELD, which is none"
+                )
+        return self
 
     @model_validator(mode="after")
     def _librdkafka(self) -> Self:

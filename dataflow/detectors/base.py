@@ -104,8 +104,9 @@ class Detector(_Base[State], Protocol[State]):
     state, which the caller keeps. The state before the first reading is None.
 
     `value` is finite (0 to 1 where the flow normalizes). `time` is in seconds since 1970, UTC, as
-    the reading says, or None where readings carry no time. A value that is NaN or infinite raises
-    ValueError and changes nothing.
+    the reading says, or None where readings carry no time. With ANOMALY_TIME_ZONE it is as if the
+    local time were UTC, and with ANOMALY_HOLIDAYS a holiday has the date of another day, a Sunday.
+    A value that is NaN or infinite raises ValueError and changes nothing.
 
     >>> class Jump(Detector[float]):
     ...     def update(self, state, value, time):

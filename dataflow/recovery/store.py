@@ -33,7 +33,7 @@ CARRIED_OVER = 2
 
 DECIDE_STATE = (
     *("topic", "partitions", "format", "key_field", "value_field", "time_field", "index_field"),
-    *("scale", "detector", "seed", "interval", "reorder"),
+    *("scale", "detector", "seed", "interval", "reorder", "time_zone", "holidays"),
 )
 """Settings that the states in a store depend on: they cannot change later."""
 
@@ -71,6 +71,9 @@ class Store:
                 owner.settings, owner.states = decided, states
             # A store from before formats had names holds readings in JSON.
             owner.settings.setdefault("format", "json")
+            # One from before time zones learned its hours in UTC.
+            owner.settings.setdefault("time_zone", "")
+            owner.settings.setdefault("holidays", "")
             if settings.incidents:
                 # A store from before these settings existed takes them now.
                 for name in DECIDE_INCIDENTS:

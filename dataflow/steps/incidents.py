@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from bytewax.operators import StatefulBatchLogic
 
+from dataflow.calendars import zones
 from dataflow.detectors.base import AnyDetector, WindowedDetector
 from dataflow.errors import stop_process
 from dataflow.incidents import maintenance
@@ -71,7 +72,7 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
         wall=settings.silence_seconds,
         gone=settings.silence_gone,
         silence_except=tuple(filter(None, map(str.strip, settings.silence_except.split(",")))),
-        plan=maintenance.parse(settings.maintenance),
+        plan=maintenance.parse(settings.maintenance, zones.parse(settings.time_zone)),
     )
 
 

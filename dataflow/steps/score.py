@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dataflow.alerts.episode import Band, EpisodeRules, Finding, Watched
+from dataflow.calendars.clock import Clock
 from dataflow.detectors import make
 from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict
 from dataflow.detectors.sealing import seal, unseal
@@ -83,10 +84,13 @@ class _Instance:
     of its episode when it is first needed.
     """
 
-    __slots__ = ("band", "last", "state", "watched")
+    __slots__ = ("band", "clock", "last", "state", "watched")
 
-    def __init__(self, state: Any, watched: Watched | None = None) -> None:
+    def __init__(
+        self, state: Any, watched: Watched | None = None, clock: Clock | None = None
+    ) -> None:
         self.state = state
+        self.clock = clock
         self.last = math.nan
         self.watched = watched
         self.band: Band | None = None
@@ -113,12 +117,18 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Saved).decode
 
 
-def scorer(detector: Detector[Any], rules: EpisodeRules, backwards: Backwards) -> Scorer:
+def scorer(
+    detector: Detector[Any],
+    rules: EpisodeRules,
+    backwards: Backwards,
+    clocks: Callable[[str], Clock | None] | None = None,
+) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
     It takes all readings of an instance in a batch: a call for each would cost more than the work.
     No readings say that the instance is forgotten: its state is discarded. `backwards` is called
-    with each reading that is older than the one before it.
+    with each reading that is older than the one before it. `clocks` gives an instance the clock by
+    which its detector knows the hour; None: UTC.
     """
     update = detector.update
     threshold = rules.threshold
@@ -131,6 +141,9 @@ def scorer(detector: Detector[Any], rules: EpisodeRules, backwards: Backwards) -
             return None, []
         if instance is None:
             instance = _Instance(None)
+        if clocks is not None and instance.clock is None:
+            instance.clock = clocks(readings[0].instance) or _utc
+        clock = instance.clock
         state, last = instance.state, instance.last
         scored: list[Scored] = []
         for reading in readings:
@@ -139,11 +152,13 @@ def scorer(detector: Detector[Any], rules: EpisodeRules, backwards: Backwards) -
                 if time < last:
                     backwards(reading)
                 last = time
+                if clock is not None:
+                    time = clock(time)
             state, verdict = update(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
             if instance.watched is not None or verdict[0] > threshold:
                 instance.state = state
-                scored.append((reading, verdict, find(instance, reading, verdict)))
+                scored.append((reading, verdict, find(instance, reading, verdict, time)))
             else:
                 scored.append((reading, verdict, None))
         instance.state, instance.last = state, last
@@ -151,13 +166,15 @@ def scorer(detector: Detector[Any], rules: EpisodeRules, backwards: Backwards) -
             sizes.add(len(dump(instance)))
         return instance, scored
 
-    def find(instance: _Instance, reading: Reading, verdict: Verdict) -> Finding | None:
+    def find(
+        instance: _Instance, reading: Reading, verdict: Verdict, time: float | None
+    ) -> Finding | None:
         watched = instance.watched
         episode = None if watched is None else watched.episode
         if episode is None:
             instance.band = None
         elif instance.band is None and episode.habit:
-            instance.band = band_of(detector, detector.load(episode.habit))
+            instance.band = band_of(detector, detector.load(episode.habit), instance.clock)
 
         def habit() -> bytes:
             return b"" if verdict.lower is None else detector.dump(instance.state)
@@ -168,7 +185,7 @@ def scorer(detector: Detector[Any], rules: EpisodeRules, backwards: Backwards) -
         if finding is not None and finding.anomaly:
             before = detector.before(instance.state)
             if before is not None:
-                explanation = detector.explain(before, reading.value, reading.time, finding.alert)
+                explanation = detector.explain(before, reading.value, time, finding.alert)
                 finding = finding._replace(explanation=explanation)
         return finding
 
@@ -188,10 +205,16 @@ def scorer(detector: Detector[Any], rules: EpisodeRules, backwards: Backwards) -
     return Scorer(score, dump, load)
 
 
-def band_of(detector: Detector[Any], state: Any) -> Band:
+def _utc(time: float) -> float:
+    return time
+
+
+def band_of(detector: Detector[Any], state: Any, clock: Clock | None) -> Band:
     """Return whether a value lies where a detector with this state expects it."""
 
     def within(value: float, time: float | None) -> bool:
+        if clock is not None and time is not None:
+            time = clock(time)
         verdict = detector.score(state, value, time)
         lower, upper = verdict.lower, verdict.upper
         return lower is None or upper is None or lower <= value <= upper
