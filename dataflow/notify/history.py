@@ -11,8 +11,9 @@ from dataflow.records import Incident
 
 __all__ = ["History"]
 
+FIRST = 5.0
 INTERVAL = 60.0
-"""Seconds between two lines."""
+"""Seconds from the start to the first line, and between two."""
 
 
 class History:
@@ -29,7 +30,7 @@ class History:
         self._lock = threading.Lock()
         self._counted: dict[int, int] = {}
         self._count = 0
-        self._printed = float("-inf")
+        self._next = time.monotonic() + FIRST
 
     def is_history(self, incident: Incident, written: datetime | None) -> bool:
         """Return whether an incident is history; `written` is the time of its record.
@@ -58,7 +59,7 @@ class History:
         """Print how many were left out since the last line, at most once a minute."""
         with self._lock:
             now = time.monotonic()
-            if not self._count or (not last and now - self._printed < INTERVAL):
+            if not self._count or (not last and now < self._next):
                 return
             hours = self._limit / 3600
             print(
@@ -67,4 +68,4 @@ class History:
                 file=sys.stderr,
                 flush=True,
             )
-            self._count, self._printed = 0, now
+            self._count, self._next = 0, now + INTERVAL
