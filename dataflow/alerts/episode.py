@@ -18,6 +18,9 @@ KEEP = 2 / 3
 LASTING = 6
 """Anomalies in a row that a person has to know of, even where none of them is an alert."""
 
+LATE = 0.75
+"""The share of the quiet time after which values are compared with the band of before."""
+
 WEEK = 7 * 86_400.0
 """A time that steps back by more is a clock that was set; by less, a reading that comes late."""
 
@@ -32,7 +35,7 @@ class Episode(msgspec.Struct, array_like=True):
 
     Its clock adds up the seconds between readings from its first anomaly on; `newest` is the latest
     time of a reading, and `last` the clock at the last reading that belonged to the trouble.
-    `expected` and `beside` count the readings since then, by whether they were as before the
+    `expected` and `beside` count late readings since then, by whether they were as before the
     episode. `habit` is what the detector knew at the start, as bytes; empty if it has no band.
     """
 
@@ -81,8 +84,8 @@ class EpisodeRules:
     two thirds of the threshold's and its value is not what was expected before. The episode ends
     with the first other reading at least `quiet` seconds after the last of these.
 
-    It ends `recovered` if most readings since the last one of the trouble lie where the instance
-    was expected before the episode, and `adapted` if the detector has learned another habit.
+    It ends `recovered` if most of the last readings lie where the instance was expected before the
+    episode, and `adapted` if the detector has learned another habit.
 
     `interval` is counted for each reading where readings have no time.
     """
@@ -102,11 +105,13 @@ class EpisodeRules:
         score: float,
         band: Band | None,
         habit: Callable[[], bytes],
+        passed: int = 0,
     ) -> tuple[Watched | None, Finding | None]:
         """Take a reading with its score; return what to keep of the instance, and what is found.
 
-        Readings below the threshold need not be taken while nothing is kept. `band` is that of
-        the episode's `habit`, None if it has none. `habit` returns what the detector knows now.
+        Readings outside episodes that are no anomalies need not be taken; `passed` is their number
+        since the last reading that was. `band` is that of the episode's `habit`, None if it has
+        none. `habit` returns what the detector knows now.
         """
         anomaly = score > self.threshold
         if watched is None:
@@ -114,6 +119,7 @@ class EpisodeRules:
                 return None, None
             watched = Watched(Heard())
         heard, alert = watched.heard, False
+        heard.since += passed
         if anomaly:
             alert = self._news.take(heard, score)
         else:
@@ -121,7 +127,7 @@ class EpisodeRules:
         episode = watched.episode
         if episode is None:
             if not anomaly:
-                return (watched if heard.since < self._news.hold else None), None
+                return (None if self.forgets(watched, 0) else watched), None
             episode = Episode(incident_id("anomaly", reading), reading.time, reading.time)
             episode.habit = habit()
             watched.episode = episode
@@ -132,14 +138,17 @@ class EpisodeRules:
             episode.opens = episode.opens or alert or episode.row >= LASTING
         else:
             episode.row = 0
-            before = band is None or band(reading.value, reading.time)
-            if score <= self._keep or (before and band is not None):
-                return watched, self._calm(watched, episode, before)
+            if score <= self._keep or (band is not None and band(reading.value, reading.time)):
+                return watched, self._calm(watched, episode, reading, band)
         episode.last = episode.clock
         episode.expected = episode.beside = 0
         return watched, Finding(
             episode.id, anomaly, alert, True, episode.opens, None, episode.clock
         )
+
+    def forgets(self, watched: Watched, passed: int) -> bool:
+        """Return whether nothing has to be kept of an instance `passed` readings after the last."""
+        return watched.episode is None and watched.heard.since + passed >= self._news.hold
 
     def _pass(self, episode: Episode, time: float | None) -> None:
         newest = episode.newest
@@ -151,13 +160,18 @@ class EpisodeRules:
         elif newest - time > WEEK:
             episode.newest = time
 
-    def _calm(self, watched: Watched, episode: Episode, before: bool) -> Finding:
-        if before:
-            episode.expected += 1
-        else:
-            episode.beside += 1
+    def _calm(
+        self, watched: Watched, episode: Episode, reading: Reading, band: Band | None
+    ) -> Finding:
+        passed = episode.clock - episode.last
+        # The first calm readings may be on the way back, and each comparison takes time.
+        if passed >= LATE * self._quiet and band is not None:
+            if band(reading.value, reading.time):
+                episode.expected += 1
+            else:
+                episode.beside += 1
         ended: Ended | None = None
-        if episode.clock - episode.last >= self._quiet:
+        if passed >= self._quiet:
             ended = "recovered" if episode.expected >= episode.beside else "adapted"
             watched.episode = None
         return Finding(episode.id, False, False, False, episode.opens, ended, episode.last)

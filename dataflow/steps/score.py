@@ -80,11 +80,12 @@ def episode_rules(settings: Settings, detector: AnyDetector) -> EpisodeRules:
 class _Instance:
     """The detector's state of one instance, and the time of its last reading (NaN: not known).
 
-    `watched` is None but for an instance that had an anomaly lately. `band` is made from the habit
-    of its episode when it is first needed.
+    `watched` is None but for an instance that had an anomaly lately, `passed` the number of
+    readings that it has not taken since, and `episode` whether it is in one. `band` is made from
+    the habit of its episode when it is first needed.
     """
 
-    __slots__ = ("band", "clock", "last", "state", "watched")
+    __slots__ = ("band", "clock", "episode", "last", "passed", "state", "watched")
 
     def __init__(
         self, state: Any, watched: Watched | None = None, clock: Clock | None = None
@@ -93,6 +94,8 @@ class _Instance:
         self.clock = clock
         self.last = math.nan
         self.watched = watched
+        self.episode = watched is not None and watched.episode is not None
+        self.passed = 0
         self.band: Band | None = None
 
 
@@ -111,6 +114,7 @@ class Scorer(NamedTuple):
 class _Saved(msgspec.Struct, array_like=True):
     watched: Watched | None
     state: bytes
+    passed: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -156,18 +160,25 @@ def scorer(
                     time = clock(time)
             state, verdict = update(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
-            if instance.watched is not None or verdict[0] > threshold:
+            if verdict[0] > threshold or instance.episode:
                 instance.state = state
-                scored.append((reading, verdict, find(instance, reading, verdict, time)))
+                passed = instance.passed + len(scored)
+                scored.append((reading, verdict, find(instance, reading, verdict, time, passed)))
+                instance.passed = -len(scored)
             else:
                 scored.append((reading, verdict, None))
+        instance.passed += len(scored)
         instance.state, instance.last = state, last
         if sizes.wanted:
             sizes.add(len(dump(instance)))
         return instance, scored
 
     def find(
-        instance: _Instance, reading: Reading, verdict: Verdict, time: float | None
+        instance: _Instance,
+        reading: Reading,
+        verdict: Verdict,
+        time: float | None,
+        passed: int,
     ) -> Finding | None:
         watched = instance.watched
         episode = None if watched is None else watched.episode
@@ -180,8 +191,10 @@ def scorer(
             return b"" if verdict.lower is None else detector.dump(instance.state)
 
         instance.watched, finding = rules.take(
-            watched, reading, verdict.score, instance.band, habit
+            watched, reading, verdict.score, instance.band, habit, passed
         )
+        watched = instance.watched
+        instance.episode = watched is not None and watched.episode is not None
         if finding is not None and finding.anomaly:
             before = detector.before(instance.state)
             if before is not None:
@@ -191,16 +204,21 @@ def scorer(
 
     def dump(instance: _Instance) -> bytes:
         data = detector.dump(instance.state)
-        if instance.watched is None and not data.startswith(WATCHED):
+        watched = instance.watched
+        if watched is not None and rules.forgets(watched, instance.passed):
+            watched = None
+        if watched is None and not data.startswith(WATCHED):
             return data
-        return seal(WATCHED, _encode(_Saved(instance.watched, data)))
+        return seal(WATCHED, _encode(_Saved(watched, data, instance.passed)))
 
     def load(data: bytes) -> _Instance:
-        watched = None
+        watched, passed = None, 0
         if data.startswith(WATCHED):
             saved = _decode(unseal(WATCHED, data, detector.name))
-            watched, data = saved.watched, saved.state
-        return _Instance(detector.load(data), watched)
+            watched, data, passed = saved.watched, saved.state, saved.passed
+        instance = _Instance(detector.load(data), watched)
+        instance.passed = passed
+        return instance
 
     return Scorer(score, dump, load)
 

@@ -39,7 +39,13 @@ class Trees:
 
     def cell(self, place: float) -> int:
         """Return the number of the interval between cuts that a number falls in."""
-        return bisect_right(self._cuts, place)
+        # Finds what bisect_right(cuts, place) does, from the start of the place's part of the line:
+        # compiled, in a tenth of the time.
+        cuts = self._cuts
+        cell = self._cells[int(place * GRID)]
+        while place >= cuts[cell]:
+            cell += 1
+        return cell
 
     def leaves_of(self, cell: int) -> tuple[int, ...]:
         """Return the positions of a cell's leaves among the masses."""
@@ -56,10 +62,4 @@ class Trees:
 
     def leaves(self, place: float) -> tuple[int, ...]:
         """Return the positions of a number's leaves among the masses."""
-        # Finds what bisect_right(cuts, place) does, from the start of the place's part of the line:
-        # compiled, in a tenth of the time.
-        cuts = self._cuts
-        cell = self._cells[int(place * GRID)]
-        while place >= cuts[cell]:
-            cell += 1
-        return self._leaves[cell]
+        return self._leaves[self.cell(place)]
