@@ -26,7 +26,7 @@ class Judge:
         """What leaves the step `score`; a score of None is an ordinary one."""
         score = 0.0 if score is None else score
         before = self._watched.get(reading.instance)
-        after, finding = self._rules.take(before, reading, score, None, bytes)
+        after, finding = self._rules.take(before, reading, score, None)
         self._watched[reading.instance] = after
         return reading, Verdict(score, 0.1), finding
 

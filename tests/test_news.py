@@ -77,9 +77,7 @@ def taken(scores: list[float], inside: bool) -> list[Finding | None]:
     rules = EpisodeRules(0.5, STEP, 900.0)
     watched, said = None, []
     for reading, score in zip(readings(len(scores)), scores, strict=True):
-        watched, finding = rules.take(
-            watched, reading, score, lambda value, time: inside, lambda: b"habit"
-        )
+        watched, finding = rules.take(watched, reading, score, lambda value, time: inside)
         said.append(finding)
     return said
 
@@ -95,4 +93,4 @@ def test_a_score_between_belongs_to_the_trouble_unless_the_value_is_as_before(
     inside: bool,
 ) -> None:
     said = taken([0.9, 0.45, 0.45, 0.45], inside)
-    assert [one is not None and one.trouble for one in said] == [True, *[not inside] * 3]
+    assert [one is not None and one.trouble for one in said] == [True, False, *[not inside] * 2]

@@ -15,6 +15,9 @@ __all__ = ["Band", "Ended", "Episode", "EpisodeRules", "Finding", "Watched"]
 KEEP = 2 / 3
 """An episode lasts while the odds of the score are above this share of the threshold's."""
 
+ASTRAY = 2
+"""Values in a row outside of what was expected before: one alone is noise."""
+
 LASTING = 6
 """Anomalies in a row that a person has to know of, even where none of them is an alert."""
 
@@ -36,7 +39,7 @@ class Episode(msgspec.Struct, array_like=True):
     Its clock adds up the seconds between readings from its first anomaly on; `newest` is the latest
     time of a reading, and `last` the clock at the last reading that belonged to the trouble.
     `expected` and `beside` count late readings since then, by whether they were as before the
-    episode. `habit` is what the detector knew at the start, as bytes; empty if it has no band.
+    episode.
     """
 
     id: str
@@ -46,9 +49,9 @@ class Episode(msgspec.Struct, array_like=True):
     last: float = 0.0
     opens: bool = False
     row: int = 0
+    astray: int = 0
     expected: int = 0
     beside: int = 0
-    habit: bytes = b""
 
 
 class Watched(msgspec.Struct, array_like=True):
@@ -81,7 +84,8 @@ class EpisodeRules:
     """The rules of episodes, for all instances.
 
     A reading belongs to the trouble if its score is above the threshold, or if its odds are above
-    two thirds of the threshold's and its value is not what was expected before. The episode ends
+    two thirds of the threshold's and its value is the second in a row that is not what was expected
+    before. The episode ends
     with the first other reading at least `quiet` seconds after the last of these.
 
     It ends `recovered` if most of the last readings lie where the instance was expected before the
@@ -104,14 +108,13 @@ class EpisodeRules:
         reading: Reading,
         score: float,
         band: Band | None,
-        habit: Callable[[], bytes],
         passed: int = 0,
     ) -> tuple[Watched | None, Finding | None]:
         """Take a reading with its score; return what to keep of the instance, and what is found.
 
         Readings outside episodes that are no anomalies need not be taken; `passed` is their number
-        since the last reading that was. `band` is that of the episode's `habit`, None if it has
-        none. `habit` returns what the detector knows now.
+        since the last reading that was. `band` is what was expected before the episode, None
+        if that is not known.
         """
         anomaly = score > self.threshold
         if watched is None:
@@ -129,7 +132,6 @@ class EpisodeRules:
             if not anomaly:
                 return (None if self.forgets(watched, 0) else watched), None
             episode = Episode(incident_id("anomaly", reading), reading.time, reading.time)
-            episode.habit = habit()
             watched.episode = episode
         else:
             self._pass(episode, reading.time)
@@ -138,7 +140,7 @@ class EpisodeRules:
             episode.opens = episode.opens or alert or episode.row >= LASTING
         else:
             episode.row = 0
-            if score <= self._keep or (band is not None and band(reading.value, reading.time)):
+            if not self._belongs(episode, reading, score, band):
                 return watched, self._calm(watched, episode, reading, band)
         episode.last = episode.clock
         episode.expected = episode.beside = 0
@@ -159,6 +161,15 @@ class EpisodeRules:
             episode.newest = time
         elif newest - time > WEEK:
             episode.newest = time
+
+    def _belongs(self, episode: Episode, reading: Reading, score: float, band: Band | None) -> bool:
+        """Return whether a reading that is no anomaly belongs to the trouble."""
+        if score <= self._keep:
+            return False
+        if band is None:
+            return True
+        episode.astray = 0 if band(reading.value, reading.time) else episode.astray + 1
+        return episode.astray >= ASTRAY
 
     def _calm(
         self, watched: Watched, episode: Episode, reading: Reading, band: Band | None

@@ -77,15 +77,25 @@ def episode_rules(settings: Settings, detector: AnyDetector) -> EpisodeRules:
     return EpisodeRules(threshold, settings.interval, settings.incident_quiet)
 
 
+class _Habit(NamedTuple):
+    """What a detector knew before an episode: its state, and whether a value is expected by it.
+
+    Both are None of a detector that expects nothing.
+    """
+
+    state: Any
+    band: Band | None
+
+
 class _Instance:
     """The detector's state of one instance, and the time of its last reading (NaN: not known).
 
-    `watched` is None but for an instance that had an anomaly lately, `passed` the number of
-    readings that it has not taken since, and `episode` whether it is in one. `band` is made from
-    the habit of its episode when it is first needed.
+    `watched` is None but for an instance that had an anomaly lately, and `passed` the number of
+    readings that it has not taken since. `habit` is what the detector knew before the episode that
+    the instance is in; None outside of episodes.
     """
 
-    __slots__ = ("band", "clock", "episode", "last", "passed", "state", "watched")
+    __slots__ = ("clock", "habit", "last", "passed", "state", "watched")
 
     def __init__(
         self, state: Any, watched: Watched | None = None, clock: Clock | None = None
@@ -94,9 +104,8 @@ class _Instance:
         self.clock = clock
         self.last = math.nan
         self.watched = watched
-        self.episode = watched is not None and watched.episode is not None
         self.passed = 0
-        self.band: Band | None = None
+        self.habit: _Habit | None = None
 
 
 class Scorer(NamedTuple):
@@ -115,6 +124,7 @@ class _Saved(msgspec.Struct, array_like=True):
     watched: Watched | None
     state: bytes
     passed: int = 0
+    habit: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -149,6 +159,7 @@ def scorer(
             instance.clock = clocks(readings[0].instance) or _utc
         clock = instance.clock
         state, last = instance.state, instance.last
+        episode = instance.habit is not None
         scored: list[Scored] = []
         for reading in readings:
             time = reading.time
@@ -160,11 +171,12 @@ def scorer(
                     time = clock(time)
             state, verdict = update(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
-            if verdict[0] > threshold or instance.episode:
+            if verdict[0] > threshold or episode:
                 instance.state = state
                 passed = instance.passed + len(scored)
                 scored.append((reading, verdict, find(instance, reading, verdict, time, passed)))
                 instance.passed = -len(scored)
+                episode = instance.habit is not None
             else:
                 scored.append((reading, verdict, None))
         instance.passed += len(scored)
@@ -180,27 +192,27 @@ def scorer(
         time: float | None,
         passed: int,
     ) -> Finding | None:
-        watched = instance.watched
-        episode = None if watched is None else watched.episode
-        if episode is None:
-            instance.band = None
-        elif instance.band is None and episode.habit:
-            instance.band = band_of(detector, detector.load(episode.habit), instance.clock)
-
-        def habit() -> bytes:
-            return b"" if verdict.lower is None else detector.dump(instance.state)
-
-        instance.watched, finding = rules.take(
-            watched, reading, verdict.score, instance.band, habit, passed
-        )
-        watched = instance.watched
-        instance.episode = watched is not None and watched.episode is not None
-        if finding is not None and finding.anomaly:
-            before = detector.before(instance.state)
-            if before is not None:
-                explanation = detector.explain(before, reading.value, time, finding.alert)
-                finding = finding._replace(explanation=explanation)
+        found = None
+        if verdict[0] > threshold:
+            found = detector.before(instance.state)
+        habit = instance.habit
+        band = None if habit is None else habit.band
+        watched, finding = rules.take(instance.watched, reading, verdict.score, band, passed)
+        instance.watched = watched
+        if watched is None or watched.episode is None:
+            instance.habit = None
+        elif habit is None:
+            known = found
+            if verdict.lower is not None and known is None:
+                known = detector.load(detector.dump(instance.state))
+            instance.habit = habit_of(None if verdict.lower is None else known, instance)
+        if finding is not None and found is not None:
+            explanation = detector.explain(found, reading.value, time, finding.alert)
+            finding = finding._replace(explanation=explanation)
         return finding
+
+    def habit_of(state: Any, instance: _Instance) -> _Habit:
+        return _Habit(state, None if state is None else band_of(detector, state, instance))
 
     def dump(instance: _Instance) -> bytes:
         data = detector.dump(instance.state)
@@ -209,15 +221,19 @@ def scorer(
             watched = None
         if watched is None and not data.startswith(WATCHED):
             return data
-        return seal(WATCHED, _encode(_Saved(watched, data, instance.passed)))
+        habit = instance.habit
+        known = b"" if habit is None or habit.state is None else detector.dump(habit.state)
+        return seal(WATCHED, _encode(_Saved(watched, data, instance.passed, known)))
 
     def load(data: bytes) -> _Instance:
-        watched, passed = None, 0
-        if data.startswith(WATCHED):
-            saved = _decode(unseal(WATCHED, data, detector.name))
-            watched, data, passed = saved.watched, saved.state, saved.passed
-        instance = _Instance(detector.load(data), watched)
-        instance.passed = passed
+        if not data.startswith(WATCHED):
+            return _Instance(detector.load(data))
+        saved = _decode(unseal(WATCHED, data, detector.name))
+        instance = _Instance(detector.load(saved.state), saved.watched)
+        instance.passed = saved.passed
+        if saved.watched is not None and saved.watched.episode is not None:
+            known = detector.load(saved.habit) if saved.habit else None
+            instance.habit = habit_of(known, instance)
         return instance
 
     return Scorer(score, dump, load)
@@ -227,10 +243,11 @@ def _utc(time: float) -> float:
     return time
 
 
-def band_of(detector: Detector[Any], state: Any, clock: Clock | None) -> Band:
-    """Return whether a value lies where a detector with this state expects it."""
+def band_of(detector: Detector[Any], state: Any, instance: _Instance) -> Band:
+    """Return whether a value lies where a detector with this state expects it of an instance."""
 
     def within(value: float, time: float | None) -> bool:
+        clock = instance.clock
         if clock is not None and time is not None:
             time = clock(time)
         verdict = detector.score(state, value, time)

@@ -116,9 +116,7 @@ class _Windows(Logic):
         scored: list[Scored] = []
         for reading, verdict in zip(self._waiting, verdicts, strict=True):
             # What it knew at the start of an episode is in no state: a window is scored as a whole.
-            self._watched, finding = self._rules.take(
-                self._watched, reading, verdict.score, None, bytes
-            )
+            self._watched, finding = self._rules.take(self._watched, reading, verdict.score, None)
             scored.append((reading, verdict, finding))
         self._waiting = []
         return scored

@@ -40,6 +40,9 @@ STUCK: Final = 4
 HALF: Final = 3.0
 """Deviations that give a score of one half."""
 
+CLOSE: Final = 1e-7
+"""The share of the known range to which the limits of ordinary values are found."""
+
 BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
 
@@ -374,7 +377,7 @@ class View:
 
     Values count from the instance's first one. Nothing here changes the state. Within a cell of
     both forests the surprise of the forests is the same for all values, so the range of ordinary
-    values is found from cell to cell, and exactly.
+    values is found from cell to cell.
     """
 
     def __init__(
@@ -406,6 +409,7 @@ class View:
         self.residual_trees = residual_trees
         self.step_trees = step_trees
         self.stuck = stuck
+        self.within = expected
 
     def residual_place(self, offset: float) -> float:
         """Return where the residual of a value lies in its forest, 0 to 1."""
@@ -503,7 +507,7 @@ class View:
                 step_cell += sign
             end = self._first(center, sign, residual_cell, step_cell)
             if (end - limit) * sign <= 0.0:
-                return toward(end, -sign)
+                return self.within
             center = limit
         at = center
         while True:
@@ -513,7 +517,7 @@ class View:
                 self.residual_trees.cell(self.residual_place(at)),
                 self.step_trees.cell(self.step_place(at)),
             )
-            last_of_cell = end if abs(end) >= LARGEST else toward(end, -sign)
+            last_of_cell = self.within
             if self.surprise(last_of_cell) > alarm:
                 return self._last(at, last_of_cell, alarm)
             if abs(end) >= LARGEST or self.surprise(end) > alarm:
@@ -522,36 +526,45 @@ class View:
 
     def _last(self, good: float, bad: float, alarm: float) -> float:
         """Return the last ordinary value between an ordinary and another one, by halving."""
-        while True:
+        close = CLOSE * self.width
+        while abs(bad - good) > close:
             middle = good + (bad - good) / 2
-            if not min(good, bad) < middle < max(good, bad):
-                return good
+            if middle in (good, bad):
+                break
             if self.surprise(middle) > alarm:
                 bad = middle
             else:
                 good = middle
+        return good
 
     def _first(self, at: float, sign: int, residual_cell: int, step_cell: int) -> float:
-        """Return the first value beyond `at` in a cell beyond either of these, by halving."""
+        """Return the first value found beyond `at` in a cell beyond either of these, by halving.
+
+        `within` is then the last one found in these cells: no value lies between that matters.
+        """
         good = at
         bad = at
         stride = self.least
+        close = CLOSE * self.width
         while True:
-            if abs(bad) >= LARGEST:
-                return sign * LARGEST
             bad += sign * stride
+            if abs(bad) >= LARGEST:
+                self.within = sign * LARGEST
+                return sign * LARGEST
             stride *= 4.0
             if self._beyond(bad, sign, residual_cell, step_cell):
                 break
             good = bad
-        while True:
+        while abs(bad - good) > close:
             middle = good + (bad - good) / 2
-            if not min(good, bad) < middle < max(good, bad):
-                return bad
+            if middle in (good, bad):
+                break
             if self._beyond(middle, sign, residual_cell, step_cell):
                 bad = middle
             else:
                 good = middle
+        self.within = good
+        return bad
 
     def _beyond(self, offset: float, sign: int, residual_cell: int, step_cell: int) -> bool:
         cell = self.residual_trees.cell(self.residual_place(offset))
