@@ -199,7 +199,7 @@ def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
     assert [it["key"] for it in webhook] == [f"{1:024x}-0", f"{1:024x}-1"]
     assert sorted(key or "" for key in receiver.keys) == 2 * [f"{1:024x}-0"] + 2 * [f"{1:024x}-1"]
     slack = [it["text"] for it in receiver.accepted if "text" in it]
-    assert slack[0].startswith("*opened* (warning) host-1 is anomalous at ")
+    assert slack[0].startswith("*opened* (warning) host-1: value 0.9, expected 0.25 since ")
     assert f"warning: webhook at {dead.split('/')[2]} does not accept incidents" in err
     assert "status 500" in err
     assert "accepts incidents again" in err
