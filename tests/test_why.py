@@ -54,7 +54,7 @@ def test_every_value_in_the_ordinary_range_is_none_and_every_one_beside_it_is(
         assert low <= expected <= high
         assert not low <= value <= high
         # Its limits are found to a ten-millionth of the range of the last weeks.
-        width = 1e-4
+        width = 1e-7
         for _ in range(30):
             inside = rng.uniform(low, high)
             assert detector.score(before, inside, time).score <= threshold, inside
