@@ -15,6 +15,7 @@ Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sou
     write       Kafka topic, JSON lines, or standard output
     incidents   anomalies and silence of an instance     only with ANOMALY_INCIDENTS=true
                 -> opened, updated, resolved
+    ends        the ends of episodes                     only for standard output on a terminal
     mark_epoch  a mark of each epoch in every file       only with a recovery store
 
 The step ids are part of the recovery store's format: they never change.
@@ -52,7 +53,9 @@ from dataflow.sinks.kafka import KafkaSink
 from dataflow.sources.kafka import KafkaSource
 from dataflow.steps import (
     admit,
+    announce,
     anomaly,
+    calendars,
     decode,
     exchange,
     filter,
@@ -99,7 +102,8 @@ def build(
     >>> [(instance, one.index, one.value) for instance, one in found]
     [('i-1', 20, 0.97)]
     """
-    threshold = detector.threshold if options.threshold is None else options.threshold
+    episodes = score.episode_rules(options, detector)
+    threshold = episodes.threshold
 
     flow = Dataflow("ec2_anomalies")
     records = sources.source(options, store) if source is None else source
@@ -115,19 +119,23 @@ def build(
     normal = op.flat_map_batch("normalize", keyed, normalize.normalizer(options.scale))
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
-        windower = score_windows.windower(detector, backwards)
+        windower = score_windows.windower(detector, episodes, backwards)
         scored = op.stateful_batch("score_windows", normal, windower)
     else:
-        scored = stateful_map("score", normal, *score.scorer(detector, backwards))
+        scored = stateful_map(
+            "score", normal, *score.scorer(detector, episodes, backwards, calendars.of(options))
+        )
     above = op.flat_map_batch("filter", scored, filter.above(threshold))
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if options.incidents:
         caught_up = records.caught_up if isinstance(records, KafkaSource) else None
-        monitors = incidents.monitors(options, detector, threshold, store, caught_up)
+        monitors = incidents.monitors(options, detector, store, caught_up)
         signs = op.flat_map_batch("signs_of_life", rejected, incidents.signs_of_life)
         watched: Any = op.merge("watched", scored, signs)
         streams["incident"] = op.stateful_batch("incidents", watched, monitors)
+    for step, sink in (sinks.end_outputs(options) if outputs is None else {}).items():
+        op.output(step, op.flat_map_batch("ends", scored, filter.ends), sink)
     streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)
 
     for step, sink in (_outputs(options, store) if outputs is None else outputs).items():
@@ -174,6 +182,8 @@ def flow() -> Dataflow:
         if not (store is not None and store.resumed) and not arguments().addresses:
             usable.end_loudly(options)
         rejections.summarize_at_exit(options)
+        threshold = score.episode_rules(options, detector).threshold
+        announce.to_a_terminal(options, threshold, store)
         # No record is part of a cycle, and looking for cycles takes 8% of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)

@@ -4,6 +4,7 @@ Raw       an undecoded record of a partition or file; BadLine: a line that is no
 Reading   one value of one instance at one time
 Rejected  a record that could not be used, and why
 Anomaly   a reading with a score above the threshold
+Over      the end of an episode, for people who watch the flow
 Incident  a change of an incident: the anomalies, or the silence, of one instance
 """
 
@@ -14,16 +15,20 @@ import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
 __all__ = [
     "Anomaly",
     "BadLine",
+    "Explanation",
     "Incident",
+    "Kind",
+    "Over",
     "Raw",
     "Reading",
+    "Reason",
     "Rejected",
     "Source",
     "anomaly_id",
@@ -101,8 +106,44 @@ class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     time: float | None = None
 
 
+Kind: TypeAlias = Literal["hour", "level", "jump", "lately", "range", "stuck"]
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """One part of a score: its kind, and its share of the whole, from 0 to 1.
+
+    `hour`: off the habit of this hour. `level`: off the level of the last day. `jump`: a jump since
+    the reading before. `lately`: the readings of the last hours, more than this one. `range`:
+    beyond all of the last weeks. `stuck`: unchanged for far longer than ever.
+    """
+
+    kind: Kind
+    share: float
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a reading is an anomaly: the shares of its reasons add up to 1.
+
+    `ordinary` is the range of values around the expected one with which this reading would not have
+    been one; None if no value would have been ordinary, or if it was not asked for. `known` are the
+    seconds that the range of the last weeks covers.
+    """
+
+    reasons: tuple[Reason, ...]
+    ordinary: tuple[float, float] | None = None
+    known: float | None = None
+
+
 class Anomaly(msgspec.Struct, frozen=True):
-    """A reading with a score above the threshold; `value` to `upper` are from 0 to 1."""
+    """A reading with a score above the threshold; `value` to `upper` are from 0 to 1.
+
+    `alert` says whether it is news: the first of an episode, or one that is twice as bad as what
+    was known, or that comes hours later. `episode` is the same for anomalies that belong together;
+    the incident of an episode has it as its `id`. `raw` is the value as it came, in `unit` if that
+    is known. `reasons` say what made the score, by shares of the whole; `ordinary` is the range in
+    which the value would have been no anomaly, of alerts only; both are null where the detector
+    cannot say. `why` is all that in a sentence.
+    """
 
     instance: str
     timestamp: str | int | float | None
@@ -116,6 +157,28 @@ class Anomaly(msgspec.Struct, frozen=True):
     detector: str
     id: str
     source: Source
+    # Records of earlier versions have neither: each was an alert.
+    alert: bool = True
+    episode: str = ""
+    raw: float | None = None
+    unit: str | None = None
+    reasons: tuple[Reason, ...] | None = None
+    ordinary: tuple[float, float] | None = None
+    why: str = ""
+
+
+class Over(msgspec.Struct, frozen=True):
+    """The end of an episode, as it is shown to people; see `Incident.ended`.
+
+    `time` is that of the reading that ends it, in seconds since 1970; `duration` the seconds from
+    the first anomaly to the last reading of the trouble.
+    """
+
+    instance: str
+    episode: str
+    time: float | None
+    ended: Literal["recovered", "adapted"]
+    duration: float
 
 
 def anomaly_id(
@@ -135,10 +198,14 @@ class Incident(msgspec.Struct, frozen=True):
 
     `sequence` counts the records of an incident from 0. `since` is the time of the first anomaly,
     or of the last reading before a silence; `updated_at` is the time of this record. `ended` says
-    why the incident is resolved: `quiet`, `returned` (after a silence) or `gone` (silent for too
-    long). Score, value and expected value are those of the worst reading, at `peak_at`; a silence
-    has the value before it, no score and no `peak_at`. `anomalies` counts those so far. All times
-    are UTC, and null if readings have none. `source` is the reading that caused this record.
+    how the incident ended: `recovered` (the instance is as it was before), `adapted` (it stays as
+    it is, and that is its habit now), `returned` (after a silence) or `gone` (silent for too long);
+    `quiet` in records of earlier versions. Score, value and expected value are those of the worst
+    reading, at `peak_at`; `reasons`, `ordinary` and `why` are those of the alert that opened the
+    incident, as in an anomaly; a silence has the value before it, no score and no `peak_at`.
+    `anomalies` counts those so far. `duration` is the seconds from `since` to the last reading that
+    belonged to the trouble, or for which the instance is silent. All times are UTC, and null if
+    readings have none. `source` is the reading that caused this record.
     """
 
     instance: str
@@ -150,13 +217,17 @@ class Incident(msgspec.Struct, frozen=True):
     opened_at: datetime | None
     updated_at: datetime | None
     resolved_at: datetime | None
-    ended: Literal["quiet", "returned", "gone"] | None
+    ended: Literal["recovered", "adapted", "returned", "gone", "quiet"] | None
     score: float | None
     peak_at: datetime | None
     value: float
     expected: float | None
     anomalies: int
     source: Source
+    duration: float | None = None
+    reasons: tuple[Reason, ...] | None = None
+    ordinary: tuple[float, float] | None = None
+    why: str = ""
 
 
 def incident_id(kind: str, reading: Reading) -> str:

@@ -19,6 +19,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from dataflow import librdkafka
+from dataflow.calendars import holidays, zones
 from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.formats import KIND as FORMATS
@@ -155,6 +156,16 @@ class Settings(BaseSettings):
         False,
         description="`true`: the value is what is left of the scale, such as idle CPU",
     )
+    time_zone: str = Field(
+        "",
+        description="time zone in which hours and weekdays count, such as `Europe/Berlin`, or by "
+        "patterns of instances: `eu-*: Europe/Berlin; *: America/New_York`; empty: UTC",
+    )
+    holidays: str = Field(
+        "",
+        description="days that count as Sundays: of a country or a part of it (`DE`, `DE-BY`), "
+        "from a calendar `FILE.ics`, or by patterns: `eu-*: DE; us-*: US`",
+    )
     scale: float | None = Field(
         100,
         gt=0,
@@ -248,7 +259,8 @@ class Settings(BaseSettings):
         3600,
         gt=0,
         le=2_592_000,
-        description="seconds without an anomaly after which an incident is resolved",
+        description="seconds of ordinary readings after which an episode is over, and its incident "
+        "resolved",
     )
     incident_cooldown: float = Field(
         0,
@@ -305,7 +317,16 @@ class Settings(BaseSettings):
         "built-in, an entry point or `module:Class`",
     )
     notify_link: str = Field(
-        "", description="address of a page about incidents, which `notify` adds to its messages"
+        "",
+        description="address of a page about incidents, which `notify` adds to its messages; "
+        "`{instance}` and `{id}` in it stand for those of the incident",
+    )
+    notify_max_age: float = Field(
+        3600,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds by which an incident may be older than its record: `notify` leaves "
+        "out what was history when the flow read it; `0`: nothing",
     )
 
     @field_validator("scale", "threshold", "partitions", "metrics_port", mode="before")
@@ -426,6 +447,28 @@ class Settings(BaseSettings):
                 ) from None
         maintenance.parse(value)
         return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone(cls, value: str) -> str:
+        zones.parse(value)
+        return value
+
+    @field_validator("holidays")
+    @classmethod
+    def _holidays(cls, value: str) -> str:
+        holidays.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        for name in ("time_zone", "holidays"):
+            if self.time_field is None and getattr(self, name):
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} needs readings with a time: leave it empty, or name "
+                    f"the field in {PREFIX}TIME_FIELD, which is none"
+                )
+        return self
 
     @model_validator(mode="after")
     def _librdkafka(self) -> Self:

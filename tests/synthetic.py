@@ -6,6 +6,8 @@ import math
 import random
 from dataclasses import dataclass, field
 
+from dataflow.alerts.news import held
+
 KINDS = ("daily", "weekly", "hourly job", "wandering", "nightly batch")
 START = 1_396_310_400.0  # a Tuesday, 00:00
 
@@ -64,12 +66,12 @@ def instance(kind, seed, days=40, per_day=288, change=None, change_day=12):
 
 def replay(detector, made):
     """Return the places of the alerts."""
-    state, alerts = None, []
-    for i, (value, time) in enumerate(zip(made.values, made.times, strict=True)):
+    state, scores = None, []
+    for value, time in zip(made.values, made.times, strict=True):
         state, verdict = detector.update(state, value, time)
-        if verdict.score > detector.threshold:
-            alerts.append(i)
-    return alerts
+        scores.append(verdict.score)
+    found = held(scores, detector.threshold, getattr(detector, "interval", 300.0))
+    return [i for i, score in enumerate(found) if score > detector.threshold]
 
 
 def judge(detector, instances, per_day=288, change_day=12):

@@ -302,12 +302,18 @@ def test_a_port_that_is_taken(run_command: Command, brokers: str) -> None:
 
 
 @pytest.mark.usefixtures("needs_bytewax")
-def test_the_demo_shows_anomalies_and_ends(run_command: Command) -> None:
+def test_the_demo_shows_alerts_and_when_they_are_over(run_command: Command) -> None:
     done = run_command("demo", topic="something_else", brokers="nowhere:1")
     assert (done.returncode, done.stderr) == (0, "")
     labels = json.loads((REPOSITORY / "data" / "labels.json").read_text())
     instances = "|".join(labels)
-    found = re.findall(rf"^\d{{4}}-.* ({instances}) +score 0\.\d{{3}}", done.stdout, re.MULTILINE)
-    total: Any = re.search(r"^all +(\d+)$", done.stdout, re.MULTILINE)
-    assert len(found) == int(total[1]) > 0
+    found = re.findall(
+        rf"^\d{{4}}-.* ({instances}) +score 0\.\d\d  CPU ", done.stdout, re.MULTILINE
+    )
+    total: Any = re.search(r"^all +(\d+) +(\d+)$", done.stdout, re.MULTILINE)
+    assert 0 < len(found) == int(total[1]) < int(total[2]) / 5
+    over = re.findall(
+        rf"^\d{{4}}-.* ({instances})  over after [\dhmin ]+: \w+$", done.stdout, re.MULTILINE
+    )
+    assert len(found) / 2 < len(over) <= len(found)
     assert re.search(r"32,256 records in [\d.]+ s \([\d,]+ a second", done.stdout)

@@ -161,6 +161,13 @@ def test_what_an_anomaly_says(run_flow: Flow, brokers: str, topic: str) -> None:
         "detector": "tutorial",
         "id": anomaly["id"],
         "source": {"topic": topic, "partition": 0, "offset": 30},
+        "alert": True,
+        "episode": anomaly["episode"],
+        "raw": 99.5,
+        "unit": "%",
+        "reasons": None,
+        "ordinary": None,
+        "why": "CPU 99.5%",
     }
 
 

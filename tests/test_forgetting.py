@@ -11,6 +11,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
 from test_counters import change
 
+from dataflow.alerts.episode import EpisodeRules
 from dataflow.detectors.base import Verdict, WindowedDetector
 from dataflow.flow import build
 from dataflow.records import Raw, Reading, encode
@@ -115,10 +116,10 @@ class _Pairs(WindowedDetector[int]):
 
 def test_what_waits_in_a_window_is_scored_before_its_instance_is_forgotten() -> None:
     backwards: list[Reading] = []
-    logic = windower(_Pairs(), backwards.append)(None)
+    logic = windower(_Pairs(), EpisodeRules(0.5, 300.0, 3600.0), backwards.append)(None)
     readings = [Reading("web-1", None, at, 0.5, 60.0 * at, 0, at) for at in range(3)]
     scored, discarded = logic.on_batch([readings, []])
-    assert [[(one.index, it.score) for one, it in batch] for batch in scored] == [
+    assert [[(one.index, it.score) for one, it, _ in batch] for batch in scored] == [
         [(0, 0.02), (1, 0.02)],
         [(2, 0.03)],
         [],
@@ -126,7 +127,7 @@ def test_what_waits_in_a_window_is_scored_before_its_instance_is_forgotten() -> 
     assert discarded
     scored, discarded = logic.on_batch([[], readings[::-1]])
     assert not discarded
-    assert [one.index for batch in scored for one, _ in batch] == [2, 1]
+    assert [one.index for batch in scored for one, *_ in batch] == [2, 1]
     assert [one.index for one in backwards] == [1, 0]
 
 

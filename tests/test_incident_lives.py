@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judging import Judge
 from test_incidents import STEP, check, readings_of, scores
 
 from dataflow.detectors import make
-from dataflow.detectors.base import Verdict
 from dataflow.records import Incident, Reading
 from dataflow.settings import Settings
 from dataflow.steps import incidents
@@ -48,7 +48,7 @@ class Lives:
         self.left = None
         self.process = 1 - self.process
         store: Any = SimpleNamespace(folder=self.folder, process=self.process)
-        self.build = incidents.monitors(self.settings, make("tutorial"), 0.5, store)
+        self.build = incidents.monitors(self.settings, make("tutorial"), store)
         self.next, states = self.saved
         self.logics = {name: self.build(state) for name, state in states.items()}
 
@@ -68,9 +68,8 @@ class Lives:
     def read(self, most: int) -> None:
         """Read some of the log, as a batch: regrouped by instance."""
         groups: defaultdict[str, list[Any]] = defaultdict(list)
-        for reading, found in self.log[self.next : self.next + most]:
-            score = found.score if found else 0.0
-            groups[reading.instance].append((reading, Verdict(score)))
+        for scored in self.log[self.next : self.next + most]:
+            groups[scored[0].instance].append(scored)
         self.next = min(self.next + most, len(self.log))
         for name, scored in groups.items():
             if name not in self.logics:
@@ -94,9 +93,10 @@ def merged(histories: list[list[tuple[float, float | None]]]) -> list[Any]:
             reading.instance = f"host-{number}"
             log.append((reading, found))
     log.sort(key=lambda it: (it[0].time, it[0].instance))
+    judge = Judge(600.0)
     return [
-        (Reading(r.instance, r.time, r.index, r.value, r.time, 0, offset), found)
-        for offset, (r, found) in enumerate(log)
+        judge.scored(Reading(r.instance, r.time, r.index, r.value, r.time, 0, offset), score)
+        for offset, (r, score) in enumerate(log)
     ]
 
 
@@ -147,13 +147,13 @@ def test_over_any_lives_each_record_is_written_once_and_the_same(
                 flow.start()
         while flow.next < len(flow.log):
             flow.read(4)
-    for name in {reading.instance for reading, _ in flow.log}:
+    for name in {reading.instance for reading, *_ in flow.log}:
         records = [it for it in flow.written.values() if it.instance == name]
         check(records)
         opened = {it.id for it in records if it.state == "opened"}
         ended = {it.id for it in records if it.state == "resolved"}
         # After the last reading an instance may be silent, and is not back.
-        last = max(reading.offset for reading, _ in flow.log if reading.instance == name)
+        last = max(reading.offset for reading, *_ in flow.log if reading.instance == name)
         silent = {it.id for it in records if it.kind == "silence" and it.source.offset == last}
         assert opened - ended <= silent
         assert ended <= opened

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judging import THRESHOLD, Judge, alerts, episodes, judge_all
 
 from dataflow.detectors import make
-from dataflow.detectors.base import Verdict
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
 from dataflow.incidents.episodes import EpisodeTracker
 from dataflow.incidents.monitor import InstanceMonitor
-from dataflow.incidents.rules import Anomalous, Rules
+from dataflow.incidents.rules import Rules
 from dataflow.incidents.silence import Progress, SilenceState
 from dataflow.records import Incident, Reading, encode
 from dataflow.recovery.decisions import Decisions
@@ -29,17 +29,18 @@ from dataflow.settings import Settings
 START = 1_709_251_200.0  # Friday, 1 March 2024, 00:00 UTC
 STEP = 300.0
 
-scores = st.none() | st.sampled_from([0.6, 0.7, 0.8, 0.9, 0.99])
+scores = st.none() | st.sampled_from([0.45, 0.6, 0.7, 0.8, 0.9, 0.99])
 passed = st.sampled_from([0.0, 60.0, STEP, STEP, STEP, 900.0, 4000.0, 90_000.0, -STEP])
 histories = st.lists(st.tuples(passed, scores), max_size=40)
 
 
-def readings_of(history: list[tuple[float, float | None]]) -> Iterator[tuple[Reading, Any]]:
+def readings_of(
+    history: list[tuple[float, float | None]],
+) -> Iterator[tuple[Reading, float | None]]:
     time = START
     for index, (gap, score) in enumerate(history):
         time += gap
-        found = None if score is None else Anomalous(score, 0.1)
-        yield Reading("host-a", time, index, 0.5, time, 0, index), found
+        yield Reading("host-a", time, index, 0.5, time, 0, index), score
 
 
 some_rules = st.builds(
@@ -47,7 +48,6 @@ some_rules = st.builds(
     anomalies=st.integers(1, 3),
     readings=st.integers(3, 5),
     duration=st.sampled_from([0.0, STEP, 900.0]),
-    quiet=st.sampled_from([300.0, 600.0, 3600.0]),
     cooldown=st.sampled_from([0.0, 900.0, 7200.0]),
     updates=st.integers(0, 3),
     silence=st.just(0.0),
@@ -60,42 +60,48 @@ some_rules = st.builds(
 )
 
 
+quiets = st.sampled_from([300.0, 600.0, 3600.0])
+
+
 def recount(
-    rules: Rules, history: list[tuple[Reading, Any]]
-) -> list[tuple[str, int, int, int, int]]:
-    """State, first reading, sequence, reading that made it due, anomalies: of every record."""
+    rules: Rules,
+    quiet: float,
+    history: list[tuple[Reading, float]],
+    threshold: float = THRESHOLD,
+) -> list[tuple[str, int, int, int, int, str | None]]:
+    """State, first reading, sequence, cause, anomalies, end: of every record."""
     clocks = [0.0]
     for (before, _), (after, _) in itertools.pairwise(history):
         clocks.append(clocks[-1] + max(0.0, after.time - before.time))  # type: ignore[operator]
-    found = [index for index, (_, anomalous) in enumerate(history) if anomalous]
-    episodes: list[list[int]] = []
-    for index in found:
-        if episodes and clocks[index] - clocks[episodes[-1][-1]] < rules.quiet:
-            episodes[-1].append(index)
-        else:
-            episodes.append([index])
-    out: list[tuple[str, int, int, int, int]] = []
+    above = [score > threshold for _, score in history]
+    news = alerts([score for _, score in history], threshold)
+    out: list[tuple[str, int, int, int, int, str | None]] = []
     rest = 0.0
-    for episode in episodes:
+    for first, end in episodes(history, threshold, quiet):
+        last = len(history) if end is None else end
 
-        def opens(index: int, first: int = episode[0], rest: float = rest) -> bool:
+        def opens(index: int, first: int = first, rest: float = rest) -> bool:
             of_day = history[index][0].time % 86_400  # type: ignore[operator]
+            lasting = any(
+                all(above[at : at + 6]) for at in range(first, index - 4) if at + 6 <= index + 1
+            )
             return (
-                sum(it in found for it in range(index - rules.readings + 1, index + 1))
-                >= rules.anomalies
+                (lasting or any(first <= at <= index for at in news))
+                and sum(above[max(0, index - rules.readings + 1) : index + 1]) >= rules.anomalies
                 and clocks[index] - clocks[first] >= rules.duration
                 and clocks[index] >= rest
                 and not (rules.plan.entries and 20 * 60 <= of_day < 70 * 60)
             )
 
-        opened = next((index for index in episode if opens(index)), None)
+        found = [index for index in range(first, last) if above[index]]
+        opened = next((index for index in found if opens(index)), None)
         if opened is None:
             continue
-        peaks = {it: max(history[i][1].score for i in episode if i <= it) for it in episode}
+        peaks = {it: max(history[i][1] for i in found if i <= it) for it in found}
         rise = (1 - peaks[opened]) / max(1, rules.updates)
         records = [("opened", opened)]
         reported = peaks[opened]
-        for index in (it for it in episode if it > opened):
+        for index in (it for it in found if it > opened):
             if (
                 len(records) <= rules.updates
                 and peaks[index] > reported
@@ -103,43 +109,42 @@ def recount(
             ):
                 records.append(("updated", index))
                 reported = peaks[index]
-        end = next(
-            (
-                index
-                for index in range(episode[-1] + 1, len(history))
-                if clocks[index] - clocks[episode[-1]] >= rules.quiet
-            ),
-            None,
-        )
         if end is not None:
             records.append(("resolved", end))
             rest = clocks[end] + rules.cooldown
         out += [
-            (state, episode[0], number, index, sum(it <= index for it in episode))
+            (
+                state,
+                first,
+                number,
+                index,
+                sum(it <= index for it in found),
+                "recovered" if state == "resolved" else None,
+            )
             for number, (state, index) in enumerate(records)
         ]
     return out
 
 
-@given(histories, some_rules)
+@given(histories, some_rules, quiets)
 def test_incidents_are_what_a_recount_of_the_whole_history_finds(
-    history: list[tuple[float, float | None]], rules: Rules
+    history: list[tuple[float, float | None]], rules: Rules, quiet: float
 ) -> None:
     readings = list(readings_of(history))
     monitor = InstanceMonitor(rules, Progress(), "host-a")
-    records = [incident for reading, found in readings for incident in monitor.add(reading, found)]
+    records = [
+        incident
+        for reading, judged in judge_all(readings, quiet)
+        for incident in monitor.add(reading, judged)
+    ]
     firsts = {incident_id(reading): index for index, (reading, _) in enumerate(readings)}
     assert [
-        (it.state, firsts[it.id], it.sequence, it.source.offset, it.anomalies) for it in records
-    ] == recount(rules, readings)
+        (it.state, firsts[it.id], it.sequence, it.source.offset, it.anomalies, it.ended)
+        for it in records
+    ] == recount(rules, quiet, [(reading, score or 0.0) for reading, score in readings])
     for it in records:
-        worst = max(
-            (found.score, -index)
-            for index, (_, found) in enumerate(readings[: it.source.offset + 1])
-            if found and index >= firsts[it.id] and index < firsts[it.id] + 10_000
-        )
-        assert it.score is not None
-        assert it.score <= worst[0]
+        inside = readings[firsts[it.id] : it.source.offset + 1]
+        assert it.score == max(score or 0.0 for _, score in inside)
 
 
 def incident_id(reading: Reading) -> str:
@@ -148,9 +153,10 @@ def incident_id(reading: Reading) -> str:
     return incident_id("anomaly", reading)
 
 
+long_quiets = st.sampled_from([600.0, 100_000.0])
+
 silent_rules = st.builds(
     Rules,
-    quiet=st.sampled_from([600.0, 100_000.0]),
     silence=st.just(900.0),
     wall=st.just(1800.0),
     gone=st.sampled_from([0.0, 3600.0]),
@@ -190,9 +196,15 @@ def check_order(records: list[Incident]) -> None:
                 del open_now[record.kind]
 
 
-@given(histories, silent_rules, st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+@given(
+    histories, silent_rules, long_quiets, st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40))
+)
 def test_a_state_saved_and_loaded_anywhere_changes_nothing(
-    history: list[tuple[float, float | None]], rules: Rules, breaks: set[int], waits: set[int]
+    history: list[tuple[float, float | None]],
+    rules: Rules,
+    quiet: float,
+    breaks: set[int],
+    waits: set[int],
 ) -> None:
     """`waits`: after these readings the clock found a silence."""
 
@@ -201,7 +213,7 @@ def test_a_state_saved_and_loaded_anywhere_changes_nothing(
     def run(breaks: set[int]) -> list[Incident]:
         monitor = InstanceMonitor(rules, Progress(), "host-a")
         out: list[Incident] = []
-        for index, (reading, found) in enumerate(readings_of(history)):
+        for index, (reading, found) in enumerate(judge_all(readings_of(history), quiet)):
             if index and index in breaks:
                 monitor = InstanceMonitor.load(rules, Progress(), monitor.dump())
             out += monitor.add(reading, found)
@@ -215,16 +227,16 @@ def test_a_state_saved_and_loaded_anywhere_changes_nothing(
     check_order(records)
 
 
-@given(histories, silent_rules, st.sets(st.integers(0, 40)))
+@given(histories, silent_rules, long_quiets, st.sets(st.integers(0, 40)))
 def test_a_silence_has_the_same_records_however_it_is_found(
-    history: list[tuple[float, float | None]], rules: Rules, waits: set[int]
+    history: list[tuple[float, float | None]], rules: Rules, quiet: float, waits: set[int]
 ) -> None:
     """A real gap has the same records, found by the clock or by the next reading."""
 
     def run(waits: set[int]) -> list[Incident]:
         monitor = InstanceMonitor(rules, Progress(), "host-a")
         out: list[Incident] = []
-        readings = list(readings_of(history))
+        readings = list(judge_all(readings_of(history), quiet))
         for index, (reading, found) in enumerate(readings):
             out += monitor.add(reading, found)
             gap = readings[index + 1][0].time - reading.time if index + 1 < len(readings) else 0
@@ -237,20 +249,20 @@ def test_a_silence_has_the_same_records_however_it_is_found(
 
 
 def test_a_wrong_time_disturbs_once() -> None:
-    rules = Rules(quiet=3600.0, silence=900.0)
+    rules, judge = Rules(silence=900.0), Judge(3600.0)
     progress = Progress()
     monitors = {name: InstanceMonitor(rules, progress, name) for name in "abcd"}
     out: list[Incident] = []
     for index in range(100):
         for name, monitor in monitors.items():
             time = START + STEP * index + (1e9 if (name, index) == ("a", 50) else 0)
-            found = Anomalous(0.9) if name == "a" and index in (49, 52) else None
-            out += monitor.add(Reading(name, time, index, 0.5, time, 0, 4 * index), found)
+            score = 0.9 if name == "a" and index in (49, 52) else None
+            reading = Reading(name, time, index, 0.5, time, 0, 4 * index)
+            out += monitor.add(reading, judge.judged(reading, score))
     assert [(it.kind, it.state) for it in out] == [
         ("anomaly", "opened"),
         *[("silence", "opened"), ("silence", "resolved")],
-        ("anomaly", "resolved"),
-        *[("anomaly", "opened"), ("anomaly", "resolved")],
+        ("anomaly", "resolved"),  # and what comes ten minutes later is no news
     ]
     assert not any(monitor.overdue(0.0) for monitor in monitors.values())
 
@@ -287,16 +299,12 @@ def test_an_instance_is_silent_by_the_progress_of_the_others() -> None:
 
 
 def test_readings_without_times() -> None:
-    tracker = EpisodeTracker(Rules(quiet=600.0), "a")
-    out = [
-        incident
-        for index in range(6)
-        for incident in tracker.add(
-            STEP * index,
-            Reading("a", None, index, 0.5, None, 0, index),
-            (None, Anomalous(0.9))[index == 1],
-        )
-    ]
+    tracker, judge = EpisodeTracker(Rules(), "a"), Judge(600.0)
+    out: list[Incident] = []
+    for index in range(6):
+        reading = Reading("a", None, index, 0.5, None, 0, index)
+        judged = judge.judged(reading, 0.9 if index == 1 else None)
+        out += tracker.add(STEP * index, reading, judged)
     assert [(it.state, it.source.offset) for it in out] == [("opened", 1), ("resolved", 3)]
     assert {it.opened_at for it in out} == {None}
 
@@ -345,7 +353,8 @@ def test_maintenance_without_end() -> None:
     monitor = InstanceMonitor(
         Rules(plan=maintenance.parse("*: daily 00:00-12:00; *: daily 12:00-00:00")), Progress(), "a"
     )
-    assert monitor.add(Reading("a", START, 0, 0.5, START, 0, 0), Anomalous(0.9)) == []
+    reading = Reading("a", START, 0, 0.5, START, 0, 0)
+    assert monitor.add(reading, Judge(600.0).judged(reading, 0.9)) == []
     assert monitor.overdue(1e9) is None
 
 
@@ -395,7 +404,7 @@ class Machine:
     def start(self) -> None:
         """Resume from the last snapshot."""
         detector = make("tutorial")
-        build = self.monitors(self.settings, detector, 0.5, self.store)
+        build = self.monitors(self.settings, detector, self.store)
         self.next, state = self.saved
         self.logic = build(state)
 
@@ -405,8 +414,8 @@ class Machine:
             assert self.identity.of_line(encode(incident) + b"\n") == same
             assert self.written.setdefault(same, incident) == incident
 
-    def read(self, reading: Reading, score: float) -> None:
-        self.write(self.logic.on_batch([[(reading, Verdict(score))]])[0])
+    def read(self, scored: Any) -> None:
+        self.write(self.logic.on_batch([[scored]])[0])
         self.next += 1
 
     def wait(self, seconds: float) -> None:
@@ -441,10 +450,13 @@ def test_killed_anywhere_each_record_is_written_once_and_what_opened_is_resolved
             Reading("host-a", end + STEP * i, 99, 0.5, end + STEP * i, 0, 900 + i)
             for i in range(1, 6)
         ]
-        everything = [(r, a.score if a else 0.0) for r, a in readings] + [(r, 0.0) for r in rest]
+        # What leaves the step before is the same each time that the readings are read.
+        judge = Judge(600.0)
+        everything = [judge.scored(r, score) for r, score in readings]
+        everything += [judge.scored(r, None) for r in rest]
         for action in actions:
             if action == "read" and machine.next < len(readings):
-                machine.read(*everything[machine.next])
+                machine.read(everything[machine.next])
             elif action == "wait":
                 machine.wait(2000.0)
             elif action == "save" and machine.next:
@@ -452,7 +464,7 @@ def test_killed_anywhere_each_record_is_written_once_and_what_opened_is_resolved
             elif action == "kill":
                 machine.start()
         while machine.next < len(everything):
-            machine.read(*everything[machine.next])
+            machine.read(everything[machine.next])
     records = list(machine.written.values())
     check(records)
     opened = {it.id for it in records if it.state == "opened"}

@@ -30,7 +30,7 @@ from dataflow.notify import http, process
 from dataflow.notify.alertmanager import Alertmanager
 from dataflow.notify.base import Target
 from dataflow.notify.slack import Slack
-from dataflow.notify.summary import summary
+from dataflow.notify.summary import severity, summary
 from dataflow.notify.targets import targets
 from dataflow.notify.webhook import Webhook
 from dataflow.records import Incident, Source, encode
@@ -51,7 +51,7 @@ def incident(state: str = "opened", sequence: int = 0, number: int = 1, **more: 
         "opened_at": NOW - timedelta(minutes=10),
         "updated_at": NOW - timedelta(minutes=5),
         "resolved_at": NOW - timedelta(minutes=1) if resolved else None,
-        "ended": "quiet" if resolved else None,
+        "ended": "recovered" if resolved else None,
         "score": 0.75,
         "peak_at": NOW - timedelta(minutes=10),
         "value": 0.9,
@@ -199,7 +199,7 @@ def test_each_opened_and_resolved_arrives_whatever_the_receiver_does(
     assert [it["key"] for it in webhook] == [f"{1:024x}-0", f"{1:024x}-1"]
     assert sorted(key or "" for key in receiver.keys) == 2 * [f"{1:024x}-0"] + 2 * [f"{1:024x}-1"]
     slack = [it["text"] for it in receiver.accepted if "text" in it]
-    assert slack[0].startswith("*opened* (warning) host-1 is anomalous at ")
+    assert slack[0].startswith("*opened* (warning) host-1: value 0.9, expected 0.25 since ")
     assert f"warning: webhook at {dead.split('/')[2]} does not accept incidents" in err
     assert "status 500" in err
     assert "accepts incidents again" in err
@@ -458,7 +458,7 @@ def test_alertmanager_lists_it_and_then_no_more(
             brokers=brokers,
             incidents_topic=topic,
             notify_alertmanager=f"{address}/",
-            notify_link="http://wiki.example/incidents",
+            notify_link="http://wiki.example/{instance}",
         ) as process:
             wait_for(lambda: len(listed_alerts(address)) == 2)
             alert = next(
@@ -469,12 +469,13 @@ def test_alertmanager_lists_it_and_then_no_more(
                 "instance": "host-1",
                 "kind": "anomaly",
                 "severity": "warning",
+                "topic": "cpu",
             }
             assert alert["status"]["state"] in ("unprocessed", "active")
             assert datetime.fromisoformat(alert["startsAt"]) == incident().opened_at
             assert datetime.fromisoformat(alert["endsAt"]) > datetime.now(UTC)
-            assert alert["generatorURL"] == "http://wiki.example/incidents"
-            assert "host-1 is anomalous" in alert["annotations"]["summary"]
+            assert alert["generatorURL"] == "http://wiki.example/host-1"
+            assert "host-1: value 0.9, expected 0.25" in alert["annotations"]["summary"]
             wait_for(lambda: statuses().count("firing") >= 2)
             write(brokers, topic, incident("resolved", 1))
             wait_for(
@@ -609,14 +610,16 @@ def test_slack_takes_no_orders_from_the_name_of_an_instance() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({}, "host-1 is anomalous at "),
-        ({"state": "updated"}, "has become worse at "),
-        ({"state": "resolved"}, "is quiet again at "),
-        ({"state": "resolved", "ended": "gone"}, "has gone silent at "),
-        ({"kind": "silence"}, "host-1 is silent at "),
-        ({"kind": "silence", "state": "resolved", "ended": "returned"}, "sends again at "),
-        ({"kind": "silence", "state": "resolved", "ended": "gone"}, "counts as gone at "),
-        ({"updated_at": None, "opened_at": None}, "host-1 is anomalous: score 0.75"),
+        ({}, "host-1: value 0.9, expected 0.25 since 20"),
+        ({"why": "CPU 89.8%; highest in 4 weeks"}, "host-1: CPU 89.8%; highest in 4 weeks since "),
+        ({"state": "updated"}, "has become worse (score 0.75): value 0.9"),
+        ({"state": "resolved", "duration": 45_900.0}, "has recovered after 12 h 45 min: it began"),
+        ({"state": "resolved", "ended": "adapted"}, "that counts as ordinary now"),
+        ({"state": "resolved", "ended": "gone"}, "has gone silent in trouble: "),
+        ({"kind": "silence"}, "host-1 is silent since "),
+        ({"kind": "silence", "state": "resolved", "ended": "returned"}, "sends again"),
+        ({"kind": "silence", "state": "resolved", "ended": "gone"}, "counts as gone: "),
+        ({"since": None, "expected": None}, "host-1: value 0.9"),
     ],
 )
 def test_what_is_said(changed: dict[str, Any], said: str) -> None:
@@ -624,6 +627,77 @@ def test_what_is_said(changed: dict[str, Any], said: str) -> None:
     assert said in summary(record)
     for target in (Webhook, Slack, Alertmanager):
         assert encode(target("http://h").body(record, "", NOW))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"duration": 0.0}, "warning"),
+        ({"duration": 3600.0}, "critical"),
+        ({"score": 0.8}, "critical"),
+        ({"kind": "silence", "score": None, "duration": 9e9}, "warning"),
+    ],
+)
+def test_severity_is_by_score_and_duration(changed: dict[str, Any], expected: str) -> None:
+    record = incident(**changed)
+    assert severity(record) == expected
+    # Alertmanager would take another label for another alert.
+    (alert,) = Alertmanager("http://h").body(record, "", NOW)  # type: ignore[misc]
+    assert (alert["labels"]["severity"], alert["annotations"]["severity"]) == ("warning", expected)
+
+
+def test_history_is_left_out_and_counted(
+    brokers: str, topic: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Incidents of readings that were 20 months old when the flow read them."""
+    old = NOW - timedelta(days=600)
+    times = {"since": old, "opened_at": old, "updated_at": old, "peak_at": old}
+    settings: dict[str, Any] = {
+        **{"brokers": brokers, "incidents_topic": topic, "follow": "false"},
+        "notify_webhook": receiver.address,
+    }
+    write(brokers, topic)
+    with notifying(tmp_path, **settings) as process:
+        process.communicate(timeout=60)
+    write(brokers, topic, *(incident(number=number, **times) for number in range(9)), incident())
+    with notifying(tmp_path, **settings) as process:
+        _, said = process.communicate(timeout=60)
+    assert receiver.delivered() == [("host-1", "opened", 0)]
+    assert "left out 9 records of incidents that were more than 1 h old" in said
+    write(brokers, topic, incident(number=77, **times))
+    with notifying(tmp_path, **settings, notify_max_age=0) as process:
+        process.communicate(timeout=60)
+    assert receiver.delivered()[1:] == [("host-77", "opened", 0)]
+
+
+def test_a_test_message_reaches_every_target(receiver: Receiver, tmp_path: Path) -> None:
+    def test(**settings: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dataflow", "notify", "--test"],
+            cwd=tmp_path,
+            env=environment(**settings),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    settings = {
+        "notify_webhook": receiver.address,
+        "notify_link": "http://page.example/?i={instance}",
+    }
+    done = test(**settings)
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"webhook at 127.0.0.1:{receiver.port}: accepted\n",
+    )
+    (posted,) = receiver.accepted
+    assert posted["link"] == "http://page.example/?i=test-of-notify"
+    assert "a test of notify" in posted["summary"]
+    receiver.always = (403, {})
+    failed = test(**settings)
+    assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
+    assert f"not delivered to webhook at 127.0.0.1:{receiver.port}:" in failed.stderr
+    assert "No notification target" in test().stderr
 
 
 def test_an_alert_never_ends_before_it_starts_nor_in_the_future_once_resolved() -> None:

@@ -136,9 +136,9 @@ def test_what_the_flow_writes_is_delivered_as_it_is(state: str) -> None:
     ],
 )
 def test_a_name_is_text_in_slack(name: str, text: str) -> None:
-    record = incident(instance=name, kind="silence", updated_at=None)
+    record = incident(instance=name, kind="silence", since=None)
     assert Slack("http://h").body(record, "http://wiki.example", NOW) == {
-        "text": f"*opened* (critical) {text} is silent\nhttp://wiki.example"
+        "text": f"*opened* (warning) {text} is silent\nhttp://wiki.example"
     }
 
 

@@ -31,7 +31,9 @@ def found(flow: Flow, *arguments: str, **settings: Any) -> list[dict[str, Any]]:
     done = flow(*arguments, output="stdout", follow=False, **settings)
     assert done.returncode == 0, done.stderr
     lines = map(json.loads, done.stdout.splitlines())
-    return sorted(lines, key=lambda it: (it["id"], it.get("sequence", -1)))
+    # What was news when the store was written, that version knew in another form.
+    records = [{key: it[key] for key in it if key not in ("alert", "episode")} for it in lines]
+    return sorted(records, key=lambda it: (it["id"], it.get("sequence", -1)))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

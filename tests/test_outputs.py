@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, read_json_lines
+from conftest import REPOSITORY, Flow, environment, read_json_lines
 from prometheus_client import REGISTRY
 from test_counters import incident
 from test_errors import refused
@@ -215,3 +216,31 @@ def test_a_wrong_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) -> No
         "ANOMALY_OUTPUT names the output 'found.txt', which does not exist: use stdout, kafka, a "
         "path ending in .jsonl, module:Class for your own, or several with commas."
     )
+
+
+def test_a_terminal_shows_alerts_their_ends_and_what_the_flow_does(tmp_path: Path) -> None:
+    program = (
+        "import pty, sys; "
+        "sys.exit(pty.spawn([sys.executable, '-m', 'bytewax.run', 'dataflow.flow']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment(input=REPOSITORY / "data" / "ec2_metrics.csv"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("reading the file ")
+    assert lines[0].endswith("with calibrated (alerts above 0.5); anomalies go to stdout") or (
+        ", not compiled (alerts" in lines[0]
+    )
+    alerts = [line for line in lines if "  score 0." in line]
+    over = [line for line in lines if "  over after " in line]
+    assert all("  CPU " in line for line in alerts)
+    assert len(alerts) == 33
+    assert 20 < len(over) <= len(alerts)
+    assert lines[-1] == "scored 32,256 readings: 33 alerts, 388 anomalies"

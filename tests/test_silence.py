@@ -12,12 +12,13 @@ from conftest import Flow, PausableBroker, fill_topic, read_json_lines
 from faults import wait_for
 from hypothesis import given
 from hypothesis import strategies as st
+from judging import Judge
 
 from dataflow.detectors import make
 from dataflow.detectors.base import Verdict
 from dataflow.incidents.monitor import InstanceMonitor
 from dataflow.incidents.progress import Progress
-from dataflow.incidents.rules import Anomalous, Rules
+from dataflow.incidents.rules import Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka import topics
 from dataflow.kafka.caught_up import ASKED, CaughtUp
@@ -27,7 +28,8 @@ from dataflow.steps import incidents
 
 START = 1_709_251_200.0
 STEP = 300.0
-RULES = Rules(interval=STEP, silence=900.0, wall=1800.0, quiet=900.0)
+QUIET = 900.0
+RULES = Rules(interval=STEP, silence=900.0, wall=1800.0)
 
 
 def at(index: int, offset: int | None = None, name: str = "a") -> Reading:
@@ -86,14 +88,14 @@ def test_the_step_takes_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(incidents.time, "monotonic", lambda: now)
     settings = Settings(_env_file=None, incidents=True, interval=STEP)
-    logic = incidents.monitors(settings, make("tutorial"), 0.5, None)(None)
+    logic = incidents.monitors(settings, make("tutorial"), None)(None)
     ((_, sign),) = incidents.signs_of_life(
         [Rejected("out-of-range", "", Source("t", 0, 1), None, instance="a", time=START + STEP)]
     )
     # Of an instance that has no reading yet, nothing is kept.
     assert logic.on_batch([sign]) == ([], logic.DISCARD)
     assert incidents.signs_of_life([Rejected("not-json", "", Source("t", 0, 1), None)]) == []
-    logic.on_batch([[(at(0), Verdict(0.0))]])
+    logic.on_batch([[(at(0), Verdict(0.0), None)]])
     out: list[Incident] = []
     for _ in range(100):
         now += 100.0
@@ -116,13 +118,15 @@ def test_a_wrong_interval_is_said_once(
     said: list[str] = []
     monkeypatch.setattr(incidents, "warn_once", lambda _reason, line: said.append(line))
     settings = Settings(_env_file=None, incidents=True, interval=300)
-    build = incidents.monitors(settings, make("tutorial"), 0.5, None)
+    build = incidents.monitors(settings, make("tutorial"), None)
     for name in "abc":
         logic = build(None)
         for index in range(20):
             # With a gap of a day.
             time = START + step * index + (86_400 if index > 4 else 0)
-            logic.on_batch([[(Reading(name, time, index, 0.5, time, 0, index), Verdict(0.0))]])
+            logic.on_batch(
+                [[(Reading(name, time, index, 0.5, time, 0, index), Verdict(0.0), None)]]
+            )
     assert len(said) == warned
     if warned:
         assert f"most readings come {step:g} s after" in said[0]
@@ -149,15 +153,16 @@ def test_an_outage_that_is_sent_again_is_reported_once(
     length: int, later: int, again: int, learned: int
 ) -> None:
     """`learned` of its first readings are no longer anomalous, as the detector knows them now."""
-    monitor = InstanceMonitor(RULES, Progress(), "a")
+    monitor, judge = InstanceMonitor(RULES, Progress(), "a"), Judge(QUIET)
     out: list[Incident] = []
     offset = 0
 
     def send(indexes: range, anomalous: range) -> None:
         nonlocal offset
         for index in indexes:
-            found = Anomalous(0.9) if index in anomalous else None
-            out.extend(monitor.add(at(index, offset), found))
+            reading = at(index, offset)
+            judged = judge.judged(reading, 0.9 if index in anomalous else None)
+            out.extend(monitor.add(reading, judged))
             offset += 1
 
     end = 10 + length + later
@@ -173,7 +178,7 @@ def test_a_new_topic_or_store_gives_the_same_id() -> None:
     ids = set()
     for offset in (3, 4711):
         monitor = InstanceMonitor(RULES, Progress(), "a")
-        (opened,) = monitor.add(at(5, offset), Anomalous(0.9))
+        (opened,) = monitor.add(at(5, offset), Judge(QUIET).judged(at(5, offset), 0.9))
         ids.add(opened.id)
     assert len(ids) == 1
 
@@ -183,11 +188,13 @@ def test_a_clock_that_was_set_back_blinds_no_instance() -> None:
     monitor = InstanceMonitor(RULES, Progress(), "a")
     monitor.add(at(100), None)
     back = Reading("a", START, 101, 0.5, START, 0, 101)
-    assert [it.state for it in monitor.add(back, Anomalous(0.9))] == ["opened"]
+    judged = Judge(QUIET).judged(back, 0.9)
+    assert [it.state for it in monitor.add(back, judged)] == ["opened"]
     monitor = InstanceMonitor(RULES, Progress(), "a")
     far = START + 365 * 86_400
     monitor.add(Reading("a", "far", "far", 0.5, far, 0, 0), None)
-    assert monitor.add(Reading("a", "now", "now", 0.5, START, 0, 1), Anomalous(0.9))
+    now = Reading("a", "now", "now", 0.5, START, 0, 1)
+    assert monitor.add(now, Judge(QUIET).judged(now, 0.9))
 
 
 # The broker is away.
@@ -219,8 +226,8 @@ def test_the_clock_decides_only_where_all_was_read(
     logics = []
     for number in range(40):
         name = f"i-{number}"
-        logic = incidents.monitors(settings, make("tutorial"), 0.5, None, broker)(None)
-        logic.on_batch([[(Reading(name, START, 0, 0.5, START, 0, number), Verdict(0.0))]])
+        logic = incidents.monitors(settings, make("tutorial"), None, broker)(None)
+        logic.on_batch([[(Reading(name, START, 0, 0.5, START, 0, number), Verdict(0.0), None)]])
         logics.append(logic)
 
     def wait(seconds: int) -> list[Incident]:
@@ -241,7 +248,7 @@ def test_the_clock_decides_only_where_all_was_read(
     out = wait(10)
     for number, logic in enumerate(logics):
         reading = Reading(f"i-{number}", START + 80, 1, 0.5, START + 80, 0, 100 + number)
-        logic.on_batch([[(reading, Verdict(0.0))]])
+        logic.on_batch([[(reading, Verdict(0.0), None)]])
     # The gap is in their times too: it is said, and ended, by that reading.
     assert out == []
     # And those that are really silent are found.

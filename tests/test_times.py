@@ -11,11 +11,14 @@ import pytest
 from conftest import Flow, read_json_lines
 from test_flow import made_rows, write_csv
 
+from dataflow.alerts.episode import EpisodeRules
 from dataflow.detectors import make
 from dataflow.records import Reading
 from dataflow.steps.score import scorer
 from dataflow.steps.times import backwards
 from dataflow.warnings import Warnings
+
+RULES = EpisodeRules(0.5, 300.0, 3600.0)
 
 
 def scored_with(times: list[float | None], size: int) -> tuple[list[str], int]:
@@ -23,7 +26,7 @@ def scored_with(times: list[float | None], size: int) -> tuple[list[str], int]:
     lines: list[str] = []
     detector: Any = make("tutorial")
     warnings = Warnings(lines.append)
-    step = scorer(detector, backwards(False, warnings))
+    step = scorer(detector, RULES, backwards(False, warnings))
     readings = [
         Reading("web-1", time, number, 0.5, time, 0, number) for number, time in enumerate(times)
     ]
@@ -47,7 +50,7 @@ def test_times_that_run_backwards_are_warned_of_once_and_counted(size: int) -> N
 
 def test_forgotten_instances_begin_anew() -> None:
     detector: Any = make("tutorial")
-    step = scorer(detector, backwards(False, Warnings([].append)))
+    step = scorer(detector, RULES, backwards(False, Warnings([].append)))
     readings = [Reading("web-1", at, at, 0.5, float(at), 0, at) for at in range(9)]
     state, first = step.score(None, readings)
     assert step.score(state, []) == (None, [])

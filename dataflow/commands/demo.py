@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dataflow import settings
+from dataflow.alerts.line import line as shown_as
 from dataflow.commands import progress
 from dataflow.commands.demo_dashboard import play
 from dataflow.demo import producer, sample
@@ -26,11 +27,12 @@ from dataflow.demo.broker import EmbeddedBroker
 from dataflow.detectors import compiled, find
 from dataflow.errors import UserError, missing_bytewax
 from dataflow.kafka import topics
-from dataflow.records import Anomaly
+from dataflow.records import Anomaly, Incident
 
 __all__ = ["demo"]
 
 _anomaly = msgspec.json.Decoder(Anomaly).decode
+_incident = msgspec.json.Decoder(Incident).decode
 
 
 def demo(
@@ -52,7 +54,7 @@ def demo(
         int, typer.Option(min=0, max=65535, help="Port of the live page; 0 selects a free one.")
     ] = 5006,
 ) -> None:
-    """Start a broker, run the flow on the sample stream, print its anomalies, and exit."""
+    """Start a broker, run the flow on the sample stream, print its alerts, and exit."""
     if find_spec("bytewax") is None:
         raise missing_bytewax()
     if dashboard:
@@ -69,6 +71,7 @@ def demo(
                 "ANOMALY_TOPIC": "ec2_metrics",
                 "ANOMALY_FOLLOW": "false",
                 "ANOMALY_OUTPUT": "stdout",
+                "ANOMALY_INCIDENTS": "true",
             }
             os.environ.update(demo_settings)
             options = settings.load()
@@ -85,12 +88,17 @@ def demo(
                 f"detector {options.detector} {_form(options.detector)}\n"
             )
             started = time.monotonic()
-            found: Counter[str] = Counter()
-            for anomaly in _run_flow(workers):
-                found[anomaly.instance] += 1
-                out.print(_line(anomaly))
+            alerts: Counter[str] = Counter()
+            anomalies: Counter[str] = Counter()
+            for line in _run_flow(workers):
+                record = _record(line)
+                if isinstance(record, Anomaly):
+                    anomalies[record.instance] += 1
+                    alerts[record.instance] += record.alert
+                if shown := shown_as(record):
+                    out.print(shown)
             took = time.monotonic() - started
-    _summary(out, found, records, took)
+    _summary(out, alerts, anomalies, records, took)
 
 
 def _form(detector: str) -> str:
@@ -100,13 +108,16 @@ def _form(detector: str) -> str:
     return "(compiled)" if compiled() else "(not compiled: slower, same results)"
 
 
-def _run_flow(workers: int) -> Iterator[Anomaly]:
+def _record(line: bytes) -> Anomaly | Incident:
+    return _incident(line) if b'"state":' in line else _anomaly(line)
+
+
+def _run_flow(workers: int) -> Iterator[bytes]:
     command = [sys.executable, "-m", "bytewax.run", "dataflow.flow", "-w", str(workers)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as flow:
         try:
             assert flow.stdout is not None
-            for line in flow.stdout:
-                yield _anomaly(line)
+            yield from flow.stdout
         except BaseException:
             flow.kill()
             raise
@@ -116,19 +127,15 @@ def _run_flow(workers: int) -> Iterator[Anomaly]:
         )
 
 
-def _line(anomaly: Anomaly) -> str:
-    cpu = f"CPU {100 * anomaly.value:5.1f}%"
-    if anomaly.lower is not None and anomaly.upper is not None:
-        cpu += f", expected {100 * anomaly.lower:.1f} to {100 * anomaly.upper:.1f}%"
-    return f"{anomaly.timestamp}  {anomaly.instance}  score {anomaly.score:.3f}  {cpu}"
-
-
-def _summary(out: Console, found: Counter[str], records: int, took: float) -> None:
-    table = Table("instance", "anomalies", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
-    for instance in sorted(found):
-        table.add_row(instance, str(found[instance]))
-    table.add_row("all", str(found.total()))
+def _summary(
+    out: Console, alerts: Counter[str], anomalies: Counter[str], records: int, took: float
+) -> None:
+    table = Table("instance", "alerts", "anomalies", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for instance in sorted(anomalies):
+        table.add_row(instance, str(alerts[instance]), str(anomalies[instance]))
+    table.add_row("all", str(alerts.total()), str(anomalies.total()))
     out.print()
     out.print(table)
     out.print(

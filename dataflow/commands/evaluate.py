@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -23,6 +23,7 @@ from dataflow.evaluation.backtest import (
     FIGURES,
     Figures,
     Outcome,
+    held,
     judge,
     judge_at,
     replay,
@@ -55,7 +56,9 @@ _LEGEND = """\
 NAB's scores: 0 for a detector that never alerts, 100 for a perfect one. "best" is the threshold
 with the highest standard score, which only labels can show. False alarms are per instance and day,
 those within an hour count as one; the delay counts from the labeled time, or from the window's
-start if no other time is known."""
+start if no other time is known. Alerts count, not all anomalies: what repeats a known one is held
+back for seven hours. AP, average precision, ranks the scores themselves, without a threshold: 1 if
+all readings in labeled windows have higher scores than all others."""
 
 
 @dataclass
@@ -66,28 +69,23 @@ class Candidate:
     asked: bool
     makes: list[AnyDetector]
     threshold: float
+    interval: float
     runs: list[list[Floats]] = field(default_factory=list)
     outcome: Outcome | None = None
     tuned: tuple[float, float] | None = None  # the threshold and its alerts a week
     at_tuned: Figures | None = None
 
-    def tune(
-        self,
-        corpus: Corpus,
-        rate: float,
-        labeled: bool,
-        rescore: Callable[[float], list[list[Floats]]],
-    ) -> None:
+    def tune(self, corpus: Corpus, rate: float, labeled: bool) -> None:
         """Find the threshold for a rate of alerts; labels only judge it afterwards.
 
-        A detector that holds back repeated alerts scores differently when it is made for another
-        threshold (`rescore`): its new scores are tuned on again, until both agree.
+        At another threshold, other alerts are held back: the alerts at the threshold that is found
+        are tuned on again, until both agree.
         """
-        runs = self.runs
+        runs = held(self.runs, self.threshold, self.interval)
         try:
             for _ in range(TUNING_ROUNDS):
                 threshold, _ = alarms.tune(corpus.series, runs, rate)
-                runs = rescore(threshold)
+                runs = held(self.runs, threshold, self.interval)
                 reached = alarms.alarms_per_week(corpus.series, runs, threshold)
                 if reached <= rate:
                     break
@@ -101,7 +99,11 @@ class Candidate:
         """Return the results as they appear in JSON."""
         found: dict[str, Any] = {"threshold": self.threshold}
         if self.outcome:
-            found |= {"at_threshold": self.outcome.at_threshold, "at_best": self.outcome.at_best}
+            found |= {
+                "at_threshold": self.outcome.at_threshold,
+                "at_best": self.outcome.at_best,
+                "average_precision": self.outcome.average_precision,
+            }
         if self.tuned:
             found["tuned"] = {
                 "threshold": self.tuned[0],
@@ -110,15 +112,17 @@ class Candidate:
             }
         return found
 
-    def rows(self) -> list[tuple[str, str, Figures]]:
-        """Return its rows of the table: name, threshold, figures."""
+    def rows(self) -> list[tuple[str, str, Figures, str]]:
+        """Return its rows of the table: name, threshold, figures, average precision."""
         if not self.outcome:
             return []
-        rows = [(self.name, f"{self.threshold:.4g}", self.outcome.at_threshold)]
+        known = self.outcome.average_precision
+        ranked = "-" if known is None else f"{known:.2f}"
+        rows = [(self.name, f"{self.threshold:.4g}", self.outcome.at_threshold, ranked)]
         if self.tuned and self.at_tuned:
-            rows.append(("", f"tuned {self.tuned[0]:.4g}", self.at_tuned))
+            rows.append(("", f"tuned {self.tuned[0]:.4g}", self.at_tuned, ranked))
         best = self.outcome.at_best
-        return [*rows, ("", f"best {best['threshold']:.4g}", best)]
+        return [*rows, ("", f"best {best['threshold']:.4g}", best, ranked)]
 
 
 def evaluate(
@@ -178,18 +182,9 @@ def evaluate(
     _replay(candidates, series, raw=nab is not None)
     for candidate in candidates:
         if labeled:
-            candidate.outcome = judge(corpus, candidate.runs, candidate.threshold)
+            candidate.outcome = judge(corpus, candidate.runs, candidate.threshold, interval)
         if tune is not None and candidate.asked:
-            name = candidate.name
-
-            def rescore(threshold: float, name: str = name) -> list[list[Floats]]:
-                # Any threshold can be proposed; detectors that use it do not take 0 or 1.
-                threshold = min(max(threshold, 1e-6), 1 - 1e-6)
-                again = Candidate(name, True, _makes(name, seeds, interval, threshold), 0)
-                _replay([again], series, raw=nab is not None)
-                return again.runs
-
-            candidate.tune(corpus, tune, labeled, rescore)
+            candidate.tune(corpus, tune, labeled)
     if plot is not None:
         _plot([one for one in candidates if one.asked], series, nab is not None, plot)
     if as_json:
@@ -233,7 +228,7 @@ def _candidates(
         except ValueError as error:
             raise UserError(f"--detector {name} cannot work with these options: {error}") from None
         limit = makes[0].threshold if threshold is None or name not in chosen else threshold
-        candidates.append(Candidate(name, name in chosen, makes, limit))
+        candidates.append(Candidate(name, name in chosen, makes, limit, interval))
     return candidates
 
 
@@ -285,7 +280,7 @@ def _plot(
                 path = directory / f"{names[one.instance]}-{_plain(candidate.name)}.png"
                 try:
                     found = list(verdicts(detector, one))
-                    draw(path, one, found, candidate.name, candidate.threshold)
+                    draw(path, one, found, candidate.name, candidate.threshold, candidate.interval)
                 except OSError as error:
                     raise UserError(
                         f"Cannot write {path} ({error.strerror}): give --plot another folder."
@@ -312,8 +307,11 @@ def _print(candidates: Sequence[Candidate], corpus: Corpus, seeds: int, rate: fl
     rows = [row for one in candidates for row in one.rows()]
     if rows:
         print_table(
-            [[name, limit, *_cells(figures, spread=seeds > 1)] for name, limit, figures in rows],
-            ["detector", "threshold", *(_TITLES[name] for name in FIGURES)],
+            [
+                [name, limit, *_cells(figures, spread=seeds > 1), ranked]
+                for name, limit, figures, ranked in rows
+            ],
+            ["detector", "threshold", *(_TITLES[name] for name in FIGURES), "AP"],
             left=2,
         )
         runs = f", {seeds} seeds (mean ± standard deviation)" if seeds > 1 else ""

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from dataflow import settings
 from dataflow.notify.process import run
+from dataflow.notify.test import send
 
 __all__ = ["notify"]
 
 
-def notify() -> None:
+def notify(
+    test: Annotated[
+        bool, typer.Option("--test", help="Send one test message to each target, and exit.")
+    ] = False,
+) -> None:
     """Deliver incidents to webhooks, Slack, Alertmanager and your own targets, until Ctrl-C.
 
     Set addresses in ANOMALY_NOTIFY_WEBHOOK, ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER and
     ANOMALY_NOTIFY_TARGETS. Each incident is delivered at least once; a restart resumes.
     """
-    run(settings.load())
+    if test:
+        send(settings.load())
+    else:
+        run(settings.load())

@@ -6,11 +6,31 @@ import copy
 import pickle
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    runtime_checkable,
+)
 
 from dataflow.detectors.sealing import seal, unseal
+from dataflow.records import Explanation, Kind, Reason
 
-__all__ = ["PICKLED", "AnyDetector", "Detector", "State", "Verdict", "WindowedDetector"]
+__all__ = [
+    "PICKLED",
+    "AnyDetector",
+    "Detector",
+    "Explanation",
+    "Kind",
+    "Reason",
+    "State",
+    "Verdict",
+    "WindowedDetector",
+]
 
 
 State = TypeVar("State")
@@ -84,8 +104,9 @@ class Detector(_Base[State], Protocol[State]):
     state, which the caller keeps. The state before the first reading is None.
 
     `value` is finite (0 to 1 where the flow normalizes). `time` is in seconds since 1970, UTC, as
-    the reading says, or None where readings carry no time. A value that is NaN or infinite raises
-    ValueError and changes nothing.
+    the reading says, or None where readings carry no time. With ANOMALY_TIME_ZONE it is as if the
+    local time were UTC, and with ANOMALY_HOLIDAYS a holiday has the date of another day, a Sunday.
+    A value that is NaN or infinite raises ValueError and changes nothing.
 
     >>> class Jump(Detector[float]):
     ...     def update(self, state, value, time):
@@ -107,6 +128,23 @@ class Detector(_Base[State], Protocol[State]):
         The given state may be changed in place: continue with the returned one.
         """
         ...
+
+    def before(self, state: State) -> State | None:
+        """Return the state before the last reading if that was an anomaly, for `explain`.
+
+        None, the default, if the detector does not keep it. It is given once.
+        """
+        return None
+
+    def explain(
+        self, before: State, value: float, time: float | None, ordinary: bool
+    ) -> Explanation | None:
+        """Return why a reading is an anomaly to the state before it, which stays as it is.
+
+        None, the default, if the detector cannot say. `ordinary` asks for the range of ordinary
+        values too, which takes longer.
+        """
+        return None
 
     def score(self, state: State | None, value: float, time: float | None) -> Verdict:
         """Score a reading against a state and leave the state as it is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import ClassVar, Final
 
-from dataflow.detectors.base import Verdict
+from dataflow.detectors.base import Explanation, Verdict
 from dataflow.detectors.halfspace.trees import Line, Seed, draw
 from dataflow.detectors.sealing import CRC16, seal, unseal
 
@@ -127,6 +127,16 @@ class Tutorial:
         for position in range(self._window):
             total += weights[state[position]]
         return self._verdicts[total]
+
+    def before(self, state: bytes) -> bytes | None:
+        """Return None: a window of readings has no reasons."""
+        return None
+
+    def explain(
+        self, before: bytes, value: float, time: float | None, ordinary: bool
+    ) -> Explanation | None:
+        """Return None."""
+        return None
 
     def dump(self, state: bytes) -> bytes:
         """Return a state as bytes: 7, and one for each reading in it (under two windows)."""

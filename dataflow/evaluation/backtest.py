@@ -1,4 +1,4 @@
-"""Replays labeled series through detectors and computes figures of their alerts."""
+"""Replays labeled series through detectors and computes figures of their alerts and scores."""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from dataflow.alerts import news
 from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.evaluation import alarms
 from dataflow.evaluation.alarms import Counts
 from dataflow.evaluation.datasets import to_unit_range
-from dataflow.evaluation.nab import Corpus, Floats, Scores, Series
+from dataflow.evaluation.nab import Corpus, Floats, Scores, Series, probation
 
-__all__ = ["FIGURES", "Figures", "Outcome", "judge", "judge_at", "replay", "series_for", "verdicts"]
+__all__ = [
+    "FIGURES",
+    "Figures",
+    "Outcome",
+    "average_precision",
+    "held",
+    "judge",
+    "judge_at",
+    "replay",
+    "series_for",
+    "verdicts",
+]
 
 #: The figures of a detector, in this order.
 FIGURES = (
@@ -35,12 +47,14 @@ class Outcome:
 
     Figures are means over the runs (one per seed); those named `..._sd` are standard deviations.
     In `at_best`, each of NAB's scores is at its own best threshold, as NAB publishes them; the
-    counts are at that of the standard score, chosen for each run.
+    counts are at that of the standard score, chosen for each run. `average_precision` is that of
+    the scores themselves, without a threshold or alerts; None without scikit-learn.
     """
 
     threshold: float
     at_threshold: Figures
     at_best: Figures
+    average_precision: float | None = None
 
 
 def series_for(detector: AnyDetector, series: Sequence[Series], raw: bool) -> list[Series]:
@@ -84,18 +98,58 @@ def replay(
     return scores
 
 
-def judge(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float) -> Outcome:
+def held(runs: Sequence[Sequence[Floats]], threshold: float, interval: float) -> list[list[Floats]]:
+    """Return the scores with all that is no news held down: those above `threshold` are alerts."""
+    return [
+        [np.array(news.held(scores.tolist(), threshold, interval)) for scores in run]
+        for run in runs
+    ]
+
+
+def average_precision(series: Sequence[Series], scores: Sequence[Floats]) -> float | None:
+    """Return how well the scores of readings rank those in labeled windows first, 0 to 1.
+
+    It is the mean over the series with labels of the area under precision over recall, each reading
+    counted after the probation; no threshold and no rule of alerts has a part in it. A score that
+    knows nothing has the share of readings in windows. None without scikit-learn, or labels.
+    """
+    try:
+        from sklearn.metrics import average_precision_score
+    except ModuleNotFoundError:
+        return None
+    found = []
+    for one, score in zip(series, scores, strict=True):
+        inside = np.zeros(len(score), bool)
+        for left, right in one.spans().values():
+            inside[left : right + 1] = True
+        start = probation(len(score))
+        if inside[start:].any():
+            found.append(float(average_precision_score(inside[start:], score[start:])))
+    return fmean(found) if found else None
+
+
+def judge(
+    corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float, interval: float = 300.0
+) -> Outcome:
     """Return the outcome of a detector whose runs (one per seed) gave these scores."""
+    ranked = [average_precision(corpus.series, scores) for scores in runs]
+    known = [one for one in ranked if one is not None]
+    alerts = held(runs, threshold, interval)
     best: list[Figures] = []
-    for scores in runs:
+    for scores in alerts:
         found = corpus.best(scores)
         figures = _figures(corpus, scores, found.threshold, found.scores)
         best.append({"threshold": found.threshold, **figures})
-    return Outcome(threshold, judge_at(corpus, runs, threshold), _over_runs(best))
+    return Outcome(
+        threshold,
+        judge_at(corpus, alerts, threshold),
+        _over_runs(best),
+        fmean(known) if known else None,
+    )
 
 
 def judge_at(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float) -> Figures:
-    """Return the figures at one threshold, as in `Outcome`."""
+    """Return the figures of `held` scores at one threshold, as in `Outcome`."""
     return _over_runs(
         [_figures(corpus, scores, threshold, corpus.score(scores, threshold)) for scores in runs]
     )

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
+from dataflow.alerts import news
 from dataflow.detectors.base import Verdict
 from dataflow.evaluation.alarms import count
 from dataflow.evaluation.nab import Floats, Series, probation
@@ -29,7 +30,12 @@ _QUIET = "#8c8c8c"
 
 
 def draw(
-    path: Path, series: Series, verdicts: Sequence[Verdict], detector: str, threshold: float
+    path: Path,
+    series: Series,
+    verdicts: Sequence[Verdict],
+    detector: str,
+    threshold: float,
+    interval: float = 300.0,
 ) -> None:
     """Write a PNG of 1400 x 700 pixels; raises OSError if it cannot be written.
 
@@ -39,7 +45,7 @@ def draw(
     """
     table = np.array(verdicts, dtype=float).reshape(-1, 4)
     score, expected, lower, upper = table.T
-    alerts = score > threshold
+    alerts = np.array(news.held(score.tolist(), threshold, interval)) > threshold
     start = probation(len(score))
     counts = count(series, alerts)
     # NumPy's times have no zone; on the axis they appear as UTC.

@@ -1,8 +1,7 @@
-"""Groups the anomalies of one instance into incidents. Pure: no I/O, no Bytewax, no clock.
+"""Turns the episodes of one instance into incidents. Pure: no I/O, no Bytewax, no clock.
 
-An *episode* is a run of anomalies with less than `quiet` seconds between them. It becomes an
-incident once the rules are met, and is resolved when it ends. `docs/incidents.md` has the life
-cycle.
+An episode (see `dataflow.alerts.episode`) becomes an incident once the rules are met, which is
+resolved when the episode ends. `docs/incidents.md` has the life cycle.
 """
 
 from __future__ import annotations
@@ -12,17 +11,19 @@ from typing import Literal
 import msgspec
 
 from dataflow.incidents.maintenance import Window, after
-from dataflow.incidents.rules import Anomalous, Rules, stamp
-from dataflow.records import Incident, Reading, Source, incident_id
+from dataflow.incidents.rules import Judged, Rules, stamp
+from dataflow.records import Incident, Reading, Reason, Source, incident_id
 
 __all__ = ["EpisodeTracker", "Saved"]
 
 
 class _Episode(msgspec.Struct, array_like=True):
-    """A run of anomalies.
+    """An episode, or what is left of it after the instance was gone.
 
-    `began` and `last` are on the instance's own clock. `reported` is the peak in the last record,
-    and `step` the rise above it that is worth an update.
+    `began` and `last`, the last reading of the trouble, are on the instance's own clock. `reported`
+    is the peak in the last record, and `step` the rise above it that is worth an update. `follows`
+    is the id of the episode that the detector's step has found; empty where an earlier version
+    saved it.
     """
 
     id: str
@@ -40,6 +41,10 @@ class _Episode(msgspec.Struct, array_like=True):
     updates: int = 0
     reported: float = 0.0
     step: float = 0.0
+    follows: str = ""
+    reasons: tuple[Reason, ...] | None = None
+    ordinary: tuple[float, float] | None = None
+    why: str = ""
 
 
 class Saved(msgspec.Struct, array_like=True):
@@ -48,6 +53,7 @@ class Saved(msgspec.Struct, array_like=True):
     recent: int
     rest: float
     episode: _Episode | None
+    done: str = ""
 
 
 class EpisodeTracker:
@@ -56,15 +62,17 @@ class EpisodeTracker:
     `clock` is the instance's own, in seconds from 0: it adds up the time between readings and never
     steps back, even where the readings' times do.
 
-    >>> rules = Rules(quiet=600.0)
-    >>> tracker = EpisodeTracker(rules, "host-a")
-    >>> def add(minute: int, score: float | None) -> list[str]:
+    >>> from dataflow.alerts.episode import Finding
+    >>> tracker = EpisodeTracker(Rules(), "host-a")
+    >>> def add(minute: int, score: float, ended: Ended | None = None) -> list[str]:
     ...     time = 60.0 * minute
     ...     reading = Reading("host-a", time, minute, 0.9, time, 0, minute)
-    ...     anomaly = None if score is None else Anomalous(score)
-    ...     return [f"{one.state} {one.score}" for one in tracker.add(time, reading, anomaly)]
-    >>> add(0, None), add(5, 0.6), add(10, 0.9), add(15, 0.7), add(20, None), add(25, None)
-    ([], ['opened 0.6'], ['updated 0.9'], [], [], ['resolved 0.9'])
+    ...     high = score > 0.5
+    ...     finding = Finding("e", high, minute == 0, high, True, ended)
+    ...     records = tracker.add(time, reading, Judged(finding, score))
+    ...     return [f"{one.state} {one.score}" for one in records]
+    >>> add(0, 0.6), add(5, 0.9), add(10, 0.7), add(15, 0.4), add(20, 0.1, "recovered")
+    (['opened 0.6'], ['updated 0.9'], [], [], ['resolved 0.9'])
     """
 
     def __init__(self, rules: Rules, instance: str) -> None:
@@ -74,18 +82,31 @@ class EpisodeTracker:
         self._recent = 0
         self._rest = 0.0
         self._episode: _Episode | None = None
+        # The last episode whose incident is resolved: its id cannot be another's.
+        self._done = ""
 
-    def add(self, clock: float, reading: Reading, anomaly: Anomalous | None) -> list[Incident]:
-        """Take the next reading, with `anomaly` if it is one; return the records that it causes."""
+    def add(self, clock: float, reading: Reading, judged: Judged | None) -> list[Incident]:
+        """Take the next reading, judged if it is in an episode; return the records it causes."""
         out: list[Incident] = []
         episode = self._episode
-        if episode is not None and clock - episode.last >= self._rules.quiet:
-            if episode.opened:
-                out.append(self._resolve(episode, clock, reading, reading.time, "quiet"))
-            self._episode = None
-        self._recent = (self._recent << 1 | (anomaly is not None)) & self._all
-        if anomaly is not None:
-            incident = self._count(clock, reading, anomaly)
+        finding = None if judged is None else judged.finding
+        if episode is not None:
+            if not episode.follows and finding is not None and finding.trouble:
+                episode.follows = finding.episode
+            same = finding is not None and finding.episode == episode.follows
+            if finding is None or not same or finding.ended is not None:
+                if episode.opened:
+                    ended = finding.ended if same and finding is not None else None
+                    out.append(
+                        self._resolve(episode, clock, reading, reading.time, ended or "recovered")
+                    )
+                self._episode = None
+            elif finding.trouble:
+                episode.last = clock
+        anomaly = finding is not None and finding.anomaly
+        self._recent = (self._recent << 1 | anomaly) & self._all
+        if judged is not None and anomaly:
+            incident = self._count(clock, reading, judged)
             if incident is not None:
                 out.append(incident)
         return out
@@ -97,20 +118,26 @@ class EpisodeTracker:
             return []
         return [self._resolve(episode, clock, last, time, "gone")]
 
-    def _count(self, clock: float, reading: Reading, anomaly: Anomalous) -> Incident | None:
+    def _count(self, clock: float, reading: Reading, judged: Judged) -> Incident | None:
+        finding, score, expected, why = judged
         episode = self._episode
         if episode is None:
-            episode = _Episode(incident_id("anomaly", reading), reading.time, clock, clock)
+            follows = finding.episode
+            own = follows if follows != self._done else incident_id("anomaly", reading)
+            episode = _Episode(own, reading.time, clock, clock, follows=follows)
             self._episode = episode
-        episode.last = clock
         episode.count += 1
-        if anomaly.score > episode.peak:
-            episode.peak, episode.expected = anomaly
+        if score > episode.peak:
+            episode.peak, episode.expected = score, expected
             episode.peak_at, episode.value = reading.time, reading.value
         if not episode.opened:
-            if not self._opens(clock, reading, episode):
+            if not (finding.opens and self._opens(clock, reading, episode)):
                 return None
             episode.opened, episode.opened_at = True, reading.time
+            episode.why = why
+            if finding.explanation is not None:
+                episode.reasons = finding.explanation.reasons
+                episode.ordinary = finding.explanation.ordinary
             # So many steps reach a score of 1: `updates` records are enough for any rise.
             episode.step = (1.0 - episode.peak) / max(self._rules.updates, 1)
             return self._record(episode, "opened", reading, reading.time)
@@ -139,8 +166,9 @@ class EpisodeTracker:
         clock: float,
         reading: Reading,
         time: float | None,
-        ended: Literal["quiet", "gone"],
+        ended: Literal["recovered", "adapted", "gone"],
     ) -> Incident:
+        self._done = episode.follows
         self._rest = clock + self._rules.cooldown
         return self._record(episode, "resolved", reading, time, ended)
 
@@ -150,7 +178,7 @@ class EpisodeTracker:
         state: Literal["opened", "updated", "resolved"],
         reading: Reading,
         time: float | None,
-        ended: Literal["quiet", "gone"] | None = None,
+        ended: Literal["recovered", "adapted", "gone"] | None = None,
     ) -> Incident:
         incident = Incident(
             instance=reading.instance,
@@ -169,6 +197,10 @@ class EpisodeTracker:
             expected=episode.expected,
             anomalies=episode.count,
             source=Source(self._rules.topic, reading.partition, reading.offset, reading.number),
+            duration=episode.last - episode.began,
+            reasons=episode.reasons,
+            ordinary=episode.ordinary,
+            why=episode.why,
         )
         episode.sequence += 1
         episode.reported = episode.peak
@@ -176,8 +208,9 @@ class EpisodeTracker:
 
     def save(self) -> Saved:
         """Return the state, for `load`."""
-        return Saved(self._recent, self._rest, self._episode)
+        return Saved(self._recent, self._rest, self._episode, self._done)
 
     def load(self, saved: Saved) -> None:
         """Continue from a saved state."""
         self._recent, self._rest, self._episode = saved.recent, saved.rest, saved.episode
+        self._done = saved.done

@@ -1,6 +1,7 @@
 """Maintenance windows: when no incident opens, and for which instances. Pure.
 
-Each entry is one window. Newlines or semicolons separate entries. All times are UTC:
+Each entry is one window. Newlines or semicolons separate entries. Times are those of the instance's
+time zone, by default UTC; of a window that comes once, UTC unless it names an offset:
 
     web-*: Sat 22:00-Sun 02:00                   every week
     db-?: daily 02:00-03:30                      every day; 22:00-02:00 passes midnight
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from zoneinfo import ZoneInfo
+
+from dataflow.calendars.zones import Zones, offset, to_utc
 
 __all__ = ["Plan", "Window", "after", "parse"]
 
@@ -29,16 +33,22 @@ _DAILY = re.compile(rf"daily {_TIME} ?- ?{_TIME}", re.IGNORECASE)
 _WEEKLY = re.compile(rf"(\w{{3}}) {_TIME} ?- ?(?:(\w{{3}}) )?{_TIME}", re.IGNORECASE)
 
 
+NOWHERE = Zones()
+"""All instances live by UTC."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A window of `length` seconds from `start` on: once, or every `period` seconds.
 
-    `start` is in seconds since 1970, UTC. The end is not part of the window.
+    `start` is in seconds since 1970, UTC; of one that recurs, in seconds of local time, as if that
+    of `zone` were UTC. The end is not part of the window.
     """
 
     start: float
     length: float
     period: float | None = None
+    zone: ZoneInfo | None = None
 
     def end(self, time: float) -> float | None:
         """Return when the window around `time` ends; None if `time` is outside.
@@ -48,17 +58,26 @@ class Window:
         >>> Window(100.0, 10.0).end(110.0), Window(100.0, 10.0, 60.0).end(159.0)
         (None, None)
         """
-        start = self.start
-        if self.period is not None:
-            start += (time - self.start) // self.period * self.period
-        return start + self.length if start <= time < start + self.length else None
+        if self.period is None:
+            end = self.start + self.length
+            return end if self.start <= time < end else None
+        local = time if self.zone is None else time + offset(self.zone, time)
+        end = self.start + (local - self.start) // self.period * self.period + self.length
+        if local >= end:
+            return None
+        if self.zone is None:
+            return end
+        # Where the clock is set within the window, it is an hour longer or shorter.
+        ends = to_utc(self.zone, end)
+        return ends if ends > time else time + (end - local)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All windows, each with the pattern of the instances that it is for."""
+    """All windows, each with the pattern of the instances that it is for, and their zones."""
 
     entries: tuple[tuple[str, Window], ...] = ()
+    zones: Zones = NOWHERE
 
     def windows(self, instance: str) -> tuple[Window, ...]:
         """Return the windows of an instance.
@@ -66,7 +85,12 @@ class Plan:
         >>> len(parse("web-*: daily 02:00-03:00; *: Sat 22:00-Sun 02:00").windows("web-1"))
         2
         """
-        return tuple(window for pattern, window in self.entries if fnmatchcase(instance, pattern))
+        zone = self.zones.of(instance)
+        return tuple(
+            window if window.period is None else replace(window, zone=zone)
+            for pattern, window in self.entries
+            if fnmatchcase(instance, pattern)
+        )
 
 
 def after(windows: tuple[Window, ...], time: float) -> float:
@@ -87,8 +111,10 @@ def after(windows: tuple[Window, ...], time: float) -> float:
             return math.inf
 
 
-def parse(text: str) -> Plan:
+def parse(text: str, zones: Zones = NOWHERE) -> Plan:
     """Read windows in the format that is shown at the top of this module.
+
+    `zones` are the time zones of the instances.
 
     Raises `ValueError` with a sentence that names the first wrong entry.
 
@@ -109,7 +135,7 @@ def parse(text: str) -> Plan:
                 "`db-1: 2024-03-01T10:00/2024-03-01T12:00`"
             )
         entries.append((pattern.strip(), window))
-    return Plan(tuple(entries))
+    return Plan(tuple(entries), zones)
 
 
 def _window(span: str) -> Window | None:

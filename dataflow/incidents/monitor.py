@@ -11,7 +11,7 @@ import msgspec
 from dataflow.incidents import episodes, silence
 from dataflow.incidents.episodes import EpisodeTracker
 from dataflow.incidents.progress import Place, Progress
-from dataflow.incidents.rules import Anomalous, Rules
+from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import Silence, SilenceState, is_repeated
 from dataflow.records import Incident, Reading
 
@@ -47,14 +47,15 @@ class InstanceMonitor:
     A reading that comes late or again (`silence.is_repeated`) causes no record: what it tells of
     was reported in its turn. It only shows that the instance sends.
 
-    >>> rules = Rules(quiet=600.0, silence=900.0)
-    >>> monitor = InstanceMonitor(rules, Progress(), "host-a")
+    >>> from dataflow.alerts.episode import Finding
+    >>> monitor = InstanceMonitor(Rules(silence=900.0), Progress(), "host-a")
     >>> def add(minute: int, score: float | None) -> list[str]:
     ...     time = 60.0 * minute
     ...     reading = Reading("host-a", time, minute, 0.9, time, 0, minute)
-    ...     anomaly = None if score is None else Anomalous(score)
-    ...     return [f"{record.kind} {record.state}" for record in monitor.add(reading, anomaly)]
-    >>> add(0, 0.7), add(5, None), add(30, None)
+    ...     finding = Finding("e", True, True, True, True)
+    ...     judged = None if score is None else Judged(finding, score)
+    ...     return [f"{record.kind} {record.state}" for record in monitor.add(reading, judged)]
+    >>> add(0, 0.7), add(5, 0.7), add(30, None)
     (['anomaly opened'], [], ['silence opened', 'silence resolved', 'anomaly resolved'])
     """
 
@@ -78,8 +79,8 @@ class InstanceMonitor:
         """What the records since the last reading say."""
         return self._silence.state
 
-    def add(self, reading: Reading, anomaly: Anomalous | None) -> list[Incident]:
-        """Take the next reading, with `anomaly` if it is one; return the records that it causes."""
+    def add(self, reading: Reading, judged: Judged | None) -> list[Incident]:
+        """Take the next reading, judged if it is in an episode; return the records it causes."""
         last = self._silence.last
         partition, offset = reading.partition, reading.offset
         self._read[partition] = offset
@@ -94,7 +95,7 @@ class InstanceMonitor:
                 out += self._end(last, incident)
         self._clock += passed
         self._progress.seen(partition, offset, self._place, self._clock, reading.time)
-        return out + self._episodes.add(self._clock, reading, anomaly)
+        return out + self._episodes.add(self._clock, reading, judged)
 
     def rejected(self, partition: int, offset: int, time: float | None) -> None:
         """Take a rejected reading, which shows that the instance sends. It causes no record."""

@@ -1,4 +1,4 @@
-"""The rules that make an incident, and what the detector says of an anomalous reading."""
+"""The rules that make an incident, and what is known of a reading in an episode."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import NamedTuple
 
 import msgspec
 
+from dataflow.alerts.episode import Finding
 from dataflow.incidents.maintenance import Plan
 
-__all__ = ["Anomalous", "Rules", "stamp"]
+__all__ = ["Judged", "Rules", "stamp"]
 
 
 class Rules(msgspec.Struct, frozen=True):
     """When incidents open, change and end. Times are in seconds, by the readings' own times.
 
-    An incident opens when `anomalies` of the last `readings` are anomalous and at least `duration`
-    lies between the first and the last anomaly of the episode, but not within `cooldown` after a
-    resolve. While it is open, at most `updates` records follow as its score rises; it is resolved
-    `quiet` after its last anomaly.
+    An incident opens in an episode with an alert, or that lasts, when `anomalies` of the last
+    `readings` are anomalous and at least `duration` lies between the first and the last anomaly of
+    the episode, but not within `cooldown` after a resolve. While it is open, at most `updates`
+    records follow as its score rises; it is resolved when the episode ends.
 
     An instance is silent `silence` after its last reading, by the progress of other instances, or
     `wall` after it by the machine's clock. It is gone after `gone` more. 0 turns either off, and so
@@ -30,7 +31,6 @@ class Rules(msgspec.Struct, frozen=True):
     anomalies: int = 1
     readings: int = 1
     duration: float = 0.0
-    quiet: float = 3600.0
     cooldown: float = 0.0
     updates: int = 5
     silence: float = 900.0
@@ -40,11 +40,13 @@ class Rules(msgspec.Struct, frozen=True):
     plan: Plan = Plan()
 
 
-class Anomalous(NamedTuple):
-    """The score of an anomalous reading, and the value that the detector expected."""
+class Judged(NamedTuple):
+    """What is found of a reading in an episode, its score, the value that was expected, and why."""
 
+    finding: Finding
     score: float
     expected: float | None = None
+    why: str = ""
 
 
 def stamp(time: float | None) -> datetime | None:

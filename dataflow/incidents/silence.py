@@ -192,6 +192,7 @@ class Silence:
             expected=None,
             anomalies=0,
             source=Source(self._rules.topic, cause.partition, cause.offset, cause.number),
+            duration=None if time is None or last.time is None else time - last.time,
         )
 
     def save(self) -> Saved:

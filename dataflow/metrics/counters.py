@@ -12,7 +12,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -23,11 +23,12 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 
 from dataflow import __version__
-from dataflow.records import Anomaly, Incident, Rejected, seconds
+from dataflow.records import Anomaly, Incident, Over, Rejected, seconds
 from dataflow.settings import Settings
 from dataflow.warnings import PROCESS
 
 __all__ = [
+    "ALERTS_FOUND",
     "ANOMALIES_FOUND",
     "ANOMALOUS",
     "DELAYS",
@@ -298,6 +299,9 @@ SCORES = ScoreHistogram("anomaly_reading_score", "Scores of readings, from 0 to 
 ANOMALIES_FOUND = Counter(
     "anomaly_anomalies_found", "Readings whose score lies above the threshold."
 )
+ALERTS_FOUND = Counter(
+    "anomaly_alerts_found", "Anomalies that are news: the first of an episode, or far worse."
+)
 INSTANCES_ANOMALOUS = Gauge(
     "anomaly_instances_anomalous",
     "Instances with an anomaly in the last 10 minutes, by the clock.",
@@ -413,7 +417,7 @@ class Output:
         self._delay = DELAY.labels(name) if kind == "anomaly" else None
         self._unconfirmed = 0
 
-    def wrote(self, records: list[Anomaly | Incident | Rejected]) -> None:
+    def wrote(self, records: Sequence[Anomaly | Incident | Over | Rejected]) -> None:
         """Count records, and how long after its reading's own time each anomaly is written."""
         self._written.inc(len(records))
         self._unconfirmed += len(records)
@@ -438,7 +442,7 @@ def partition(topic: str, number: int) -> Partition:
     return Partition(topic, number)
 
 
-def kind(step_id: str) -> Literal["anomaly", "incident", "rejected"]:
+def kind(step_id: str) -> Literal["anomaly", "end", "incident", "rejected"]:
     """Return what the output step with this id writes.
 
     >>> kind("write_kafka"), kind("write_incidents_kafka"), kind("write_rejected")
@@ -447,6 +451,8 @@ def kind(step_id: str) -> Literal["anomaly", "incident", "rejected"]:
     step = step_id.rpartition(".")[2]
     if step == "write_rejected":
         return "rejected"
+    if step.startswith("write_ends_"):
+        return "end"
     return "incident" if step.startswith("write_incidents") else "anomaly"
 
 

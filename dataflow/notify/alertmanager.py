@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from dataflow.notify.base import Target
-from dataflow.notify.summary import SEVERITY, summary
+from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
 __all__ = ["Alertmanager"]
@@ -50,6 +50,7 @@ class Alertmanager(Target):
             "summary": summary(incident),
             "id": incident.id,
             "value": f"{incident.value:g}",
+            "severity": severity(incident),
         }
         if incident.score is not None:
             annotations["score"] = f"{incident.score:.3f}"
@@ -62,7 +63,8 @@ class Alertmanager(Target):
                 "alertname": ALERT[incident.kind],
                 "instance": incident.instance,
                 "kind": incident.kind,
-                "severity": SEVERITY[incident.kind],
+                "severity": "warning",
+                "topic": incident.source.topic,
             },
             "annotations": annotations,
             "startsAt": _iso(starts),

@@ -6,11 +6,23 @@ import hashlib
 from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import ClassVar
+from urllib.parse import quote
 
 from dataflow.notify.http import host
 from dataflow.records import Incident
 
-__all__ = ["Target"]
+__all__ = ["Target", "link_to"]
+
+
+def link_to(template: str, incident: Incident) -> str:
+    """Return the link of an incident: `{instance}` and `{id}` in it stand for those.
+
+    >>> from dataflow.notify.test import example
+    >>> link_to("https://page.example/?instance={instance}", example())
+    'https://page.example/?instance=test-of-notify'
+    """
+    instance = quote(incident.instance, safe="")
+    return template.replace("{instance}", instance).replace("{id}", quote(incident.id, safe=""))
 
 
 class Target(ABC):
@@ -58,8 +70,9 @@ class Target(ABC):
     def body(self, incident: Incident, link: str, now: datetime) -> object:
         """Return what is posted about an incident, as an object that JSON can hold.
 
-        `link` is ANOMALY_NOTIFY_LINK, or empty. `now` is the time of this attempt, with a time
-        zone. If this raises an exception, the record is skipped for this target, with a warning.
+        `link` is ANOMALY_NOTIFY_LINK for this incident, or empty. `now` is the time of this
+        attempt, with a time zone. If this raises an exception, the record is skipped for this
+        target, with a warning.
         """
 
     def group(self, topic: str) -> str:

@@ -17,16 +17,26 @@ import traceback
 from datetime import UTC, datetime
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.notify.backlog import REPEAT, Backlog, Batch, Place, Record
-from dataflow.notify.base import Target
+from dataflow.notify.base import Target, link_to
 from dataflow.notify.decode import decode
+from dataflow.notify.history import History
 from dataflow.notify.http import Answer, post
 from dataflow.notify.skipped import SkippedRecords
+from dataflow.notify.summary import visible
 from dataflow.records import Incident, encode
 from dataflow.settings import Settings
 from dataflow.warnings import say, show
@@ -86,6 +96,7 @@ class Delivery:
         target: Target,
         stop: threading.Event,
         skipped: SkippedRecords | None = None,
+        history: History | None = None,
     ) -> None:
         own = {k: v for k, v in settings.kafka.items() if k not in OWN_KAFKA_SETTINGS}
         self._settings = settings.model_copy(update={"kafka": own})
@@ -93,6 +104,7 @@ class Delivery:
         self._target = target
         self._stop = stop
         self._skipped = skipped or SkippedRecords(self._topic)
+        self._history = history or History(settings.notify_max_age)
         self._backlog = Backlog(repeats=target.repeats)
         self._begins: dict[int, int] = {}
         self._added: set[int] = set()
@@ -205,7 +217,7 @@ class Delivery:
                 begins[place[0]] = place[1] + 1
             elif place[1] >= begins[place[0]]:
                 continue
-            incident = self._decode(place, record.value(), report=is_new)
+            incident = self._decode(place, record, report=is_new)
             if incident is not None and not self._backlog.is_repetition(incident):
                 self._backlog.remember(incident, 0.0)
 
@@ -239,7 +251,7 @@ class Delivery:
             error = record.error()
             partition = record.partition() or 0
             if error is None:
-                self._add((partition, record.offset() or 0), record.value())
+                self._add((partition, record.offset() or 0), record)
                 self._ended.discard(partition)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._ended.add(partition)
@@ -255,22 +267,29 @@ class Delivery:
         due = self._backlog.next_due()
         return IDLE if due is None else min(IDLE, max(0.0, due - now))
 
-    def _add(self, place: Place, value: bytes | None) -> None:
+    def _add(self, place: Place, record: Message) -> None:
         partition, offset = place
         is_earlier = offset < self._begins[partition]
-        incident = self._decode(place, value, report=not is_earlier)
+        incident = self._decode(place, record, report=not is_earlier)
         if incident is not None and self._backlog.is_repetition(incident):
             incident = None
         if not is_earlier:
             self._backlog.add(Record(incident, place, {partition: offset + 1}))
 
-    def _decode(self, place: Place, value: bytes | None, *, report: bool) -> Incident | None:
+    def _decode(self, place: Place, record: Message, *, report: bool) -> Incident | None:
         try:
-            return decode(value)
+            incident = decode(record.value())
         except ValueError as reason:
             if report:
                 self._skipped.add(place, str(reason))
             return None
+        kind, at = record.timestamp()
+        written = None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(at / 1e3, UTC)
+        if self._history.is_history(incident, written):
+            if report:
+                self._history.add(place)
+            return None
+        return incident
 
     def _deliver_next(self, consumer: Consumer) -> None:
         """Post the next incidents, if there are any, once."""
@@ -291,8 +310,8 @@ class Delivery:
             for record in batch.new:
                 if record.incident is not None:
                     print(
-                        f"delivered to {self._target}: "
-                        f"{record.incident.state} {record.incident.id}",
+                        f"delivered to {self._target}: {record.incident.state} "
+                        f"{record.incident.id} {visible(record.incident.instance)}",
                         flush=True,
                     )
             self._commit(consumer, self._backlog.done(batch, started))
@@ -325,7 +344,7 @@ class Delivery:
                 return batch, bodies
 
     def _body(self, incident: Incident) -> bytes | None:
-        link, now = self._settings.notify_link, datetime.now(UTC)
+        link, now = link_to(self._settings.notify_link, incident), datetime.now(UTC)
         try:
             return encode(self._target.body(incident, link, now))
         except Exception as error:

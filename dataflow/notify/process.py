@@ -13,6 +13,7 @@ from dataflow.errors import UserError
 from dataflow.kafka import access, topics
 from dataflow.kafka.health import HealthCheck
 from dataflow.notify.delivery import OWN_KAFKA_SETTINGS, Delivery
+from dataflow.notify.history import History
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.targets import targets
 from dataflow.settings import Settings
@@ -49,7 +50,8 @@ def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     skipped = SkippedRecords(topic)
-    deliveries = [Delivery(settings, target, stop, skipped) for target in configured]
+    history = History(settings.notify_max_age)
+    deliveries = [Delivery(settings, target, stop, skipped, history) for target in configured]
     threads = [threading.Thread(target=delivery.run, daemon=True) for delivery in deliveries]
     for thread, target in zip(threads, configured, strict=True):
         print(f"delivering the topic {topic!r} to {target}", flush=True)
@@ -59,6 +61,7 @@ def run(settings: Settings) -> None:
     while not stop.is_set() and any(thread.is_alive() for thread in threads):
         stop.wait(0.1)
         skipped.print_counts()
+        history.print_count()
     check.end()
     deadline = time.monotonic() + END
     for thread in threads:
@@ -66,6 +69,7 @@ def run(settings: Settings) -> None:
         # delivered again by the next process.
         thread.join(max(0.0, deadline - time.monotonic()))
     skipped.print_counts(last=True)
+    history.print_count(last=True)
     for delivery in deliveries:
         if delivery.failure is not None:
             raise UserError(delivery.failure)

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from dataflow.notify.base import Target
-from dataflow.notify.summary import SEVERITY, summary
+from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
 __all__ = ["Slack"]
@@ -25,7 +25,7 @@ class Slack(Target):
 
     def body(self, incident: Incident, link: str, now: datetime) -> object:
         """Return `{"text": ...}`."""
-        text = f"*{incident.state}* ({SEVERITY[incident.kind]}) {_escape(summary(incident))}"
+        text = f"*{incident.state}* ({severity(incident)}) {_escape(summary(incident))}"
         return {"text": f"{text}\n{link}" if link else text}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from dataflow.notify.base import Target
-from dataflow.notify.summary import SEVERITY, summary
+from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
 __all__ = ["Webhook"]
@@ -23,7 +23,7 @@ class Webhook(Target):
         """Return `{"key", "severity", "summary", "link", "incident"}`."""
         return {
             "key": f"{incident.id}-{incident.sequence}",
-            "severity": SEVERITY[incident.kind],
+            "severity": severity(incident),
             "summary": summary(incident),
             "link": link or None,
             "incident": incident,

@@ -37,7 +37,7 @@ CARRIED_OVER = 2
 DECIDE_STATE = (
     *("topic", "partitions", "format", "key_field", "value_field", "time_field", "index_field"),
     *("where", "each", "invert"),
-    *("scale", "detector", "seed", "interval", "reorder"),
+    *("scale", "detector", "seed", "interval", "reorder", "time_zone", "holidays"),
 )
 """Settings that the states in a store depend on: they cannot change later."""
 
@@ -92,6 +92,9 @@ class Store:
             if isinstance(owner.settings["where"], tuple):
                 owner.settings["where"] = list(owner.settings["where"])
             _carry_format_over(owner, decided)
+            # One from before time zones learned its hours in UTC.
+            owner.settings.setdefault("time_zone", "")
+            owner.settings.setdefault("holidays", "")
             if settings.incidents:
                 # A store from before these settings existed takes them now.
                 for name in DECIDE_INCIDENTS:

@@ -20,11 +20,18 @@ from dataflow.kafka import topics
 from dataflow.recovery.store import Store
 from dataflow.settings import OUTPUTS, Settings, is_output_file
 from dataflow.sinks.base import BatchOutput, Output
-from dataflow.sinks.jsonl import JsonLinesOutput, JsonLinesSink, StreamSink
+from dataflow.sinks.jsonl import JsonLinesOutput, JsonLinesSink, StandardOutput, StreamSink
 from dataflow.sinks.kafka import KafkaSink
 from dataflow.warnings import say
 
-__all__ = ["BatchOutput", "Output", "incident_outputs", "outputs", "rejected_output"]
+__all__ = [
+    "BatchOutput",
+    "Output",
+    "end_outputs",
+    "incident_outputs",
+    "outputs",
+    "rejected_output",
+]
 
 
 def outputs(settings: Settings, store: Store | None) -> dict[str, Sink[Any]]:
@@ -49,6 +56,17 @@ def incident_outputs(settings: Settings, store: Store | None) -> dict[str, Sink[
         for name, output in _classes(settings).items()
     }
     return {step_id: sink for step_id, sink in sinks.items() if sink is not None}
+
+
+def end_outputs(settings: Settings) -> dict[str, Sink[Any]]:
+    """Return the sinks for the ends of episodes by their step ids: standard output, if a terminal.
+
+    Where there are incidents, they say the same.
+    """
+    if "stdout" not in settings.outputs or settings.incidents:
+        return {}
+    sink = StandardOutput(settings, None).ends()
+    return {} if sink is None else {"write_ends_stdout": sink}
 
 
 def _classes(settings: Settings) -> dict[str, type[Output]]:
@@ -76,7 +94,7 @@ def _step_name(output: str) -> str:
         return "jsonl"
     name = re.sub(r"\W+", "_", output, flags=re.ASCII)
     # The ids of these steps are taken.
-    reserved = name in ("jsonl", "rejected") or name.startswith("incidents")
+    reserved = name in ("jsonl", "rejected") or name.startswith(("incidents", "ends"))
     if reserved:
         raise UserError(
             f"ANOMALY_OUTPUT names {output!r}, whose step id write_{name} is taken: give the "

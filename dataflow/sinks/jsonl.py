@@ -6,6 +6,7 @@ import fcntl
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -17,9 +18,10 @@ from bytewax.outputs import (
     StatelessSinkPartition,
 )
 
+from dataflow.alerts.line import line as shown
 from dataflow.errors import UserError, stop_process
 from dataflow.metrics import counters
-from dataflow.records import Anomaly, Incident, Rejected, encode
+from dataflow.records import Anomaly, Incident, Over, Rejected, encode
 from dataflow.recovery.store import Store
 from dataflow.settings import Settings
 from dataflow.sinks.base import Output
@@ -29,7 +31,7 @@ from dataflow.sinks.snapshot import Snapshot, resume
 
 __all__ = ["JsonLinesOutput", "JsonLinesSink", "StandardOutput", "StreamSink", "write_all"]
 
-Record = Anomaly | Incident | Rejected
+Record = Anomaly | Incident | Over | Rejected
 
 
 class JsonLinesOutput(Output):
@@ -53,15 +55,27 @@ class JsonLinesOutput(Output):
 
 
 class StandardOutput(Output):
-    """Standard output, a JSON object on each line: at least once."""
+    """Standard output, at least once: a JSON object on each line, or on a terminal, lines to read.
+
+    A terminal shows alerts and the ends of their episodes, not each anomaly.
+    """
 
     def anomalies(self) -> Sink[Any]:
         """Return the sink for anomalies."""
-        return StreamSink("stdout")
+        return self._sink()
 
     def incidents(self) -> Sink[Any]:
         """Return the sink for incidents."""
-        return StreamSink("stdout")
+        return self._sink()
+
+    def ends(self) -> Sink[Any] | None:
+        """Return the sink for the ends of episodes; None if nothing but a program reads them."""
+        return self._sink() if sys.stdout.isatty() else None
+
+    def _sink(self) -> Sink[Any]:
+        if not sys.stdout.isatty():
+            return StreamSink("stdout")
+        return StreamSink("stdout", _to_read)
 
 
 class JsonLinesSink(FixedPartitionedSink[Record, Snapshot[int]]):
@@ -196,15 +210,29 @@ class _FilePart(StatefulSinkPartition[Record, Snapshot[int]]):
             self._file.close()
 
 
-class StreamSink(DynamicSink[tuple[str, Record]]):
-    """Writes JSON lines to standard output or standard error, each record at least once."""
+def _as_json(record: Record) -> bytes:
+    return encode(record) + b"\n"
 
-    def __init__(self, stream: str) -> None:
+
+def _to_read(record: Record) -> bytes:
+    said = shown(record)
+    return b"" if said is None else f"{said}\n".encode(errors="backslashreplace")
+
+
+class StreamSink(DynamicSink[tuple[str, Record]]):
+    """Writes lines to standard output or standard error, each record at least once.
+
+    `form` returns the bytes of a record with the end of the line, or none: JSON by default.
+    """
+
+    def __init__(self, stream: str, form: Callable[[Record], bytes] = _as_json) -> None:
         self._stream = stream
+        self._form = form
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _StreamPart:
         """Return the writer of a worker."""
-        return _StreamPart(getattr(sys, self._stream), counters.output(self._stream, step_id))
+        counted = counters.output(self._stream, step_id)
+        return _StreamPart(getattr(sys, self._stream), self._form, counted)
 
 
 _stream_lock = threading.Lock()
@@ -212,12 +240,15 @@ _stream_lock = threading.Lock()
 
 
 class _StreamPart(StatelessSinkPartition[tuple[str, Record]]):
-    def __init__(self, stream: IO[str], counted: counters.Output) -> None:
+    def __init__(
+        self, stream: IO[str], form: Callable[[Record], bytes], counted: counters.Output
+    ) -> None:
         self._stream = stream
+        self._form = form
         self._tally = counted
 
     def write_batch(self, items: list[tuple[str, Record]]) -> None:
-        lines = b"".join(encode(record) + b"\n" for _, record in items)
+        lines = b"".join(self._form(record) for _, record in items)
         try:
             with _stream_lock:
                 write_all(self._stream.fileno(), lines)

@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 
+from dataflow.alerts.sentence import PERCENT, Metric, sentence
 from dataflow.detectors.base import AnyDetector
 from dataflow.records import Anomaly, Source, anomaly_id
 from dataflow.settings import Settings
 from dataflow.steps.score import Scored
 
-__all__ = ["bounder", "from_scored", "index_namer"]
+__all__ = ["bounder", "from_scored", "index_namer", "metric_of", "sayer"]
 
 
 def index_namer(field: str | None) -> Callable[[Anomaly], Anomaly]:
@@ -36,7 +37,7 @@ def _anomaly_with(field: str) -> Callable[..., Anomaly]:
 
     kind: Any = msgspec.defstruct(
         "Anomaly",
-        [("repeated_index", str | int | float | None)],
+        [("repeated_index", str | int | float | None, 0)],
         bases=(Anomaly,),
         rename={"repeated_index": field},
         namespace={"__reduce__": reduce},
@@ -60,6 +61,28 @@ def bounder(scale: float | None) -> Callable[[float | None], float | None]:
     return lambda value: None if value is None else min(max(value, 0.0), 1.0)
 
 
+def metric_of(settings: Settings) -> Metric:
+    """Return what the values measure, as far as the settings say."""
+    percent = settings.scale == PERCENT
+    named = settings.value_field != "value"
+    return Metric(settings.value_field if named else "CPU" if percent else "value", settings.scale)
+
+
+def sayer(settings: Settings) -> Callable[[Scored], str]:
+    """Return the function that says in a sentence why a scored reading is an anomaly."""
+    metric = metric_of(settings)
+    bounded = bounder(settings.scale)
+
+    def say(scored: Scored) -> str:
+        reading, verdict, finding = scored
+        lower, upper = bounded(verdict.lower), bounded(verdict.upper)
+        bounds = None if lower is None or upper is None else (lower, upper)
+        explanation = None if finding is None else finding.explanation
+        return sentence(metric, reading.value, verdict.expected, bounds, explanation)
+
+    return say
+
+
 def from_scored(
     settings: Settings, detector: AnyDetector, threshold: float
 ) -> Callable[[Scored], Anomaly]:
@@ -68,9 +91,12 @@ def from_scored(
     name = detector.name
     with_index = index_namer(settings.index_field)
     bounded = bounder(settings.scale)
+    metric = metric_of(settings)
+    say = sayer(settings)
 
     def convert(scored: Scored) -> Anomaly:
-        reading, verdict = scored
+        reading, verdict, finding = scored
+        assert finding is not None
         anomaly = Anomaly(
             instance=reading.instance,
             timestamp=reading.timestamp,
@@ -84,6 +110,13 @@ def from_scored(
             detector=name,
             id=anomaly_id(reading.instance, reading.index, reading.timestamp),
             source=Source(topic, reading.partition, reading.offset, reading.number),
+            alert=finding.alert,
+            episode=finding.episode,
+            raw=metric.raw(reading.value),
+            unit=metric.unit,
+            reasons=None if finding.explanation is None else finding.explanation.reasons,
+            ordinary=None if finding.explanation is None else finding.explanation.ordinary,
+            why=say(scored),
         )
         return with_index(anomaly)
 

@@ -1,4 +1,7 @@
-"""The step `filter`: only readings with a score above the threshold pass. It counts all scores."""
+"""The step `filter`: only readings with a score above the threshold pass. It counts all scores.
+
+And the step `ends`: of each episode the end.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import time
 from collections.abc import Callable
 
 from dataflow.metrics import counters
+from dataflow.records import Over
 from dataflow.steps.score import Scored, ScoredBatch
 
-__all__ = ["above"]
+__all__ = ["above", "ends"]
 
 
 def above(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Scored]]]:
@@ -19,7 +23,7 @@ def above(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Sco
 
     def keep(batch: list[ScoredBatch]) -> list[tuple[str, Scored]]:
         # `verdict[0]` is faster than `verdict.score`.
-        scores = [verdict[0] for _, scored in batch for _, verdict in scored]
+        scores = [verdict[0] for _, scored in batch for _, verdict, _ in scored]
         counters.READINGS_SCORED.inc(len(scores))
         counters.SCORES.observe(scores)
         if max(scores, default=0.0) <= threshold:
@@ -28,7 +32,18 @@ def above(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Sco
             (instance, one) for instance, scored in batch for one in scored if one[1][0] > threshold
         ]
         counters.ANOMALIES_FOUND.inc(len(anomalies))
+        counters.ALERTS_FOUND.inc(sum(1 for _, one in anomalies if one[2] and one[2].alert))
         counters.ANOMALOUS.add([instance for instance, _ in anomalies], time.time())
         return anomalies
 
     return keep
+
+
+def ends(batch: list[ScoredBatch]) -> list[tuple[str, Over]]:
+    """Return the ends of those episodes in a batch of which there was an alert."""
+    return [
+        (instance, Over(instance, found.episode, reading.time, found.ended, found.duration))
+        for instance, scored in batch
+        for reading, _, found in scored
+        if found is not None and found.ended is not None and found.opens
+    ]

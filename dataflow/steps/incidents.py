@@ -9,13 +9,14 @@ from typing import NamedTuple, TypeAlias
 
 from bytewax.operators import StatefulBatchLogic
 
+from dataflow.calendars import zones
 from dataflow.detectors.base import AnyDetector, WindowedDetector
 from dataflow.errors import stop_process
 from dataflow.incidents import maintenance
 from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
 from dataflow.incidents.progress import Progress
-from dataflow.incidents.rules import Anomalous, Rules
+from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
 from dataflow.records import Incident, Reading, Rejected
@@ -23,7 +24,7 @@ from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
 from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
-from dataflow.steps.anomaly import bounder
+from dataflow.steps.anomaly import bounder, sayer
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
@@ -65,14 +66,13 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
         anomalies=settings.incident_anomalies,
         readings=settings.incident_readings,
         duration=settings.incident_duration,
-        quiet=settings.incident_quiet,
         cooldown=settings.incident_cooldown,
         updates=settings.incident_updates,
         silence=0.0 if late else settings.silence * settings.interval,
         wall=settings.silence_seconds,
         gone=settings.silence_gone,
         silence_except=tuple(filter(None, map(str.strip, settings.silence_except.split(",")))),
-        plan=maintenance.parse(settings.maintenance),
+        plan=maintenance.parse(settings.maintenance, zones.parse(settings.time_zone)),
     )
 
 
@@ -88,7 +88,6 @@ def signs_of_life(batch: Sequence[Reading | Rejected]) -> list[tuple[str, Sign]]
 def monitors(
     settings: Settings,
     detector: AnyDetector,
-    threshold: float,
     store: Store | None,
     caught_up: CaughtUp | None = None,
 ) -> Callable[[bytes | None], Logic]:
@@ -101,10 +100,18 @@ def monitors(
     decisions = Decisions(store)
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     bounded = bounder(settings.scale)
+    say = sayer(settings)
 
-    def anomaly(scored: Scored) -> Anomalous | None:
-        score = scored[1].score
-        return Anomalous(score, bounded(scored[1].expected)) if score > threshold else None
+    def judged(scored: Scored) -> Judged | None:
+        _, verdict, finding = scored
+        if finding is None:
+            return None
+        return Judged(
+            finding,
+            verdict.score,
+            bounded(verdict.expected),
+            say(scored) if finding.anomaly else "",
+        )
 
     def build(saved: bytes | None) -> Logic:
         monitor = None
@@ -117,7 +124,7 @@ def monitors(
                     "start with a new store."
                 )
         return _InstanceLogic(
-            incident_rules, progress, decisions, steps, caught_up, anomaly, monitor
+            incident_rules, progress, decisions, steps, caught_up, judged, monitor
         )
 
     return build
@@ -133,7 +140,7 @@ class _InstanceLogic(Logic):
         decisions: Decisions,
         steps: IntervalCheck,
         caught_up: CaughtUp | None,
-        anomaly: Callable[[Scored], Anomalous | None],
+        judged: Callable[[Scored], Judged | None],
         monitor: InstanceMonitor | None,
     ) -> None:
         self._rules = rules
@@ -141,7 +148,7 @@ class _InstanceLogic(Logic):
         self._decisions = decisions
         self._steps = steps
         self._caught_up = caught_up
-        self._anomaly = anomaly
+        self._judged = judged
         self._monitor = monitor
         self._decided: Mapping[tuple[int, int, int], int] = {}
         self._reached: Mapping[int, int] = {}
@@ -195,7 +202,7 @@ class _InstanceLogic(Logic):
                 "silences and scores are wrong.",
             )
         repeated = self._repeat_decisions(monitor)
-        return repeated + monitor.add(reading, self._anomaly(scored))
+        return repeated + monitor.add(reading, self._judged(scored))
 
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
         monitor = self._monitor

@@ -1,4 +1,4 @@
-"""The step `score`: one detector state per instance, updated by each reading."""
+"""The step `score`: one detector state per instance, updated by each reading; and its episodes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
+from dataflow.alerts.episode import Band, EpisodeRules, Finding, Watched
+from dataflow.calendars.clock import Clock
 from dataflow.detectors import make
 from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict
+from dataflow.detectors.sealing import seal, unseal
 from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
@@ -16,9 +21,21 @@ from dataflow.settings import Settings
 from dataflow.steps.repeats import Times
 from dataflow.steps.times import Backwards
 
-__all__ = ["Scored", "ScoredBatch", "Scorer", "detector", "form_of_states", "scorer"]
+__all__ = [
+    "Scored",
+    "ScoredBatch",
+    "Scorer",
+    "detector",
+    "episode_rules",
+    "form_of_states",
+    "scorer",
+]
 
-Scored = tuple[Reading, Verdict]
+WATCHED = b"watched/1 "
+"""Begins the bytes of an instance that had an anomaly lately."""
+
+Scored = tuple[Reading, Verdict, Finding | None]
+"""A reading, the detector's opinion of it, and what it is in its episode; None if in none."""
 
 ScoredBatch = tuple[str, list[Scored]]
 """An instance, and its readings in a batch with their verdicts."""
@@ -55,38 +72,84 @@ def form_of_states(detector: AnyDetector) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
+def episode_rules(settings: Settings, detector: AnyDetector) -> EpisodeRules:
+    """Return the rules of episodes for these settings."""
+    threshold = detector.threshold if settings.threshold is None else settings.threshold
+    return EpisodeRules(threshold, settings.interval, settings.incident_quiet)
+
+
+class _Habit(NamedTuple):
+    """What a detector knew before an episode: its state, and whether a value is expected by it.
+
+    Both are None of a detector that expects nothing.
+    """
+
+    state: Any
+    band: Band | None
+
+
 class _Instance:
     """The detector's state of one instance, and the time of its last reading (NaN: not known).
 
-    `times` has the times of its readings, if they have no index.
+    `watched` is None but for an instance that had an anomaly lately, and `passed` the number of
+    readings that it has not taken since. `habit` is what the detector knew before the episode that
+    the instance is in; None outside of episodes. `times` has the times of its readings, if they
+    have no index.
     """
 
-    __slots__ = ("last", "state", "times")
+    __slots__ = ("clock", "habit", "last", "passed", "state", "times", "watched")
 
-    def __init__(self, state: Any, times: Times | None = None) -> None:
+    def __init__(
+        self, state: Any, watched: Watched | None = None, times: Times | None = None
+    ) -> None:
         self.state = state
+        self.clock: Clock | None = None
         self.last = math.nan
         self.times = times
+        self.watched = watched
+        self.passed = 0
+        self.habit: _Habit | None = None
 
 
 class Scorer(NamedTuple):
-    """The stateful step, and how its states are written as bytes: those of the detector."""
+    """The stateful step, and how its states are written as bytes.
+
+    They are the detector's own bytes; those of an instance that had an anomaly lately stand behind
+    a mark and what is kept of its episode.
+    """
 
     score: Callable[[_Instance | None, list[Reading]], tuple[_Instance | None, list[Scored]]]
     dump: Callable[[_Instance], bytes]
     load: Callable[[bytes], _Instance]
 
 
-def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
+class _Saved(msgspec.Struct, array_like=True):
+    watched: Watched | None
+    state: bytes
+    passed: int = 0
+    habit: bytes = b""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Saved).decode
+
+
+def scorer(
+    detector: Detector[Any],
+    rules: EpisodeRules,
+    backwards: Backwards,
+    clocks: Callable[[str], Clock | None] | None = None,
+) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
     It takes all readings of an instance in a batch: a call for each would cost more than the work.
     Readings without an index whose time was there already, and first counters, are dropped.
     No readings say that the instance is forgotten: its state is discarded. `backwards` is called
-    with each reading that is older than the one before it.
+    with each reading that is older than the one before it. `clocks` gives an instance the clock by
+    which its detector knows the hour; None: UTC.
     """
     update = detector.update
-    dump = detector.dump
+    threshold = rules.threshold
     sizes = counters.STATES
 
     def score(
@@ -96,8 +159,12 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
             return None, []
         if instance is None:
             instance = _Instance(None)
+        if clocks is not None and instance.clock is None:
+            instance.clock = clocks(readings[0].instance) or _utc
+        clock = instance.clock
         state, last = instance.state, instance.last
-        scored = []
+        episode = instance.habit is not None
+        scored: list[Scored] = []
         for reading in readings:
             time = reading.time
             if reading.index is None:
@@ -111,19 +178,92 @@ def scorer(detector: Detector[Any], backwards: Backwards) -> Scorer:
                 if time < last:
                     backwards(reading)
                 last = time
+                if clock is not None:
+                    time = clock(time)
             state, verdict = update(state, reading.value, time)
-            scored.append((reading, verdict))
+            # `verdict[0]` is faster than `verdict.score`.
+            if verdict[0] > threshold or episode:
+                instance.state = state
+                passed = instance.passed + len(scored)
+                scored.append((reading, verdict, find(instance, reading, verdict, time, passed)))
+                instance.passed = -len(scored)
+                episode = instance.habit is not None
+            else:
+                scored.append((reading, verdict, None))
+        instance.passed += len(scored)
         instance.state, instance.last = state, last
         if sizes.wanted:
-            sizes.add(len(dump(state)))
+            sizes.add(len(dump(instance)))
         return instance, scored
 
-    def dump_instance(instance: _Instance) -> bytes:
-        state = dump(instance.state)
-        return state if instance.times is None else instance.times.dump(state)
+    def find(
+        instance: _Instance,
+        reading: Reading,
+        verdict: Verdict,
+        time: float | None,
+        passed: int,
+    ) -> Finding | None:
+        found = None
+        if verdict[0] > threshold:
+            found = detector.before(instance.state)
+        habit = instance.habit
+        band = None if habit is None else habit.band
+        watched, finding = rules.take(instance.watched, reading, verdict.score, band, passed)
+        instance.watched = watched
+        if watched is None or watched.episode is None:
+            instance.habit = None
+        elif habit is None:
+            known = found
+            if verdict.lower is not None and known is None:
+                known = detector.load(detector.dump(instance.state))
+            instance.habit = habit_of(None if verdict.lower is None else known, instance)
+        if finding is not None and found is not None:
+            explanation = detector.explain(found, reading.value, time, finding.alert)
+            finding = finding._replace(explanation=explanation)
+        return finding
+
+    def habit_of(state: Any, instance: _Instance) -> _Habit:
+        return _Habit(state, None if state is None else band_of(detector, state, instance))
+
+    def dump(instance: _Instance) -> bytes:
+        data = detector.dump(instance.state)
+        watched = instance.watched
+        if watched is not None and rules.forgets(watched, instance.passed):
+            watched = None
+        if watched is not None or data.startswith(WATCHED):
+            habit = instance.habit
+            known = b"" if habit is None or habit.state is None else detector.dump(habit.state)
+            data = seal(WATCHED, _encode(_Saved(watched, data, instance.passed, known)))
+        return data if instance.times is None else instance.times.dump(data)
 
     def load(data: bytes) -> _Instance:
-        times, state = Times.load(data)
-        return _Instance(detector.load(state), times)
+        times, data = Times.load(data)
+        if not data.startswith(WATCHED):
+            return _Instance(detector.load(data), None, times)
+        saved = _decode(unseal(WATCHED, data, detector.name))
+        instance = _Instance(detector.load(saved.state), saved.watched, times)
+        instance.passed = saved.passed
+        if saved.watched is not None and saved.watched.episode is not None:
+            known = detector.load(saved.habit) if saved.habit else None
+            instance.habit = habit_of(known, instance)
+        return instance
 
-    return Scorer(score, dump_instance, load)
+    return Scorer(score, dump, load)
+
+
+def _utc(time: float) -> float:
+    return time
+
+
+def band_of(detector: Detector[Any], state: Any, instance: _Instance) -> Band:
+    """Return whether a value lies where a detector with this state expects it of an instance."""
+
+    def within(value: float, time: float | None) -> bool:
+        clock = instance.clock
+        if clock is not None and time is not None:
+            time = clock(time)
+        verdict = detector.score(state, value, time)
+        lower, upper = verdict.lower, verdict.upper
+        return lower is None or upper is None or lower <= value <= upper
+
+    return within

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 from bytewax.operators import StatefulBatchLogic
 
+from dataflow.alerts.episode import EpisodeRules, Watched
 from dataflow.detectors.base import Verdict, WindowedDetector
 from dataflow.errors import stop_process
 from dataflow.metrics import counters
@@ -35,7 +36,9 @@ class _Saved(msgspec.Struct, array_like=True):
     detector: bytes
     instance: str
     waiting: list[tuple[Any, ...]]
+    # What earlier versions neither wrote nor read.
     times: bytes | None = None
+    watched: Watched | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -43,7 +46,7 @@ _decode = msgspec.msgpack.Decoder(_Saved).decode
 
 
 def windower(
-    detector: WindowedDetector[Any], backwards: Backwards
+    detector: WindowedDetector[Any], rules: EpisodeRules, backwards: Backwards
 ) -> Callable[[bytes | None], Logic]:
     """Return the builder of the step's logic: for a new instance, or from its last snapshot.
 
@@ -51,7 +54,7 @@ def windower(
     """
 
     def build(saved: bytes | None) -> Logic:
-        logic = _Windows(detector, backwards)
+        logic = _Windows(detector, rules, backwards)
         if saved is not None:
             try:
                 logic.load(saved)
@@ -68,8 +71,12 @@ def windower(
 class _Windows(Logic):
     """The readings of one instance that are not scored yet, and its detector's state."""
 
-    def __init__(self, detector: WindowedDetector[Any], backwards: Backwards) -> None:
+    def __init__(
+        self, detector: WindowedDetector[Any], rules: EpisodeRules, backwards: Backwards
+    ) -> None:
         self._detector = detector
+        self._rules = rules
+        self._watched: Watched | None = None
         self._backwards = backwards
         self._last = math.nan
         self._state: Any = None
@@ -82,7 +89,8 @@ class _Windows(Logic):
         for readings in values:
             if not readings:  # the instance is forgotten
                 scored += [*self._finish(), []]
-                self._state, self._last, self._times = None, math.nan, None
+                self._state, self._watched = None, None
+                self._last, self._times = math.nan, None
             for reading in readings:
                 self._add(reading, scored)
         return scored, not values[-1]
@@ -116,7 +124,11 @@ class _Windows(Logic):
         return [self._pair(verdicts)]
 
     def _pair(self, verdicts: Sequence[Verdict]) -> list[Scored]:
-        scored = list(zip(self._waiting, verdicts, strict=True))
+        scored: list[Scored] = []
+        for reading, verdict in zip(self._waiting, verdicts, strict=True):
+            # What it knew at the start of an episode is in no state: a window is scored as a whole.
+            self._watched, finding = self._rules.take(self._watched, reading, verdict.score, None)
+            scored.append((reading, verdict, finding))
         self._waiting = []
         return scored
 
@@ -124,7 +136,7 @@ class _Windows(Logic):
         state = self._detector.dump(self._state)
         waiting = [msgspec.structs.astuple(reading)[1:] for reading in self._waiting]
         times = None if self._times is None else self._times.save()
-        saved = _encode(_Saved(VERSION, state, self._instance, waiting, times))
+        saved = _encode(_Saved(VERSION, state, self._instance, waiting, times, self._watched))
         counters.STATES.add(len(saved))
         return saved
 
@@ -141,5 +153,6 @@ class _Windows(Logic):
             raise ValueError("a window was saved by another version")
         self._state = self._detector.load(saved.detector)
         self._instance = saved.instance
+        self._watched = saved.watched
         self._waiting = [Reading(saved.instance, *fields) for fields in saved.waiting]
         self._times = None if saved.times is None else Times.restore(saved.times)

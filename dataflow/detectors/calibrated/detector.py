@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import log2, sqrt
+from math import log2, nextafter, sqrt
 from typing import ClassVar, Final
 
-from dataflow.detectors.base import Verdict
+from dataflow.detectors.base import Explanation, Kind, Reason, Verdict
 from dataflow.detectors.calibrated import masses
 from dataflow.detectors.calibrated.habit import expect, learn
 from dataflow.detectors.calibrated.memory import BEYOND, LEAVES, TREES, Memory, begin, read
@@ -40,8 +40,8 @@ STUCK: Final = 4
 HALF: Final = 3.0
 """Deviations that give a score of one half."""
 
-LEAST: Final = 0.25
-"""Below this share of the threshold, nothing is held back after an alert."""
+CLOSE: Final = 1e-7
+"""The share of the known range to which the limits of ordinary values are found."""
 
 BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
@@ -66,12 +66,10 @@ class Calibrated:
     interval
         Usual seconds between two readings of an instance. The constants are times at 300 s: for
         shorter intervals they become more readings, for longer ones as many. The readings whose
-        surprise is averaged, and those that an alert holds back, change with the square root. It is
-        never inferred from the readings' times, which only give the hour.
+        surprise is averaged change with the square root. It is never inferred from the readings'
+        times, which only give the hour.
     threshold
-        The score above which a reading is an anomaly, between 0 and 1: an episode is one alert at
-        this threshold. Compared with a lower threshold, an episode is still about one alert; with a
-        higher one, fewer are found than by a detector made for it.
+        The score above which a reading is an anomaly, between 0 and 1. Scores do not depend on it.
 
     Raises ValueError for a threshold or an interval out of range.
 
@@ -100,10 +98,10 @@ class Calibrated:
         self.seed = seed
         self.interval = float(interval)
         self.threshold = threshold
-        self._least = LEAST * HALF * threshold / (1 - threshold)
         ratio = min(300.0 / self.interval, 30.0)
         scale = max(1.0, ratio)
         root = sqrt(ratio)
+        self._alarm = HALF * threshold / (1 - threshold)
         self._level_rate = 1 / (208 * scale)  # a half-life of 12 hours
         self._first = round(150 * scale)
         self._size_rate = 1 / (2016 * scale)
@@ -112,7 +110,6 @@ class Calibrated:
         self._calibrate = round(100 * scale)
         self._memory = round(3000 * scale)
         self._start = round(200 * scale)
-        self._quiet = round(84 * min(root, 1.0) * scale)
         self._stuck = round(72 * scale)
         # The most that a leaf, or all of them, can hold: masses are halved each fortnight.
         most = 2 * self._fortnight
@@ -172,12 +169,20 @@ class Calibrated:
             lowest = abs(low + memory.origin)
             if lowest > largest:
                 largest = lowest
+        same, longest = memory.same, memory.longest
         if offset == memory.previous:
             memory.same += 1
         else:
             if memory.same > memory.longest:
                 memory.longest = memory.same
             memory.same = 0
+        # What the next line changes; an anomaly is explained by what was known before.
+        total = memory.total
+        residual_size, step_size = memory.residual_size, memory.step_size
+        residual_scale, step_scale = memory.residual_scale, memory.step_scale
+        residual_bits, step_bits = memory.residual_bits, memory.step_bits
+        residual_mean, step_mean = memory.residual_mean, memory.step_mean
+        residual_variance, step_variance = memory.residual_variance, memory.step_variance
         surprise = self._surprise(
             memory, offset - expected, offset - memory.previous, FLAT_STEP * largest + FLAT
         )
@@ -191,8 +196,19 @@ class Calibrated:
             stuck = STUCK * memory.longest
             if memory.same == (stuck if stuck > self._stuck else self._stuck):
                 surprise += BONUS
-            surprise = once(memory, surprise, self._least, self._quiet)
 
+        if surprise > self._alarm:
+            before = memory.copy()
+            before.total, before.same, before.longest = total, same, longest
+            before.residual_size, before.step_size = residual_size, step_size
+            before.residual_scale, before.step_scale = residual_scale, step_scale
+            before.residual_bits, before.step_bits = residual_bits, step_bits
+            before.residual_mean, before.step_mean = residual_mean, step_mean
+            before.residual_variance, before.step_variance = residual_variance, step_variance
+            view = self._view(before, expected, high, low, largest)
+            before.masses.take_back(self._residual_trees.leaves(view.residual_place(offset)))
+            before.masses.take_back(self._step_trees.leaves(view.step_place(offset)))
+            memory.before = before
         learn(memory, offset, day, week, by_day, by_week, self._level_rate)
         memory.previous = offset
         if offset > memory.high:
@@ -261,6 +277,79 @@ class Calibrated:
             )
         return surprise
 
+    def _view(
+        self, before: Memory, expected: float, high: float, low: float, largest: float
+    ) -> View:
+        rate = self._size_rate if before.seen >= self._first else 1.0 / max(before.seen, 1)
+        stuck = STUCK * before.longest
+        return View(
+            before,
+            expected,
+            high,
+            low,
+            FLAT_STEP * largest + FLAT,
+            max(high - low, FLAT_RANGE * largest, FLAT),
+            rate,
+            self._smooth,
+            self._all_bits[before.total],
+            self._leaf_bits,
+            self._residual_trees,
+            self._step_trees,
+            stuck if stuck > self._stuck else self._stuck,
+        )
+
+    def before(self, state: Memory) -> Memory | None:
+        """Return the state before the last reading if that was an anomaly; once."""
+        before = state.before
+        state.before = None
+        return before
+
+    def explain(
+        self, before: Memory, value: float, time: float | None, ordinary: bool
+    ) -> Explanation | None:
+        """Return why a reading is an anomaly to the state before it.
+
+        The surprise is that of one forest and the bonuses. Of the forest's, what earlier readings
+        have left in its running mean is `lately`.
+        """
+        value = min(max(value, -LARGEST), LARGEST)
+        offset = value - before.origin
+        hour = int((before.seen * self.interval if time is None else time) // 3600)
+        expected, _ = expect(before, before.hours[hour % 24], before.hours[24 + hour % 168])
+        high = max(before.high, before.last_high)
+        low = min(before.low, before.last_low)
+        largest = max(abs(high + before.origin), abs(low + before.origin))
+        view = self._view(before, expected, high, low, largest)
+        by_residual, by_step = view.residual(offset), view.step(offset)
+        found = max(by_residual, by_step, 0.0)
+        if by_residual >= by_step:
+            kind: Kind = "level" if expected == before.level else "hour"
+            left = before.residual_bits - before.residual_mean
+            spread = sqrt(before.residual_variance + SPREAD * SPREAD)
+        else:
+            kind = "jump"
+            left = before.step_bits - before.step_mean
+            spread = sqrt(before.step_variance + SPREAD * SPREAD)
+        lately = min(max((1.0 - self._smooth) * left / spread, 0.0), found)
+        parts: list[tuple[Kind, float]] = [
+            (kind, found - lately),
+            ("lately", lately),
+            ("range", view.bonus(offset)),
+            ("stuck", BONUS if view.is_stuck(offset) else 0.0),
+        ]
+        total = sum([part for _, part in parts])
+        if total <= 0.0:
+            return None
+        parts.sort(key=lambda part: -part[1])
+        reasons = tuple([Reason(kind, part / total) for kind, part in parts if part > 0.0])
+        seen = before.seen
+        known = seen % self._fortnight + (self._fortnight if seen >= self._fortnight else 0)
+        return Explanation(
+            reasons,
+            view.ordinary(self._alarm) if ordinary else None,
+            known * self.interval,
+        )
+
     def dump(self, state: Memory) -> bytes:
         """Return the state as bytes, less than 3 kB."""
         return state.dump()
@@ -283,6 +372,213 @@ class Calibrated:
         return state
 
 
+class View:
+    """One state, looked at with any value in place of the reading: what its score would be.
+
+    Values count from the instance's first one. Nothing here changes the state. Within a cell of
+    both forests the surprise of the forests is the same for all values, so the range of ordinary
+    values is found from cell to cell.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        expected: float,
+        high: float,
+        low: float,
+        least: float,
+        width: float,
+        rate: float,
+        smooth: float,
+        information: float,
+        leaf_bits: list[float],
+        residual_trees: Trees,
+        step_trees: Trees,
+        stuck: int,
+    ) -> None:
+        self.memory = memory
+        self.expected = expected
+        self.high = high
+        self.low = low
+        self.least = least
+        self.width = width
+        self.rate = rate
+        self.smooth = smooth
+        self.information = information
+        self.leaf_bits = leaf_bits
+        self.residual_trees = residual_trees
+        self.step_trees = step_trees
+        self.stuck = stuck
+        self.within = expected
+
+    def residual_place(self, offset: float) -> float:
+        """Return where the residual of a value lies in its forest, 0 to 1."""
+        memory = self.memory
+        return self._place(offset - self.expected, memory.residual_size, memory.residual_scale)
+
+    def step_place(self, offset: float) -> float:
+        """Return where the step to a value lies in its forest, 0 to 1."""
+        memory = self.memory
+        return self._place(offset - memory.previous, memory.step_size, memory.step_scale)
+
+    def _place(self, feature: float, size: float, scale: float) -> float:
+        distance = abs(feature)
+        scale = follow(scale, size + self.rate * (distance - size))
+        width = WIDTH * (scale if scale > self.least else self.least)
+        return 0.5 + 0.5 * feature / (width + distance)
+
+    def residual(self, offset: float) -> float:
+        """Return the surprise of the residual's forest at a value, in deviations."""
+        return self._of_residual(self.residual_trees.cell(self.residual_place(offset)))
+
+    def step(self, offset: float) -> float:
+        """Return the surprise of the step's forest at a value, in deviations."""
+        return self._of_step(self.step_trees.cell(self.step_place(offset)))
+
+    def _of_residual(self, cell: int) -> float:
+        memory = self.memory
+        seen = memory.masses.look(self.residual_trees.leaves_of(cell), self.leaf_bits)
+        bits = memory.residual_bits
+        bits += self.smooth * (self.information - seen - bits)
+        return (bits - memory.residual_mean) / sqrt(memory.residual_variance + SPREAD * SPREAD)
+
+    def _of_step(self, cell: int) -> float:
+        memory = self.memory
+        seen = memory.masses.look(self.step_trees.leaves_of(cell), self.leaf_bits)
+        bits = memory.step_bits
+        bits += self.smooth * (self.information - seen - bits)
+        return (bits - memory.step_mean) / sqrt(memory.step_variance + SPREAD * SPREAD)
+
+    def bonus(self, offset: float) -> float:
+        """Return the surprise of leaving the range of the last weeks."""
+        outside = offset - self.high if offset > self.high else self.low - offset
+        if outside <= 0.0:
+            return 0.0
+        outside /= self.width
+        return BONUS * outside / (outside + BONUS_HALF)
+
+    def is_stuck(self, offset: float) -> bool:
+        """Return whether a value is stuck just now."""
+        memory = self.memory
+        return offset == memory.previous and memory.same + 1 == self.stuck
+
+    def surprise(self, offset: float) -> float:
+        """Return the surprise of a value, but for being stuck."""
+        found = self.residual(offset)
+        by_step = self.step(offset)
+        if by_step > found:
+            found = by_step
+        if found < 0.0:
+            found = 0.0
+        return found + self.bonus(offset)
+
+    def ordinary(self, alarm: float) -> tuple[float, float] | None:
+        """Return the range around the expected value in which no value surprises above `alarm`.
+
+        In the unit of the values. None if the expected value itself does.
+        """
+        center = self.expected
+        if self.surprise(center) > alarm:
+            return None
+        high, low = self._edge(center, alarm, 1), self._edge(center, alarm, -1)
+        previous = self.memory.previous
+        if self.is_stuck(previous) and low <= previous <= high:
+            if previous - low > high - previous:
+                high = toward(previous, -1)
+            else:
+                low = toward(previous, 1)
+        origin = self.memory.origin
+        return low + origin, high + origin
+
+    def _edge(self, center: float, alarm: float, sign: int) -> float:
+        """Return the last ordinary value above (or with a sign of -1, below) the center."""
+        limit = self.high if sign > 0 else self.low
+        if (limit - center) * sign > 0.0:
+            # Within the known range, the cells alone decide.
+            residual_cell = self.residual_trees.cell(self.residual_place(center))
+            step_cell = self.step_trees.cell(self.step_place(center))
+            last = self.residual_trees.last
+            while 0 <= residual_cell + sign <= last and (
+                self._of_residual(residual_cell + sign) <= alarm
+            ):
+                residual_cell += sign
+            last = self.step_trees.last
+            while 0 <= step_cell + sign <= last and self._of_step(step_cell + sign) <= alarm:
+                step_cell += sign
+            end = self._first(center, sign, residual_cell, step_cell)
+            if (end - limit) * sign <= 0.0:
+                return self.within
+            center = limit
+        at = center
+        while True:
+            end = self._first(
+                at,
+                sign,
+                self.residual_trees.cell(self.residual_place(at)),
+                self.step_trees.cell(self.step_place(at)),
+            )
+            last_of_cell = self.within
+            if self.surprise(last_of_cell) > alarm:
+                return self._last(at, last_of_cell, alarm)
+            if abs(end) >= LARGEST or self.surprise(end) > alarm:
+                return last_of_cell
+            at = end
+
+    def _last(self, good: float, bad: float, alarm: float) -> float:
+        """Return the last ordinary value between an ordinary and another one, by halving."""
+        close = CLOSE * self.width
+        while abs(bad - good) > close:
+            middle = good + (bad - good) / 2
+            if middle in (good, bad):
+                break
+            if self.surprise(middle) > alarm:
+                bad = middle
+            else:
+                good = middle
+        return good
+
+    def _first(self, at: float, sign: int, residual_cell: int, step_cell: int) -> float:
+        """Return the first value found beyond `at` in a cell beyond either of these, by halving.
+
+        `within` is then the last one found in these cells: no value lies between that matters.
+        """
+        good = at
+        bad = at
+        stride = self.least
+        close = CLOSE * self.width
+        while True:
+            bad += sign * stride
+            if abs(bad) >= LARGEST:
+                self.within = sign * LARGEST
+                return sign * LARGEST
+            stride *= 4.0
+            if self._beyond(bad, sign, residual_cell, step_cell):
+                break
+            good = bad
+        while abs(bad - good) > close:
+            middle = good + (bad - good) / 2
+            if middle in (good, bad):
+                break
+            if self._beyond(middle, sign, residual_cell, step_cell):
+                bad = middle
+            else:
+                good = middle
+        self.within = good
+        return bad
+
+    def _beyond(self, offset: float, sign: int, residual_cell: int, step_cell: int) -> bool:
+        cell = self.residual_trees.cell(self.residual_place(offset))
+        if (cell - residual_cell) * sign > 0:
+            return True
+        cell = self.step_trees.cell(self.step_place(offset))
+        return (cell - step_cell) * sign > 0
+
+
+def toward(value: float, sign: int) -> float:
+    """Return the next number above a value, or with a sign of -1 below it."""
+    return nextafter(value, sign * LARGEST)
+
+
 def follow(scale: float, size: float) -> float:
     """Return a scale that stays within a factor of SLACK of the usual size."""
     if size > SLACK * scale:
@@ -290,28 +586,6 @@ def follow(scale: float, size: float) -> float:
     if size * SLACK < scale:
         return size * SLACK
     return scale
-
-
-def once(memory: Memory, surprise: float, least: float, quiet: int) -> float:
-    """Return the surprise if it is new, or what is let through of it: one alert an episode.
-
-    A surprise of least * 2**i to least * 2**(i + 1) holds back all up to the end of that step for
-    the next `quiet` readings. The threshold is such an end, so an alert is followed by another only
-    if that is twice as large, or later.
-    """
-    memory.since += 1
-    if memory.since >= quiet:
-        memory.bar = least
-    if surprise <= least:
-        return surprise
-    if surprise <= memory.bar:
-        return least
-    memory.since = 0
-    bar = least
-    while bar < surprise:
-        bar *= 2.0
-    memory.bar = bar
-    return surprise
 
 
 def turn(memory: Memory) -> None:

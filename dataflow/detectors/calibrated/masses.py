@@ -33,6 +33,14 @@ class Masses(ABC):
         """Return the sum of the leaves' bits, from a `table`, and count a reading in each leaf."""
 
     @abstractmethod
+    def look(self, leaves: tuple[int, ...], bits: list[float]) -> float:
+        """Return the sum of the leaves' bits, as `visit` does, and count nothing."""
+
+    @abstractmethod
+    def take_back(self, leaves: tuple[int, ...]) -> None:
+        """Undo a `visit`."""
+
+    @abstractmethod
     def halve(self) -> None:
         """Halve each mass, rounding down."""
 
@@ -61,6 +69,18 @@ class Narrow(Masses):
             found += bits[mass]
             counts[leaf] = mass + 1
         return found
+
+    def look(self, leaves: tuple[int, ...], bits: list[float]) -> float:
+        counts = self._counts
+        found = 0.0
+        for leaf in leaves:
+            found += bits[counts[leaf]]
+        return found
+
+    def take_back(self, leaves: tuple[int, ...]) -> None:
+        counts = self._counts
+        for leaf in leaves:
+            counts[leaf] = counts[leaf] - 1
 
     def halve(self) -> None:
         counts = self._counts
@@ -93,6 +113,18 @@ class Wide(Masses):
             found += bits[mass]
             counts[leaf] = mass + 1
         return found
+
+    def look(self, leaves: tuple[int, ...], bits: list[float]) -> float:
+        counts = self._counts
+        found = 0.0
+        for leaf in leaves:
+            found += bits[counts[leaf]]
+        return found
+
+    def take_back(self, leaves: tuple[int, ...]) -> None:
+        counts = self._counts
+        for leaf in leaves:
+            counts[leaf] = counts[leaf] - 1
 
     def halve(self) -> None:
         counts = self._counts

@@ -22,11 +22,12 @@ BEYOND: Final = 1e300
 """Larger than any value: bounds the range before the first reading of a fortnight."""
 
 
-COUNTS: Final = 5
-NUMBERS: Final = 21
+COUNTS: Final = 4
+NUMBERS: Final = 20
 
 SIGNATURE: Final = struct.Struct("<Qd8sc")
-FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
+# Two places of 8 bytes are empty: versions before kept there what their alerts held back.
+FIXED: Final = struct.Struct(f"<q8x{COUNTS - 1}q{NUMBERS}d8x")
 UNKNOWN: Final = array("f", [float("nan")]) * HOURS
 
 LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
@@ -47,7 +48,7 @@ class Memory:
     # Both are blocks of numbers, not lists, so that a copy or a dump is one block move. They are
     # little-endian, as are all machines that Bytewax is built for.
     __slots__ = (
-        "bar",
+        "before",
         "high",
         "hours",
         "last_high",
@@ -69,7 +70,6 @@ class Memory:
         "same",
         "seen",
         "signature",
-        "since",
         "step_bits",
         "step_mean",
         "step_scale",
@@ -79,7 +79,6 @@ class Memory:
     )
 
     seen: int
-    since: int
     total: int
     same: int
     longest: int
@@ -93,7 +92,7 @@ class Memory:
         masses: Masses,
     ) -> None:
         self.signature = signature
-        self.seen, self.since, self.total, self.same, self.longest = counts
+        self.seen, self.total, self.same, self.longest = counts
         (
             self.origin,
             self.previous,
@@ -115,13 +114,14 @@ class Memory:
             self.low,
             self.last_high,
             self.last_low,
-            self.bar,
         ) = numbers
         self.hours = hours
         self.masses = masses
+        # What was known before the last reading, if that was an anomaly.
+        self.before: Memory | None = None
 
     def _counts(self) -> tuple[int, ...]:
-        return self.seen, self.since, self.total, self.same, self.longest
+        return self.seen, self.total, self.same, self.longest
 
     def _numbers(self) -> tuple[float, ...]:
         return (
@@ -145,7 +145,6 @@ class Memory:
             self.low,
             self.last_high,
             self.last_low,
-            self.bar,
         )
 
     def copy(self) -> Memory:
@@ -177,7 +176,7 @@ def begin(signature: Signature, value: float) -> Memory:
     """Return the state before the first reading, whose value is `value`."""
     numbers = [0.0] * NUMBERS
     numbers[0] = value
-    numbers[-5:-1] = -BEYOND, BEYOND, -BEYOND, BEYOND
+    numbers[-4:] = -BEYOND, BEYOND, -BEYOND, BEYOND
     masses = none_yet(signature[3], MASSES)
     return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], masses)
 

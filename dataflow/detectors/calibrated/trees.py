@@ -37,12 +37,29 @@ class Trees:
             for cell in range(len(cuts) + 1)
         ]
 
-    def leaves(self, place: float) -> tuple[int, ...]:
-        """Return the positions of a number's leaves among the masses."""
+    def cell(self, place: float) -> int:
+        """Return the number of the interval between cuts that a number falls in."""
         # Finds what bisect_right(cuts, place) does, from the start of the place's part of the line:
         # compiled, in a tenth of the time.
         cuts = self._cuts
         cell = self._cells[int(place * GRID)]
         while place >= cuts[cell]:
             cell += 1
+        return cell
+
+    def leaves_of(self, cell: int) -> tuple[int, ...]:
+        """Return the positions of a cell's leaves among the masses."""
         return self._leaves[cell]
+
+    def cut(self, cell: int) -> float:
+        """Return where a cell ends and the next begins; infinity for the last one."""
+        return self._cuts[cell]
+
+    @property
+    def last(self) -> int:
+        """The number of the last cell."""
+        return len(self._leaves) - 1
+
+    def leaves(self, place: float) -> tuple[int, ...]:
+        """Return the positions of a number's leaves among the masses."""
+        return self._leaves[self.cell(place)]

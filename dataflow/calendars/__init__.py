@@ -1,0 +1,1 @@
+"""The time of an instance: its zone and its holidays. Pure, but for the files that are named."""
