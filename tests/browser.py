@@ -85,7 +85,7 @@ class Served:
         )
         assert self.process.stdout is not None
         # A start that hangs must not hang the test.
-        timer = threading.Timer(SECONDS / 1000, self.process.kill)
+        timer = threading.Timer(240.0, self.process.kill)
         timer.start()
         line = self.process.stdout.readline()
         timer.cancel()

@@ -286,7 +286,7 @@ class Flow:
         self.started: list[subprocess.Popen[str]] = []
 
     def __call__(
-        self, *arguments: str, timeout: float = 120, **settings: Any
+        self, *arguments: str, timeout: float = 240, **settings: Any
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bytewax.run", "dataflow.flow", *arguments],
@@ -360,7 +360,7 @@ def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
             env=environment(**settings),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 

@@ -33,8 +33,9 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
     only = ("confluent", "tutorial, a cluster", "memory, one")
     chosen = [word for name in only for word in ("--only", name)]
     table = run("throughput.py", "--quick", "--json", figures, *chosen)
-    assert "| ours, tutorial, a cluster of two processes | ? | ? | ? |" in table
-    assert "too few records for a figure" in table
+    assert "| ours, tutorial, a cluster of two processes | " in table
+    # How fast the machine is decides whether a row has figures.
+    assert (" | ? |" in table) == ("too few records for a figure" in table)
     found = json.loads(figures.read_text())
     assert found["rounds"] == 1
     assert found["machine"]["cores"] >= 1

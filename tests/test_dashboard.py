@@ -91,6 +91,12 @@ def no_wider_than_the_screen(page: Page) -> bool:
     )
 
 
+def is_still(page: Page) -> bool:
+    before = page.evaluate(CHART)["range"]
+    page.wait_for_timeout(1000)
+    return bool(page.evaluate(CHART)["range"] == before)
+
+
 def test_it_follows_what_comes_and_outlives_the_broker(
     browser: Browser, own_broker: PausableBroker, tmp_path: Path
 ) -> None:
@@ -156,7 +162,7 @@ def test_it_follows_what_comes_and_outlives_the_broker(
         page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 100, steps=5)
         page.mouse.up()
         until(page, lambda: page.evaluate(CHART)["range"] != after["range"], "panned")
-        page.wait_for_timeout(300)
+        until(page, lambda: is_still(page), "the last step of the mouse is drawn")
         moved = page.evaluate(CHART)
         write(520, 530)
         until(page, lambda: page.evaluate(CHART)["times"][-1] > moved["times"][-1], "it came")

@@ -493,7 +493,7 @@ def test_a_broker_that_goes_away_and_comes_back(
         return len(read_topic(brokers, out)) >= wanted[len(rows) - 1]
 
     def see_it_caught_up(feed: Feed, before: int) -> None:
-        wait_for(lambda: len(feed.written()) > before)
+        wait_for(lambda: len(feed.written()) > min(before, len(rows) - 1))  # all may be written
         written = feed.written()
         wait_for(lambda: caught_up(written))
 

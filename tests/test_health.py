@@ -15,6 +15,18 @@ from dataflow.kafka import health, topics
 from dataflow.settings import Settings
 
 
+class Said:
+    """What was printed on standard error."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.text = ""
+
+    def holds(self, words: str) -> bool:
+        self.text += self._capsys.readouterr().err
+        return words in self.text
+
+
 @pytest.mark.parametrize("away", ["paused", "killed"])
 def test_a_broker_that_goes_away_is_said_once_and_counted(
     own_broker: PausableBroker,
@@ -33,25 +45,20 @@ def test_a_broker_that_goes_away_is_said_once_and_counted(
         lambda _client, cluster: answers.append(cluster is not None),
         "the test waits for it",
     )
-    said = ""
-
-    def says(words: str) -> bool:
-        nonlocal said
-        said += capsys.readouterr().err
-        return words in said
+    said = Said(capsys)
 
     check.start()
     try:
         wait_for(lambda: True in answers)
         for _ in range(2):
             (own_broker.pause if away == "paused" else own_broker.kill)()
-            wait_for(lambda: says("no answer from"))
+            wait_for(lambda: said.holds("no answer from"))
             answers.clear()
             wait_for(lambda: answers.count(False) > 3)
             (own_broker.resume if away == "paused" else own_broker.start)()
-            wait_for(lambda: says("answers again"))
-            first, second = said.splitlines()
-            said = ""
+            wait_for(lambda: said.holds("answers again"))
+            first, second = said.text.splitlines()
+            said.text = ""
             assert first.startswith(f"warning: no answer from the broker {own_broker.address} for ")
             assert first.endswith("): the test waits for it.")
             assert away == "paused" or "refused" in first
@@ -71,18 +78,13 @@ def test_what_gets_no_answer_is_said(
     settings = Settings(_env_file=None, brokers=own_broker.address)
     check = health.HealthCheck(settings, "cpu", lambda *_: "it answers nothing else", "all waits")
     check.start()
-    said = ""
-
-    def says() -> bool:
-        nonlocal said
-        said += capsys.readouterr().err
-        return "\n" in said
+    said = Said(capsys)
 
     try:
-        wait_for(says)
+        wait_for(lambda: said.holds("\n"))
     finally:
         check.end()
-    assert said.endswith("(it answers nothing else): all waits.\n")
+    assert said.text.endswith("(it answers nothing else): all waits.\n")
 
 
 ENDS = """

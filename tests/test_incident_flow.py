@@ -143,6 +143,7 @@ def test_kill_9(
             assert flow.poll() is None, flow.communicate()
             kill(flow)
             tally.counts["kills"] += 1
+        wait_for(lambda: len(feed.written()) == len(rows))
         sent = feed.finish()
     done = run_flow(*arguments, follow="false", **settings)
     assert done.returncode == 0, done.stderr

@@ -361,7 +361,7 @@ def test_a_stop_before_the_end_of_input_is_made_good_by_a_resume_without_input(
     assert "created the topic" in flow.stderr.readline()
     time.sleep(3)
     flow.terminate()
-    assert flow.communicate(timeout=120)[0] == ""
+    assert flow.communicate(timeout=240)[0] == ""
     assert flow.returncode == 0
     done = run_flow(*with_store(store), follow="false", **own)
     assert done.returncode == 0, done.stderr
@@ -385,7 +385,7 @@ def test_the_commands_of_the_page_do_what_it_says(
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

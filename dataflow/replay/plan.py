@@ -52,12 +52,12 @@ class Correctable(Rejected, frozen=True):
     """
 
     corrected: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    mended: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    former: msgspec.Raw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="mended")
 
     @property
     def correction(self) -> msgspec.Raw | msgspec.UnsetType:
         """The object to send instead, as JSON; unset if there is none."""
-        return self.mended if self.corrected is msgspec.UNSET else self.corrected
+        return self.former if self.corrected is msgspec.UNSET else self.corrected
 
 
 class Place(NamedTuple):
