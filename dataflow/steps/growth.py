@@ -62,12 +62,14 @@ class OnlyGrows:
 
     def look(self, groups: Iterable[tuple[str, list[Reading]]]) -> None:
         """Take the readings of a batch, by instance."""
+        watched = self._watched
         for instance, readings in groups:
-            if instance in self._watched or self._begins(instance):
+            # As a rule, as many are watched as may be, and this one is not.
+            if instance in watched or (len(watched) < AT_ONCE and self._begins(instance)):
                 for reading in readings:
                     self.add(instance, reading.value)
-            if self.done:
-                return
+                if self.done:
+                    return
 
     def add(self, instance: str, value: float) -> None:
         """Take the next value of an instance."""
