@@ -193,6 +193,8 @@ class Silence:
             anomalies=0,
             source=Source(self._rules.topic, cause.partition, cause.offset, cause.number),
             duration=None if time is None or last.time is None else time - last.time,
+            metric=last.metric or self._rules.metric,
+            labels=cause.labels or {},
         )
 
     def save(self) -> Saved:
