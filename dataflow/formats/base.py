@@ -183,6 +183,7 @@ class Format(ABC):
         self.wanted = Wanted(fields.metrics, self.cpu_names)
         self.labels = Labels(fields.labels)
         self.labelled = bool(fields.labels)
+        self.several = self.wanted.others
         self._no_cpu = self.percent and not self.wanted.cpu
         self._as_it_is = self.percent and fields.scale in (None, PERCENT)
 
@@ -223,7 +224,7 @@ class Format(ABC):
         try:
             found = self.read(raw.value)
             if isinstance(found, Point):
-                if self._is_other(found):
+                if (found.metric is not None or self._no_cpu) and self._is_other(found):
                     skip(1)
                     return ()
                 return (self._reading(found, raw, 0),)
@@ -246,12 +247,15 @@ class Format(ABC):
                 raise RecordError(
                     f"the record holds over {MAX_READINGS:,} readings", "too-many-readings"
                 )
-            if point is None or (isinstance(point, Point) and self._is_other(point)):
+            if point is None:
                 skipped += 1
                 continue
             try:
                 if isinstance(point, RecordError):
                     raise point
+                if (point.metric is not None or self._no_cpu) and self._is_other(point):
+                    skipped += 1
+                    continue
                 out.append(self._reading(point, raw, number))
             except Exception as wrong:
                 broken.append((len(out), number, wrong))
@@ -315,7 +319,7 @@ class Format(ABC):
             and 0.0 <= value <= PERCENT
             and instance.__class__ is str
             and 0 < len(instance) <= MAX_INSTANCE_LENGTH
-            and not (self.wanted.others and "\0" in instance)
+            and not (self.several and "\0" in instance)
             and isinstance(stamp, int)
             and (time := _usual_time(stamp)) is not None
         ):
@@ -344,7 +348,7 @@ class Format(ABC):
                 "bad-instance",
             )
         metric = point.metric
-        if self.wanted.others and "\0" in instance:
+        if self.several and "\0" in instance:
             raise RecordError(
                 f"{instance_name} holds a NUL, which separates it from a metric", "bad-instance"
             )

@@ -92,7 +92,7 @@ class CloudWatch(Format):
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
-        self._decode = _whole if self.wanted.others or self.labelled else _datum
+        self._decode = _whole if self.several or self.labelled else _datum
         self._dimension = fields.key if fields.renamed and fields.key is not None else DIMENSION
         self._otlp = Otlp(fields)
 
@@ -107,7 +107,7 @@ class CloudWatch(Format):
         parts = content.split(b"\n")
         # A line each, as CloudWatch writes them; anything else is taken apart with more care.
         whole = all(part[:1] == b"{" and part[-1:] == b"}" for part in parts if part)
-        decode = self._decode
+        decode, others = self._decode, self.several
         for part in parts if whole else documents(content):
             if not part:
                 continue
@@ -118,7 +118,7 @@ class CloudWatch(Format):
                 continue
             if datum.metric_name == CPU and datum.namespace == EC2:
                 yield self._selected(datum, part)
-            elif isinstance(datum, _Whole):
+            elif others and isinstance(datum, _Whole):
                 yield self._other(datum, part)
             else:
                 yield None
@@ -145,7 +145,7 @@ class CloudWatch(Format):
         value = statistics.sum / statistics.count
         if value != statistics.sum:
             value = round(value, DIGITS)
-        if isinstance(datum, _Whole):
+        if self.labelled and isinstance(datum, _Whole):
             labels = self._labels(document, datum)
             return Point(dimensions[self._dimension], value, datum.timestamp, labels=labels)
         return Point(dimensions[self._dimension], value, datum.timestamp)

@@ -379,7 +379,7 @@ class Json(Format):
         value_of = get["value"]
         metric_of, series_of = get.get("metric"), self._series_of
         labels = [(parse(label)[-1], get[f"label {label}"]) for label in fields.labels]
-        several = self.wanted.others
+        several = self.several
         scale, invert = fields.scale, fields.invert
         low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
         times, indexes = _Parsed(seconds), _Parsed(_index)

@@ -119,7 +119,7 @@ class Otlp(Format):
         self._hosts = (fields.key,) if fields.renamed and fields.key is not None else HOST
         self._known = _Known()
         self._reads: Callable[[str], bool] = WANTED.__contains__
-        if self.wanted.others:
+        if self.several:
             names = _Names(self.wanted)
             self._known.names, self._reads = names, names.selected
 
@@ -281,7 +281,8 @@ class Otlp(Format):
                 f"a share of {UTILIZATION} is outside 0 to 1", "out-of-range", instance
             )
         percent = round(100.0 * (mean if None in states else 1.0 - mean), DIGITS)
-        return Point(instance, percent, time, labels=self.labels.of(None, resource))
+        labels = self.labels.of(None, resource) if self.labelled else None
+        return Point(instance, percent, time, labels=labels)
 
     def _instance(self, one: _Summary, resource: Attributes) -> Outcome:
         """Return the CPU of an EC2 instance, None for a statistic of several."""

@@ -10,6 +10,7 @@ from dataflow.formats.base import (
     DIGITS,
     MAX_INSTANCE_LENGTH,
     PERCENT,
+    Fields,
     Format,
     Point,
     RecordError,
@@ -74,13 +75,21 @@ class RecipeFormat(Format):
 
     percent = True
 
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(fields)
+        self._key: str | None = None
+        """The path of the instance that the settings name, None if they name none."""
+        if fields.renamed and fields.key is not None:
+            named = fields.key.startswith("/")
+            self._key = fields.key if named else self.key_prefix + fields.key.replace("/", "~1")
+
     def read(self, value: bytes) -> Iterator[Point | RecordError | None]:
         """Read the documents of a record: of each its CPU, then the other metrics, if selected."""
         content = unframed(value)
         if not content.strip():
             raise RecordError("the record is empty", "no-value")
         parts = documents(content)
-        if not self.wanted.others:
+        if not self.several:
             return map(self._part, parts)
         return (one for part in parts for one in self._all(part))
 
@@ -141,12 +150,10 @@ class RecipeFormat(Format):
             raise RecordError(f"the field {other.time[0]!r} is missing", "missing-field", instance)
         value = number_of(other.value, other.name)
         unit = other.unit or unit_of(other.name)
-        labels = self._labels(record)
+        labels = self._labels(record) if self.labelled else None
         return Point(instance, value, stamp, metric=other.name, unit=unit, labels=labels)
 
     def _labels(self, record: Any) -> dict[str, str] | None:
-        if not self.labelled:
-            return None
         group = find(record, parse(self.key_prefix.rstrip("/"))) if self.key_prefix != "/" else None
         return self.labels.of(record, group if isinstance(group, dict) else {}, record)
 
@@ -176,7 +183,8 @@ class RecipeFormat(Format):
         if recipe.times != 1.0 or recipe.per is not None:
             percent = round(percent, DIGITS)
         value = inverted(percent, PERCENT) if recipe.idle else percent
-        return Point(instance, value, stamp, labels=self._labels(record))
+        labels = self._labels(record) if self.labelled else None
+        return Point(instance, value, stamp, labels=labels)
 
     def _counted(self, record: Any, recipe: Recipe, value: Any, instance: str, stamp: Any) -> Point:
         assert recipe.part is not None
@@ -184,18 +192,9 @@ class RecipeFormat(Format):
         if not isinstance(part, str) or len(part) > MAX_INSTANCE_LENGTH:
             raise RecordError(f"{recipe.part!r} is no name of a CPU", "bad-record", instance)
         seconds = number_of(value, recipe.value) * recipe.times
-        labels = self._labels(record)
+        labels = self._labels(record) if self.labelled else None
         counter = seconds, 0.0
         return Point(instance, PERCENT, stamp, counter=counter, part=part or "0", labels=labels)
-
-    @property
-    def _key(self) -> str | None:
-        """The path of the instance that the settings name, None if they name none."""
-        fields = self.fields
-        if not fields.renamed or fields.key is None:
-            return None
-        named = fields.key.startswith("/")
-        return fields.key if named else self.key_prefix + fields.key.replace("/", "~1")
 
     def _instance(self, record: Any, recipe: Recipe | Other) -> str:
         fields = self.fields

@@ -74,7 +74,7 @@ class Telegraf(Format):
 
     def read(self, value: bytes) -> Point | Iterable[Point | RecordError | None]:
         """Read the metrics of a record."""
-        if self.wanted.others:
+        if self.several:
             return self._all(value)
         try:
             metric = _metric(value)
@@ -84,19 +84,24 @@ class Telegraf(Format):
         return SKIPPED if found is None else found
 
     def _several(self, value: bytes) -> Iterator[Point | RecordError | None]:
-        return (self._line(one) for one in self._lines(value))
+        content, is_json = _content(value)
+        return map(self._part, _metrics(content)) if is_json else map(self._line, lines(content))
 
-    def _lines(self, value: bytes) -> Iterator[Line | RecordError]:
-        """Return the metrics of a record, each as a line; what is none, as an error."""
-        content = unframed(value)
-        head = content[:64].lstrip()[:1]
-        if not head:
-            raise RecordError("the record is empty", "no-value")
-        return map(_as_line, _metrics(content)) if head in (b"{", b"[") else lines(content)
+    def _part(self, document: bytes | msgspec.Raw) -> Point | RecordError | None:
+        try:
+            metric = _metric(document)
+        except (ValueError, RecursionError) as error:
+            return _no_metric(bytes(document), error)
+        try:
+            return self._point(metric.name, metric.tags, metric.fields, metric.timestamp)
+        except RecordError as wrong:
+            wrong.part = bytes(document)
+            return wrong
 
     def _all(self, value: bytes) -> Iterator[Point | RecordError | None]:
         """Read what is selected of a record: CPU, and any other field of each metric."""
-        for line in self._lines(value):
+        content, is_json = _content(value)
+        for line in map(_as_line, _metrics(content)) if is_json else lines(content):
             if isinstance(line, RecordError):
                 yield line
                 continue
@@ -261,6 +266,15 @@ def _mean(values: Values) -> float:
     if not count > 0:
         raise RecordError("'count' is not above 0", "not-a-number")
     return round(_number(values, "sum") / count, DIGITS)
+
+
+def _content(value: bytes) -> tuple[bytes, bool]:
+    """Return the content of a record, and whether it is JSON. Raises `RecordError` if empty."""
+    content = unframed(value)
+    head = content[:64].lstrip()[:1]
+    if not head:
+        raise RecordError("the record is empty", "no-value")
+    return content, head in (b"{", b"[")
 
 
 def _as_line(document: bytes | msgspec.Raw) -> Line | RecordError:
