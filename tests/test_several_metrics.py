@@ -12,13 +12,14 @@ import pytest
 from bytewax.testing import TestingSink, TestingSource, run_main
 from conftest import REPOSITORY, Flow, PausableBroker, fill_topic, read_json_lines
 from faults import kill, wait_for
-from feeds import FEEDS, Row, streams
+from feeds import FEEDS, Row, field, pair, streams
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataflow import kafka
 from dataflow.flow import build
+from dataflow.formats import metrics
 from dataflow.inspection.report import inspect
 from dataflow.metrics import counters
 from dataflow.records import Anomaly, Incident, Raw, Reading, Rejected, series_key, series_parts
@@ -30,9 +31,9 @@ START = 1_741_449_600
 
 
 def read(
-    values: Iterable[bytes], metrics: str, **settings: Any
+    values: Iterable[bytes], selected: str, **settings: Any
 ) -> tuple[list[Reading], list[Rejected]]:
-    options = Settings(_env_file=None, metrics=metrics, **settings)
+    options = Settings(_env_file=None, metrics=selected, **settings)
     batch = [Raw(0, offset, value) for offset, value in enumerate(values)]
     records = decode.decoder(options)(batch)
     readings = [one for one in records if isinstance(one, Reading)]
@@ -68,6 +69,15 @@ def test_the_key_of_what_is_scored_by_default_is_the_instance(instance: str) -> 
     reading = Reading(instance, None, 0, 0.5, None, 0, 0)
     assert [key for key, _ in keyed([reading])] == [instance]
     assert [key for key, _ in keyed([reading], several=True)] == [instance]
+
+
+tagged = st.dictionaries(st.text("a{,=\\}", max_size=3), st.text("b{,=\\}", max_size=3), max_size=3)
+
+
+@given(st.lists(st.tuples(st.text("m{,=\\}", min_size=1, max_size=3), tagged), max_size=20))
+def test_tags_never_make_two_series_one(series: list[tuple[str, dict[str, str]]]) -> None:
+    names = {metrics.series(name, tags) for name, tags in series}
+    assert len(names) == len({(name, tuple(sorted(tags.items()))) for name, tags in series})
 
 
 def test_a_name_with_the_separator_is_rejected_among_several_metrics_only() -> None:
@@ -294,6 +304,45 @@ def test_a_feed_gives_all_its_metrics(name: str) -> None:
         assert said(readings) == wanted
         assert rejected == []
         assert {one.time for one in readings} == {float(START)}
+
+
+def test_protobuf_gives_what_json_gives() -> None:
+    def point(value: float, *pairs: bytes) -> bytes:
+        own = field(3, START * 10**9) + field(4, value)
+        return field(1, own + b"".join(field(7, one) for one in pairs))
+
+    def metric(name: str, kind: int, body: bytes, unit: str = "") -> bytes:
+        return field(2, field(1, name.encode()) + field(3, unit.encode()) + field(kind, body))
+
+    odd = field(1, b"by") + field(2, field(2, 1, "varint"))
+    parts = [
+        metric("load", 5, point(1.5), "{thread}"),
+        metric("mem.utilization", 5, point(0.5, pair("state", "used")), "1"),
+        metric("odd", 5, point(2.0, odd)),
+        metric("io", 7, point(5.0) + field(2, 2, "varint") + field(3, 1, "varint")),
+        metric("count", 7, point(5.0) + field(2, 2, "varint")),
+    ]
+    resource = field(1, field(1, pair("host.id", "a")))
+    value = field(1, resource + field(2, b"".join(parts)))
+    readings, rejected = read([value], "*", format="otlp")
+    assert rejected == []
+    assert said(readings) == [
+        ("a", "load", 1.5, "{thread}"),
+        ("a", "mem.utilization{state=used}", 0.5, "ratio"),
+        ("a", "odd{by=true}", 2.0, None),
+        ("a", "count", 5.0, None),
+    ]
+
+
+def test_a_stream_in_opentelemetry_format_gives_what_it_gives_in_json() -> None:
+    row = Row("a", START, 41.5)
+    found, rejected = read(FEEDS["cloudwatch, OpenTelemetry"].write(row), "*", format="otlp")
+    assert rejected == []
+    assert [one[:3] for one in said(found)] == [
+        ("a", "NetworkOut", 52_100.0),
+        ("a", "cpu", 41.5),
+        ("a", "CPUCreditBalance", 144.0),
+    ]
 
 
 @pytest.mark.parametrize("name", FEED)

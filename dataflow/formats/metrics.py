@@ -100,12 +100,23 @@ def _literal(pattern: str) -> str:
 def series(name: str, tags: Mapping[str, Any]) -> str:
     """Return the name of a metric with the tags that tell it from others of this name.
 
+    Signs that separate are escaped by a backslash, so that no two series have one name.
+
     >>> series("disk.used_percent", {"path": "/", "device": "xvda1"}), series("load", {})
     ('disk.used_percent{device=xvda1,path=/}', 'load')
     """
+    name = _escaped(name)
     if not tags:
         return name
-    return f"{name}{{{','.join(f'{tag}={tags[tag]}' for tag in sorted(tags))}}}"
+    pairs = (f"{_escaped(tag)}={_escaped(str(tags[tag]))}" for tag in sorted(tags))
+    return f"{name}{{{','.join(pairs)}}}"
+
+
+def _escaped(text: str) -> str:
+    return text if _SIGNS.isdisjoint(text) else re.sub(r"([\\{},=])", r"\\\1", text)
+
+
+_SIGNS = frozenset("\\{},=")
 
 
 _PERCENT = re.compile(r"(?i)percent(age)?(_avg|_mean)?(\{|$)|(^|[._])percent[_-]")
