@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import tarfile
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,27 @@ from feeds import FEEDS, Row, field, pair, streams
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from test_feeds import mutated
 
 from dataflow import kafka
+from dataflow.dashboard.intake import Intake
 from dataflow.flow import build
 from dataflow.formats import metrics
 from dataflow.inspection.report import inspect
 from dataflow.metrics import counters
-from dataflow.records import Anomaly, Incident, Raw, Reading, Rejected, series_key, series_parts
+from dataflow.notify.alertmanager import Alertmanager
+from dataflow.notify.test import example
+from dataflow.records import (
+    Anomaly,
+    Incident,
+    Raw,
+    Reading,
+    Rejected,
+    anomaly_id,
+    incident_id,
+    series_key,
+    series_parts,
+)
 from dataflow.settings import Settings
 from dataflow.steps import admit, decode, score
 from dataflow.steps.exchange import keyed, keyer
@@ -62,6 +79,14 @@ def test_each_series_has_a_key_of_its_own(series: list[tuple[str, str | None]]) 
     keys = [series_key(*one) for one in series]
     assert [series_parts(key) for key in keys] == series
     assert len(set(keys)) == len(set(series))
+
+
+def test_ids_of_two_metrics_differ_and_that_of_the_default_one_stays() -> None:
+    own = Reading("a", START, None, 0.5, START, 0, 0)
+    other = Reading("a", START, None, 0.5, START, 0, 0, metric="load")
+    for kind in ("anomaly", "silence"):
+        assert incident_id(kind, own) != incident_id(kind, other)
+    assert anomaly_id("a", None, START) != anomaly_id("a", None, START, "load")
 
 
 @given(whole)
@@ -378,6 +403,20 @@ def test_the_cpu_of_a_feed_is_the_same_among_all_its_metrics(name: str) -> None:
     assert plain(alone)
 
 
+def test_mutated_records_are_read_or_rejected() -> None:
+    rng = random.Random(13)
+    for name, (values, _) in FEED.items():
+        broken = [mutated(rng.choice(values), rng) for _ in range(500)]
+        readings, rejected = read(broken, "*", format=name)
+        assert readings
+        for one in readings:
+            assert math.isfinite(one.value)
+            assert one.unit not in metrics.BOUNDS or 0 <= one.value <= metrics.BOUNDS[one.unit]
+            assert one.metric is None or 0 < len(one.metric) <= metrics.MAX_LENGTH
+            assert one.time is not None
+        assert all(one.reason and one.error for one in rejected)
+
+
 # JSON
 
 
@@ -659,6 +698,31 @@ def test_a_metric_that_stops_is_forgotten_and_counts_no_more() -> None:
         series_key(name, f"week-{week}"): week + 3 for week in range(weeks - 3) for name in "ab"
     }
     counters.INSTANCES.dec(4)
+
+
+def test_the_page_has_a_row_for_each_metric() -> None:
+    values, _ = FEED["telegraf"]
+    options = Settings(_env_file=None, metrics="cpu, mem.*", detector="zscore")
+    intake = Intake(options)
+    rows = [
+        (one.instance, one.value)
+        for at, value in enumerate(values)
+        for one in intake.readings(Raw(0, at, value))
+    ]
+    assert rows == [("a", 0.415), ("a mem.used_percent", 0.625), ("a mem.free", 7.0)]
+    found, _ = flow([value for _, value in feed(1)], metrics="*")
+    names = {intake.named(one).instance for one in found}
+    assert names == {"web-0", "web-0 mem.used_percent", "web-0 mem.free"}
+
+
+def test_alertmanager_tells_the_metrics_of_an_instance_apart() -> None:
+    now = datetime.fromtimestamp(START, UTC)
+    target = Alertmanager("http://localhost")
+    labels = [
+        target.body(replace(example(), metric=metric), "", now)[0]["labels"]  # type: ignore[index]
+        for metric in ("cpu", "load")
+    ]
+    assert labels[1] == {**labels[0], "metric": "load"}
 
 
 # Through a broker
