@@ -332,31 +332,64 @@ def test_a_feed_gives_all_its_metrics(name: str) -> None:
 
 
 def test_protobuf_gives_what_json_gives() -> None:
-    def point(value: float, *pairs: bytes) -> bytes:
-        own = field(3, START * 10**9) + field(4, value)
-        return field(1, own + b"".join(field(7, one) for one in pairs))
+    def request(at: int) -> bytes:
+        def point(value: float, *pairs: bytes) -> bytes:
+            own = field(3, (START + at) * 10**9) + field(4, value)
+            return field(1, own + b"".join(field(7, one) for one in pairs))
+
+        idle = point(0.585, pair("state", "idle"), pair("cpu", "cpu0"))
+        used = point(0.415, pair("state", "user"), pair("cpu", "cpu0"))
+        parts = [
+            metric("system.cpu.utilization", 5, idle + used),
+            metric("load", 5, point(1.5), "{thread}"),
+            metric("mem.utilization", 5, point(0.5, pair("state", "used")), "1"),
+            metric("odd", 5, point(2.0, odd)),
+            metric("io", 7, point(5.0) + field(2, 2, "varint") + field(3, 1, "varint")),
+            metric("count", 7, point(5.0) + field(2, 2, "varint")),
+        ]
+        resource = field(1, field(1, pair("host.id", "a")) + field(1, pair("zone", "eu-1a")))
+        return field(1, resource + field(2, b"".join(parts)))
 
     def metric(name: str, kind: int, body: bytes, unit: str = "") -> bytes:
         return field(2, field(1, name.encode()) + field(3, unit.encode()) + field(kind, body))
 
     odd = field(1, b"by") + field(2, field(2, 1, "varint"))
-    parts = [
-        metric("load", 5, point(1.5), "{thread}"),
-        metric("mem.utilization", 5, point(0.5, pair("state", "used")), "1"),
-        metric("odd", 5, point(2.0, odd)),
-        metric("io", 7, point(5.0) + field(2, 2, "varint") + field(3, 1, "varint")),
-        metric("count", 7, point(5.0) + field(2, 2, "varint")),
-    ]
-    resource = field(1, field(1, pair("host.id", "a")))
-    value = field(1, resource + field(2, b"".join(parts)))
-    readings, rejected = read([value], "*", format="otlp")
+    requests = [request(60 * at) for at in range(4)]
+    readings, rejected = read(requests, "*", format="otlp", label_fields="zone")
     assert rejected == []
-    assert said(readings) == [
+    assert {(one.labels or {}).get("zone") for one in readings} == {"eu-1a"}
+    assert said(readings) == 4 * [
+        ("a", "cpu", 41.5, None),
         ("a", "load", 1.5, "{thread}"),
         ("a", "mem.utilization{state=used}", 0.5, "ratio"),
         ("a", "odd{by=true}", 2.0, None),
         ("a", "count", 5.0, None),
     ]
+
+
+def test_lines_give_what_json_gives() -> None:
+    def texts(at: int) -> bytes:
+        time = (START + at) * 10**9
+        return (
+            f"cpu,cpu=cpu-total,host=a,zone=eu usage_idle=58.5,usage_user=30 {time}\n"
+            f"mem,host=a,zone=eu used_percent=62.5,free=7i,ok=true {time}\n"
+            f"net,host=a,zone=eu,interface=eth0 bytes_recv=5i {time}\n"
+        ).encode()
+
+    values = [texts(60 * at) for at in range(4)]
+    readings, rejected = read(values, "*", format="telegraf", label_fields="zone")
+    assert rejected == []
+    assert {(one.labels or {}).get("zone") for one in readings} == {"eu"}
+    assert said(readings) == 4 * [
+        ("a", "cpu", 41.5, None),
+        ("a", "cpu.usage_user{cpu=cpu-total}", 30.0, "%"),
+        ("a", "mem.used_percent", 62.5, "%"),
+        ("a", "mem.free", 7.0, None),
+    ]
+    alone, _ = read(values, "cpu", format="telegraf", label_fields="zone")
+    assert [(one.value, one.labels) for one in alone] == 4 * [(41.5, {"zone": "eu"})]
+    others, _ = read(values, "mem.free", format="telegraf")
+    assert said(others) == 4 * [("a", "mem.free", 7.0, None)]
 
 
 def test_a_stream_in_opentelemetry_format_gives_what_it_gives_in_json() -> None:

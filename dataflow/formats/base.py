@@ -184,6 +184,7 @@ class Format(ABC):
         self.labels = Labels(fields.labels)
         self.labelled = bool(fields.labels)
         self.several = self.wanted.others
+        self.only_cpu = not self.several and not self.labelled
         self._no_cpu = self.percent and not self.wanted.cpu
         self._as_it_is = self.percent and fields.scale in (None, PERCENT)
 

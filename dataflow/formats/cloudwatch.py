@@ -92,7 +92,7 @@ class CloudWatch(Format):
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
-        self._decode = _whole if self.several or self.labelled else _datum
+        self._decode = _datum if self.only_cpu else _whole
         self._dimension = fields.key if fields.renamed and fields.key is not None else DIMENSION
         self._otlp = Otlp(fields)
 
