@@ -815,6 +815,34 @@ def test_a_silent_metric_is_an_incident_of_its_own(run_flow: Flow) -> None:
     ]
 
 
+def test_a_metric_that_is_no_longer_selected_is_gone_and_not_silent(
+    run_flow: Flow, brokers: str, topic: str, store: Path
+) -> None:
+    records = feed()
+    # All but the last reading of the spike of memory: its incident is open.
+    end = 2 * SPIKES["mem.used_percent"] + 2
+    fill_topic(brokers, topic, records[:end], partitions=1)
+    settings = {
+        **{"brokers": brokers, "topic": topic, "detector": "zscore", "incidents": "true"},
+        **{"follow": "false", "output": "found.jsonl"},
+    }
+    arguments = ("-r", str(store), "-s", "1", "-b", "0")
+    done = run_flow(*arguments, metrics="cpu, mem.*", **settings)
+    assert done.returncode == 0, done.stderr
+    path = run_flow.folder / "found.incidents.jsonl"
+    opened = [one for one in read_json_lines(path) if one["metric"] == "mem.used_percent"]
+    assert [one["state"] for one in opened] == ["opened", "opened"]
+    fill_topic(brokers, topic, records[end:], partitions=1)
+    done = run_flow(*arguments, metrics="cpu, mem.free", **settings)
+    assert done.returncode == 0, done.stderr
+    found = read_json_lines(path)
+    assert {one["kind"] for one in found} == {"anomaly"}
+    ended = [one for one in found if one["metric"] == "mem.used_percent"][2:]
+    assert [(one["state"], one["ended"]) for one in ended] == [("resolved", "gone")] * 2
+    assert {one["id"] for one in ended} == {one["id"] for one in opened}
+    assert any(one["metric"] == "mem.free" and one["state"] == "opened" for one in found)
+
+
 def test_a_store_of_one_metric_goes_on_with_it_and_takes_others(
     own_broker: PausableBroker, run_flow: Flow, tmp_path: Path
 ) -> None:

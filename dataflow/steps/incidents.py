@@ -12,6 +12,7 @@ from bytewax.operators import StatefulBatchLogic
 from dataflow.calendars import zones
 from dataflow.detectors.base import AnyDetector, WindowedDetector
 from dataflow.errors import stop_process
+from dataflow.formats.metrics import Wanted
 from dataflow.incidents import maintenance
 from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
@@ -105,6 +106,9 @@ def monitors(
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
     say = sayer(settings)
+    wanted = Wanted(settings.metrics)
+    # A format knows other names of CPU.
+    cpu = any("cpu" in name.lower() or "*" in name for name in settings.metrics)
 
     def judged(scored: Scored) -> Judged | None:
         reading, verdict, finding = scored
@@ -127,9 +131,13 @@ def monitors(
                     f"the recovery store cannot be read ({error}): resume with that version, or "
                     "start with a new store."
                 )
-        return _InstanceLogic(
+        logic = _InstanceLogic(
             incident_rules, progress, decisions, steps, caught_up, judged, monitor
         )
+        if monitor is not None and monitor.last is not None:
+            metric = monitor.last.metric
+            logic.dismissed = not (cpu if metric is None else wanted.named(metric))
+        return logic
 
     return build
 
@@ -154,6 +162,8 @@ class _InstanceLogic(Logic):
         self._caught_up = caught_up
         self._judged = judged
         self._monitor = monitor
+        self.dismissed = False
+        """Whether the metric is not selected any more, so that no reading will come."""
         self._decided: Mapping[tuple[int, int, int], int] = {}
         self._reached: Mapping[int, int] = {}
         if monitor is not None and monitor.last is not None:
@@ -176,6 +186,7 @@ class _InstanceLogic(Logic):
                 out += self._add(scored)
         monitor = self._monitor
         values = [scored for scored in values if scored]
+        self.dismissed = self.dismissed and not values
         if not values:
             # The instance is forgotten; a silence that is open is still to be resolved.
             over = monitor is None or monitor.silence is SilenceState.GONE
@@ -214,6 +225,9 @@ class _InstanceLogic(Logic):
         # Bytewax also calls this at times that were asked for before and no longer apply.
         if monitor is None or now < self._next:
             return [], self.RETAIN
+        if self.dismissed:
+            self.dismissed = False
+            return self._repeat_decisions(monitor) + monitor.dismiss(), self.RETAIN
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
         last = monitor.last
@@ -259,6 +273,8 @@ class _InstanceLogic(Logic):
 
     def notify_at(self) -> datetime | None:
         monitor = self._monitor
+        if self.dismissed:
+            return wake(0.0)
         if not self._rules.silence or monitor is None or monitor.silence is SilenceState.GONE:
             return None
         return wake(self._next - time.monotonic())
