@@ -50,7 +50,7 @@ class Feed:
             self.keep,
             threshold=self.settings.threshold,
             whole=whole,
-            bounded=self.settings.scale is not None,
+            bounded=self.settings.scale is not None and not self.settings.several_metrics,
         )
 
     def start(self) -> None:
@@ -90,7 +90,7 @@ class Feed:
         try:
             anomaly = _anomaly(line or b"")
             if anomaly.source.topic == self.source:
-                self.fleet.report(anomaly)
+                self.fleet.report(self.intake.named(anomaly))
         except ValueError:
             self.intake.rejected += 1
 

@@ -19,13 +19,13 @@ KNOWN = 50_000
 Place = tuple[int, int]
 """Partition and offset of a record."""
 
-Subject = tuple[str, str, str]
-"""What has one open incident at a time: the topic of the readings, the instance and the kind."""
+Subject = tuple[str, str, str, str]
+"""What has one open incident at a time: the topic, the instance, its metric and the kind."""
 
 
 def _subject(incident: Incident) -> Subject:
     """Return what the incident is about."""
-    return incident.source.topic, incident.instance, incident.kind
+    return incident.source.topic, incident.instance, incident.metric, incident.kind
 
 
 class Record(NamedTuple):

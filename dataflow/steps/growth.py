@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dataflow.records import Reading
+from dataflow.records import Reading, series_parts
 from dataflow.settings import Settings
 from dataflow.warnings import Warnings
 
@@ -107,11 +107,12 @@ class OnlyGrows:
 def grown_warning(settings: Settings, warnings: Warnings) -> Callable[[str], None]:
     """Return what `OnlyGrows` calls: it warns once."""
 
-    def warn(instance: str) -> None:
+    def warn(key: str) -> None:
+        instance, metric = series_parts(key)
         warnings.once(
             "only-grows",
-            f"the values of {settings.value_field!r} of the instance {instance!r} only grow: this "
-            "looks like a counter; send its rate instead, the difference per second.",
+            f"the values of {metric or settings.value_field!r} of the instance {instance!r} only "
+            "grow: this looks like a counter; send its rate instead, the difference per second.",
         )
 
     return warn
