@@ -446,6 +446,13 @@ def test_repeats_are_dropped_and_counted() -> None:
     assert counters.REPEATS._value.get() == before + len(ROWS)  # type: ignore[attr-defined]
 
 
+def test_readings_of_a_record_are_taken_in_the_order_of_their_times() -> None:
+    rows = [Row("i-1", START + 60 * minute, float(minute)) for minute in (3, 1, 2)]
+    value = b"\n".join(one for row in rows for one in FEEDS["cloudwatch"].write(row))
+    found = Intake(Settings(_env_file=None)).readings(Raw(0, 0, value))
+    assert [round(100 * one.value) for one in found] == [1, 2, 3]
+
+
 # Counters
 
 

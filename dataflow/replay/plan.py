@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from dataflow.errors import UserError
+from dataflow.formats.files import is_file
 from dataflow.records import Raw, Reading, Rejected, Source
 
 __all__ = [
@@ -170,7 +171,7 @@ def plan(
         if source in seen:
             continue
         seen.add(source)
-        if source.topic != topic and not source.topic.endswith((".csv", ".jsonl")):
+        if source.topic != topic and not is_file(source.topic):
             yield Item(candidate, FOREIGN, f"it was read from {source.topic}")
             continue
         place = candidate.place

@@ -19,10 +19,11 @@ from dataflow.formats.base import Decode
 from dataflow.metrics import counters
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
-from dataflow.steps.decode import reject
+from dataflow.steps.decode import in_percent, reject
 from dataflow.steps.growth import BOUNDED, READINGS, OnlyGrows, grown_warning
 from dataflow.steps.living import DAY, Living
 from dataflow.steps.rejections import Rejections
+from dataflow.steps.shares import Shares, shares_warning
 from dataflow.steps.usable import USABLE, Usable
 from dataflow.warnings import PROCESS, Warnings
 
@@ -73,6 +74,8 @@ class Admission:
         self._grows = OnlyGrows(
             grown_warning(settings, warnings), READINGS if settings.scale is None else BOUNDED
         )
+        self._shares = Shares()
+        self._shares.done = settings.scale is None or settings.scale <= 1.0
 
     def __call__(self, batch: list[Raw]) -> list[Reading | Rejected]:
         """Decode a batch, of one partition as sources give it."""
@@ -95,9 +98,13 @@ class Admission:
         return records
 
     def look(self, groups: list[tuple[str, list[Reading]]]) -> None:
-        """Look at the readings of a batch, by instance, for values that only grow."""
+        """Look at the readings of a batch, by instance: they may be counters, or shares of 1."""
         if not self._grows.done:
             self._grows.look(groups)
+        if not self._shares.done:
+            self._shares.look(groups)
+            if self._shares.found and not in_percent(self._settings, self._decode):
+                self._warnings.once("shares", shares_warning(self._settings))
 
     def _pass_time(self, record: Reading | Rejected) -> None:
         """Note how far the times of the readings have come."""

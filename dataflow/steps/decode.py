@@ -25,6 +25,7 @@ __all__ = [
     "decoder",
     "fields",
     "format_decoder",
+    "in_percent",
     "is_reading",
     "key_reader",
     "origin",
@@ -125,6 +126,13 @@ def format_decoder(settings: Settings, skip: Skip = counters.SKIPPED.inc) -> Dec
     return read_file
 
 
+def in_percent(settings: Settings, decode: Decode) -> bool:
+    """Return whether what `decoder` has returned reads percentages, whatever the scale is."""
+    if isinstance(decode, _Auto):
+        return decode.percent
+    return settings.format != "auto" and record_format(settings).percent
+
+
 class _Auto:
     """Reads with the format that the first usable records have, from then on."""
 
@@ -135,6 +143,7 @@ class _Auto:
         # Until it is known: as it was before there were other formats.
         self._json = format_decoder(settings.model_copy(update={"format": "json"}))
         self._decode: Decode | None = None
+        self.percent = False
         kept = None if store is None else store.kept(FORMAT)
         if kept is not None:
             self._take(_restored(kept))
@@ -162,7 +171,9 @@ class _Auto:
             return self._decode
 
     def _take(self, found: Choice) -> None:
-        self._decode = format_decoder(chosen(self._settings, found))
+        settings = chosen(self._settings, found)
+        self.percent = record_format(settings).percent
+        self._decode = format_decoder(settings)
         note_format(found.format)
 
 
@@ -202,14 +213,13 @@ def _variable(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def key_reader(settings: Settings, sample: Iterable[bytes | None] = ()) -> KeyReader:
+def key_reader(settings: Settings) -> KeyReader:
     """Return the function that reads a record's instance, None if it has none.
 
-    `sample` has some of the records, by which the format `auto` is chosen.
+    `auto` is `json` here: whoever has records chooses by them first, with `choice`.
     """
     if settings.format == "auto":
-        found = choice(settings, sample, sure=True)
-        settings = chosen(settings, found or Choice("json"))
+        settings = chosen(settings, Choice("json"))
     if settings.key_field is None:
         # Without a key, records of the one instance would be spread over the partitions.
         return lambda record: settings.topic
