@@ -199,8 +199,9 @@ def bytes_of(rejected: Correctable) -> tuple[bytes | None, str]:
     if not isinstance(rejected.correction, msgspec.UnsetType):
         return bytes(rejected.correction), ""
     if rejected.raw is None:
-        # No value, too many bytes to keep, or kept with another reading of the record.
-        return None, rejected.error
+        if rejected.source.number:
+            return None, "the bytes of its record are kept with another reading of it"
+        return None, rejected.error  # no value, or too many bytes to keep
     try:
         return base64.b64decode(rejected.raw, validate=True), ""
     except ValueError:

@@ -83,6 +83,7 @@ class Admission:
         if not self._usable.done:
             self._usable.look(self._settings, batch, records, self._warnings)
         partitions = self._living.recent
+        kept = -1
         for position, record in enumerate(records):
             try:
                 # As a rule, this look-up is all that a reading costs.
@@ -90,7 +91,9 @@ class Admission:
                     continue
             except (KeyError, AttributeError):
                 pass
-            records[position] = self._check(batch, record)
+            records[position] = checked = self._check(batch, record, kept)
+            if checked is not record:
+                kept = record.offset  # type: ignore[union-attr]  # a reading of too many instances
         if records:
             # Two of a batch tell the time well enough.
             self._pass_time(records[len(records) // 2])
@@ -128,7 +131,8 @@ class Admission:
         # As a rule there are none, and looking costs nothing.
         return self._forgotten.pop(partition, []) if self._forgotten else []
 
-    def _check(self, batch: list[Raw], record: Reading | Rejected) -> Reading | Rejected:
+    def _check(self, batch: list[Raw], record: Reading | Rejected, kept: int) -> Reading | Rejected:
+        """Return a record that may pass, or its rejection; `kept` is the offset of kept bytes."""
         if isinstance(record, Rejected):
             counters.RECORDS_REFUSED.labels(record.reason).inc()
             self._rejections.add(record)
@@ -141,7 +145,7 @@ class Admission:
             if self._living.size > before:
                 counters.INSTANCES.inc()
         if first is None:
-            return self._reject_instance(batch, record)
+            return self._reject_instance(batch, record, record.offset == kept)
         if first != record.partition and not self._settings.reorder:
             counters.READINGS_SCATTERED.inc()
             self._warnings.once(
@@ -152,7 +156,7 @@ class Admission:
             )
         return record
 
-    def _reject_instance(self, batch: list[Raw], reading: Reading) -> Rejected:
+    def _reject_instance(self, batch: list[Raw], reading: Reading, kept: bool) -> Rejected:
         instance = reading.instance
         limit = self._settings.max_instances
         counters.RECORDS_REFUSED.labels(TOO_MANY).inc()
@@ -162,7 +166,7 @@ class Admission:
             f"{instance!r}, are rejected: raise ANOMALY_MAX_INSTANCES if they are real.",
         )
         raw = batch[bisect_left(batch, reading.offset, key=_offset)]
-        if reading.number:  # the bytes of a record are kept once
+        if kept:  # the bytes of a record are kept once
             raw = Raw(raw.partition, raw.offset, None)
         rejected = reject(
             self._settings,
