@@ -234,6 +234,33 @@ def test_mutated_records_are_read_or_rejected() -> None:
     mutate(6_000, seed=11)
 
 
+QUICK = [name for name in sorted(FEEDS) if FEEDS[name].format in ("telegraf", "cloudwatch")]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_usual_records_are_read_as_with_care(name: str) -> None:
+    """Also if they are changed: both ways give the same readings and reasons."""
+    rng = random.Random(13)
+    settings = settings_of(name)
+    skipped: list[int] = []
+    quickly = decode.format_decoder(settings, skipped.append)
+    whole = raws(FEEDS[name], ROWS[:4])
+    values = [one.value or b"" for one in whole]
+    values += [b"\n".join(values), *(mutated(rng.choice(values), rng) for _ in range(600))]
+    for number, value in enumerate(values):
+        raw = Raw(1, number, value)
+        found = quickly([raw])
+        also: list[int] = []
+        careful = decode.record_format(settings).readings(
+            raw,
+            lambda raw, reason, error: decode.reject(settings, raw, reason, error),
+            also.append,
+        )
+        assert found == list(careful), value
+        assert sum(skipped) == sum(also), value
+        skipped.clear()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_200_000_mutated_records_are_read_or_rejected() -> None:

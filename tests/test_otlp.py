@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from feeds import field
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +139,35 @@ def test_protobuf_says_what_json_says(request: Any) -> None:
     framed = bytes([*prefix, size]) + binary
     if framed[:1] != b"\n":
         assert repr(outcomes(otlp, framed * 2)) == repr(outcomes(otlp, binary) * 2)
+
+
+def backwards(message: Any) -> bytes:
+    """A message with its fields from the last to the first, as the Collector writes them."""
+    out = b""
+    for descriptor, value in reversed(message.ListFields()):
+        number = descriptor.number
+        if descriptor.message_type is None:
+            alone = type(message)()
+            setattr(alone, descriptor.name, value)
+            out += alone.SerializeToString()
+        else:
+            several = [value] if hasattr(value, "ListFields") else value
+            out += b"".join(field(number, backwards(one)) for one in several)
+    return out
+
+
+@given(requests())
+def test_the_order_of_fields_does_not_matter(request: Any) -> None:
+    for one in (request, backwards(request)):
+        assert (
+            service.ExportMetricsServiceRequest.FromString(
+                one if isinstance(one, bytes) else one.SerializeToString()
+            )
+            == request
+        )
+    assert repr(outcomes(otlp, backwards(request) or b"\n\0")) == repr(
+        outcomes(otlp, request.SerializeToString() or b"\n\0")
+    )
 
 
 @pytest.mark.parametrize("length", [ord("{"), ord("["), ord(" "), 300])

@@ -31,6 +31,7 @@ from dataflow.formats.protobuf import (
     integer,
     scan,
     time_and_value,
+    value_and_time,
     varint,
 )
 
@@ -146,17 +147,19 @@ class Otlp(Format):
 
     def _host(self, metric: _Metric) -> Iterator[Outcome]:
         """Yield the CPU of a host at each time, from the points of its CPUs and states."""
-        by_time: dict[int, list[float]] = {}
-        states: dict[int, set[Any]] = {}
+        by_time: dict[int, tuple[list[float], set[Any]]] = {}
+        before = None
         for time, value, attributes in metric.numbers:
+            if time != before:  # as a rule, all points have the same
+                before = time
+                idle, states = by_time.setdefault(time, ([], set()))
             state = attributes.get("state") or attributes.get("cpu.mode")
-            states.setdefault(time, set()).add(state)
-            idle = by_time.setdefault(time, [])
-            if value is not None and state in ("idle", None):
+            states.add(state)
+            if value is not None and (state is None or state == "idle"):
                 idle.append(value)
-        for time, values in by_time.items():
+        for time, (values, found) in by_time.items():
             try:
-                yield self._use(metric.resource, time, values, states[time])
+                yield self._use(metric.resource, time, values, found)
             except RecordError as wrong:
                 yield wrong
 
@@ -496,7 +499,9 @@ def _read_metric(
     metric = _Metric(resource, name.decode(), [], [])
     for body, begin, stop in bodies:
         if body != 11:
-            begin = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
+            begin, delta = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
+            if delta and body == 7:
+                metric = metric._replace(delta=True)
         for number, kind, first, last in scan(data, begin, stop):
             if number == 2 and kind == VARINT and body == 7:
                 metric = metric._replace(delta=first == 1)
@@ -511,23 +516,46 @@ def _read_metric(
 
 def _read_numbers(
     data: bytes, place: int, end: int, numbers: list[_Number], known: dict[bytes, Attributes]
-) -> int:
-    """Read points of known attributes, as Go writes them; return where the first other one begins.
+) -> tuple[int, bool]:
+    """Read points of known attributes; return where the first other one begins, and what delta is.
 
-    Perhaps the start, then the time, the value, and the attributes up to the end.
+    The Collector writes fields from the last to the first: the attributes, the value, the time, and
+    perhaps the start. Others write them the other way round.
     """
-    while place + 2 < end and data[place] == 0x0A and data[place + 1] < 0x80:
-        begin, stop = place + 2, place + 2 + data[place + 1]
-        start = begin + 9 if data[begin] == 0x11 else begin
-        if stop > end or stop - start <= 18 or data[start] != 0x19 or data[start + 9] != 0x21:
+    delta = False
+    while place + 2 < end:
+        tag, size = data[place], data[place + 1]
+        if size >= 0x80:
             break
-        attributes = known.get(data[start + 18 : stop])
-        if attributes is None:
+        if tag != 0x0A:
+            if tag == 0x10:
+                delta = size == 1
+            elif tag != 0x18:
+                break
+            place += 2
+            continue
+        begin, stop = place + 2, place + 2 + size
+        if stop > end or size <= 27:
             break
-        time, value = time_and_value(data, start + 1)
+        if data[begin] == 0x3A:
+            last = stop - 9 if data[stop - 9] == 0x11 else stop
+            if data[last - 9] != 0x19 or data[last - 18] != 0x21:
+                break
+            attributes = known.get(data[begin : last - 18])
+            if attributes is None:
+                break
+            value, time = value_and_time(data, last - 17)
+        else:
+            start = begin + 9 if data[begin] == 0x11 else begin
+            if data[start] != 0x19 or data[start + 9] != 0x21:
+                break
+            attributes = known.get(data[start + 18 : stop])
+            if attributes is None:
+                break
+            time, value = time_and_value(data, start + 1)
         numbers.append(_Number(time, value, attributes))
         place = stop
-    return place
+    return place, delta
 
 
 def _read_number(data: bytes, place: int, end: int, known: _Known) -> _Number:
@@ -546,11 +574,17 @@ def _read_number(data: bytes, place: int, end: int, known: _Known) -> _Number:
             _add_attribute(data, begin, stop, pairs)
         elif kind == VARINT and number == 8:
             flags = begin
-    rest = order[1:] if order[:1] == [2] else order
-    if rest[:2] == [3, 4] and set(rest[2:]) == {7}:
-        start = place + 9 if data[place] == 0x11 else place
-        if data[start] == 0x19 and data[start + 9] == 0x21:
-            known.add(known.of_points, data[start + 18 : end], pairs)
+    if order[:1] == [2]:
+        order, place = order[1:], place + 9
+    elif order[-1:] == [2]:
+        order, end = order[:-1], end - 9
+    written = None
+    if order[:2] == [3, 4] and set(order[2:]) == {7}:
+        written = place + 18, end, data[place], data[place + 9]
+    elif order[-2:] == [4, 3] and set(order[:-2]) == {7}:
+        written = place, end - 18, data[end - 9], data[end - 18]
+    if written is not None and written[2:] == (0x19, 0x21):  # tags of one byte
+        known.add(known.of_points, data[written[0] : written[1]], pairs)
     return _Number(time, None if flags & 1 else value, pairs)
 
 
