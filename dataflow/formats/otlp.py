@@ -23,6 +23,7 @@ import msgspec
 from dataflow.formats.base import DIGITS, MAX_READINGS, PERCENT, Fields, Format, Point, RecordError
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded
+from dataflow.formats.otlp_template import Templates
 from dataflow.formats.protobuf import (
     BYTES,
     FIXED64,
@@ -103,12 +104,17 @@ class Otlp(Format):
         super().__init__(fields)
         self._hosts = (fields.key,) if fields.renamed and fields.key is not None else HOST
         self._known = _Known()
+        self._templates = Templates()
 
-    def read(self, value: bytes) -> Iterator[Outcome]:
+    def read(self, value: bytes) -> Iterable[Outcome]:
         """Read the metrics of a record."""
         content = unframed(value)
         if not content:
             raise RecordError("the record is empty", "no-value")
+        again = self._templates.read(content)
+        return self._carefully(content) if again is None else again
+
+    def _carefully(self, content: bytes) -> Iterator[Outcome]:
         found: Iterable[_Metric | RecordError | None]
         if is_json(content):
             found = _from_json(content)
@@ -117,6 +123,7 @@ class Otlp(Format):
                 found = _from_protobuf(content, self._known)
             except ValueError as error:
                 raise RecordError(f"the record is no OTLP: {error}", "bad-record") from None
+            self._templates.learn(content, self._host_of, _state_of)
         metrics = list(found)
         # The resource of several metrics of a record is the same object.
         better = {
@@ -133,6 +140,10 @@ class Otlp(Format):
                 yield None
             else:
                 yield from self._metric(metric)
+
+    def _host_of(self, resource: bytes) -> str:
+        """Return the instance of the bytes of a resource. Raises `RecordError` if it has none."""
+        return self._name(_read_attributes(resource, 0, len(resource), 1), {}, 1)
 
     def _metric(self, metric: _Metric | RecordError | None) -> Iterable[Outcome]:
         if metric is None or isinstance(metric, RecordError):
@@ -153,7 +164,7 @@ class Otlp(Format):
             if time != before:  # as a rule, all points have the same
                 before = time
                 idle, states = by_time.setdefault(time, ([], set()))
-            state = attributes.get("state") or attributes.get("cpu.mode")
+            state = _state(attributes)
             states.add(state)
             if value is not None and (state is None or state == "idle"):
                 idle.append(value)
@@ -165,15 +176,18 @@ class Otlp(Format):
 
     def _seconds(self, metric: _Metric) -> Iterator[Outcome]:
         """Yield the seconds of a host's CPUs at each time: idle ones and all."""
-        sums: dict[int, tuple[float, float]] = {}
+        idles: dict[int, list[float]] = {}
+        values: dict[int, list[float]] = {}
         states: dict[int, set[Any]] = {}
         for time, value, attributes in metric.numbers:
             if value is not None:
-                state = attributes.get("state") or attributes.get("cpu.mode")
+                state = _state(attributes)
                 states.setdefault(time, set()).add(state)
-                idle, total = sums.get(time, (0.0, 0.0))
-                sums[time] = idle + (value if state == "idle" else 0.0), total + value
-        for time, (idle, total) in sums.items():
+                values.setdefault(time, []).append(value)
+                if state == "idle":
+                    idles.setdefault(time, []).append(value)
+        for time, every in values.items():
+            idle, total = sum(idles.get(time, ())), sum(every)
             try:
                 instance = self._name(metric.resource, {}, time)
                 if "idle" not in states[time] or len(states[time]) < 2:
@@ -406,6 +420,10 @@ def _content(value: _Value) -> Any:
     return value.stringValue
 
 
+def _state(attributes: Attributes) -> Any:
+    return attributes.get("state") or attributes.get("cpu.mode")
+
+
 # Protobuf: the numbers are those of opentelemetry/proto/metrics/v1/metrics.proto.
 
 
@@ -612,6 +630,11 @@ def _read_attributes(data: bytes, place: int, end: int, field: int) -> Attribute
         if number == field and kind == BYTES:
             _add_attribute(data, begin, stop, pairs)
     return pairs
+
+
+def _state_of(attributes: bytes) -> Any:
+    """Return the state of a point by the bytes of its attributes."""
+    return _state(_read_attributes(attributes, 0, len(attributes), 7))
 
 
 def _add_attribute(data: bytes, place: int, end: int, pairs: Attributes) -> None:
