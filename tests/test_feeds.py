@@ -718,6 +718,21 @@ def test_a_feed_of_which_nothing_can_be_used_is_said_loudly(
     assert lines[-1].startswith(f"error: none of the 480 records of {topic} could be used: they ")
 
 
+def test_of_a_feed_that_auto_takes_the_reason_is_said(
+    run_flow: Flow, brokers: str, topic: str
+) -> None:
+    """The Collector's receiver names no host: the line says what has to."""
+    record = counted(ROWS[0], 60, 0.5)
+    record["resourceMetrics"][0]["resource"] = {}
+    fill_topic(brokers, topic, [(None, json.dumps(record).encode())] * 3, partitions=1)
+    done = run_flow(brokers=brokers, topic=topic, follow="false")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: none of the 3 records of {topic} could be used: they look like otlp, but the "
+        "resource has no attribute host.id or host.name: let the Collector's processor"
+    )
+
+
 def test_the_choice_is_said_and_kept_in_the_store(
     run_flow: Flow, brokers: str, topic: str, store: Path
 ) -> None:

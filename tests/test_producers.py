@@ -61,6 +61,25 @@ def telegraf_runs(folder: Path, brokers: str, topic: str, form: str) -> list[str
     return [str(telegraf()), "--config", str(path)]
 
 
+def own_telegraf_runs(folder: Path, brokers: str, topic: str, form: str) -> list[str]:
+    """Telegraf as docker-compose.yml starts it."""
+    path = folder / "telegraf.conf"
+    path.write_text(
+        changed(
+            (REPOSITORY / "deploy" / "telegraf" / "telegraf.conf").read_text(),
+            ("host_metrics", topic),
+            (
+                'interval = "10s"\n  flush_interval = "10s"',
+                'interval = "1s"\n  flush_interval = "1s"',
+            ),
+            ("${HOST}", "web-1"),
+            ("${BROKERS}", brokers),
+            ('data_format = "json"', f'data_format = "{form}"'),
+        )
+    )
+    return [str(telegraf()), "--config", str(path)]
+
+
 def collector_runs(folder: Path, brokers: str, topic: str, form: str) -> list[str]:
     encoding, metric = form.split(" ")
     path = folder / "collector.yaml"
@@ -135,6 +154,7 @@ def of_otlp(values: list[bytes]) -> Rows:
 FORMS: dict[str, tuple[Callable[..., list[str]], str, Callable[[list[bytes]], Rows], str]] = {
     "Telegraf, influx lines": (telegraf_runs, "influx", of_influx, "telegraf"),
     "Telegraf, JSON": (telegraf_runs, "json", of_json, "telegraf"),
+    "Telegraf of docker-compose.yml": (own_telegraf_runs, "json", of_json, "telegraf"),
     "Collector, protobuf, seconds": (collector_runs, "otlp_proto time", of_otlp, "otlp"),
     "Collector, protobuf, shares": (collector_runs, "otlp_proto utilization", of_otlp, "otlp"),
     "Collector, JSON, seconds": (collector_runs, "otlp_json time", of_otlp, "otlp"),

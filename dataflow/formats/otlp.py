@@ -252,7 +252,8 @@ class Otlp(Format):
                 return found
         raise RecordError(
             f"the resource has no attribute {' or '.join(self._hosts)}: let the Collector's "
-            "processor resourcedetection add it, or name another in ANOMALY_KEY_FIELD",
+            "processor resource or resourcedetection add one, or name another in "
+            "ANOMALY_KEY_FIELD",
             "missing-field",
         )
 

@@ -25,6 +25,8 @@ FIRST = 100
 
 REASON: Final = "unusable"
 
+INSPECT = "run `python -m dataflow inspect`, which says what they are"
+
 
 class Usable:
     """Counts the first records that can be used. Thread-safe.
@@ -43,6 +45,7 @@ class Usable:
         self._lock = threading.Lock()
         self._reasons: Counter[str] = Counter()
         self._refused: list[bytes | None] = []
+        self._sentence = ""
         self._said = False
         self.records = 0
         """Records so far; not counted any more once some were read."""
@@ -66,6 +69,7 @@ class Usable:
             for one in found:
                 if isinstance(one, Rejected):
                     self._reasons[one.reason] += 1
+                    self._sentence = self._sentence or one.error
                 else:
                     self.readings += 1
             if any(isinstance(one, Rejected) for one in found):
@@ -100,8 +104,10 @@ class Usable:
         # With `auto`, whatever is sure has been tried.
         other = found is not None and found.format not in (settings.format, "json")
         named = found is not None and found.format == "json" != settings.format != "auto"
+        if found is not None and found.sure and settings.format == "auto":  # it was taken
+            return f"they look like {found.format}, but {self._sentence}"
         if found is None or not (other or named or found.settings):
-            return "run `python -m dataflow inspect`, which says what they are"
+            return INSPECT
         what = shown(found).replace(f"{found.format}, with ", f"ANOMALY_FORMAT={found.format} ", 1)
         if not found.settings:
             what = f"ANOMALY_FORMAT={what}"
