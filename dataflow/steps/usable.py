@@ -98,7 +98,9 @@ class Usable:
             )
 
     def help(self, settings: Settings) -> str:
-        """Return what would help to read the records that were rejected."""
+        """Return what would help to read the records, of which some or all were rejected."""
+        if not self._reasons:
+            return "they hold no CPU that is read, only other metrics: docs/feeds.md says which is"
         free = settings.model_copy(update={"format": "auto"})
         found: Choice | None = choice(free, self._refused, sure=False) or guess(self._refused)
         # With `auto`, whatever is sure has been tried.
