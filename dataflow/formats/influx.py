@@ -34,11 +34,13 @@ _BOOLEANS = {
 }
 
 
-_NAME = rb'[^\\",= \r\n\t]+'
-_PLAIN_NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?\d{1,20}[iu]"
-_PLAIN_FIELD = rb"%b=(?:%b)" % (_NAME, _PLAIN_NUMBER)
+# Possessive, so that nothing is tried twice.
+_NAME = rb'[^\\",= \r\n\t]++'
+_EXPONENT = rb"(?:[eE][+-]?+\d++)?+"
+_PLAIN_NUMBER = rb"[+-]?+(?:\d{1,20}+(?:[iu]|(?:\.\d*+)?+%b)|\.\d++%b)" % (_EXPONENT, _EXPONENT)
+_PLAIN_FIELD = rb"%b=%b" % (_NAME, _PLAIN_NUMBER)
 _PLAIN = re.compile(
-    rb"((?!#)%b)((?:,%b=%b)*) (%b(?:,%b)*) (\d{10,19})"
+    rb"((?!#)%b)((?:,%b=%b)*+) (%b(?:,%b)*+) (\d{10,19})"
     % (_NAME, _NAME, _NAME, _PLAIN_FIELD, _PLAIN_FIELD)
 ).fullmatch
 
