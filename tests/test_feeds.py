@@ -234,7 +234,7 @@ def test_mutated_records_are_read_or_rejected() -> None:
     mutate(6_000, seed=11)
 
 
-QUICK = [name for name in sorted(FEEDS) if FEEDS[name].format in ("telegraf", "cloudwatch")]
+QUICK = [name for name in sorted(FEEDS) if FEEDS[name].format in ("telegraf", "cloudwatch", "otlp")]
 
 
 @pytest.mark.parametrize("name", QUICK)

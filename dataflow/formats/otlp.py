@@ -15,12 +15,26 @@ Names of before and since semantic conventions 1.23 are taken: `state` and `cpu.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
-from dataflow.formats.base import DIGITS, MAX_READINGS, PERCENT, Fields, Format, Point, RecordError
+from dataflow.formats.base import (
+    DIGITS,
+    MAX_INSTANCE_LENGTH,
+    MAX_READINGS,
+    PERCENT,
+    Decode,
+    Fields,
+    Format,
+    Point,
+    RecordError,
+    Reject,
+    Skip,
+    usual_time,
+)
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded
 from dataflow.formats.otlp_template import Templates
@@ -35,6 +49,7 @@ from dataflow.formats.protobuf import (
     value_and_time,
     varint,
 )
+from dataflow.records import Raw, Reading, Rejected
 
 __all__ = ["Otlp", "is_json"]
 
@@ -105,6 +120,30 @@ class Otlp(Format):
         self._hosts = (fields.key,) if fields.renamed and fields.key is not None else HOST
         self._known = _Known()
         self._templates = Templates()
+
+    def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
+        """Return the function that reads a batch: what comes again in one loop, else with care."""
+        read_carefully, again = self.readings, self._templates.read
+        if not self._as_it_is:
+            return super().decoder(reject, skip)
+
+        def decode(batch: list[Raw]) -> list[Reading | Rejected]:
+            out: list[Reading | Rejected] = []
+            for raw in batch:
+                try:
+                    found = again(raw.value)  # type: ignore[arg-type]  # None is rejected with care
+                    readings = None if found is None else _usual(found, raw)
+                except Exception:
+                    readings = None
+                if readings is None:
+                    out += read_carefully(raw, reject, skip)
+                    continue
+                out += readings
+                if len(readings) < len(found):  # type: ignore[arg-type]
+                    skip(len(found) - len(readings))  # type: ignore[arg-type]
+            return out
+
+        return decode
 
     def read(self, value: bytes) -> Iterable[Outcome]:
         """Read the metrics of a record."""
@@ -256,6 +295,23 @@ class Otlp(Format):
             "ANOMALY_KEY_FIELD",
             "missing-field",
         )
+
+
+def _usual(points: list[Point | None], raw: Raw) -> list[Reading] | None:
+    """Return the readings of points; None if one has to be looked at with care."""
+    out = []
+    for number, point in enumerate(points):
+        if point is None:
+            continue
+        instance, value, stamp, counter = point.instance, point.value, point.time, point.counter
+        time = usual_time(stamp)  # type: ignore[arg-type]  # it is a whole number
+        if time is None or not 0.0 <= value <= PERCENT or len(instance) > MAX_INSTANCE_LENGTH:
+            return None
+        if counter is not None and not 0.0 <= counter[0] <= counter[1] < math.inf:
+            return None
+        place = raw.partition, raw.offset, number
+        out.append(Reading(instance, stamp, None, value, time, *place, counter))
+    return out
 
 
 def is_json(content: bytes) -> bool:
