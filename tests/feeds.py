@@ -369,6 +369,9 @@ FEEDS: dict[str, Feed] = {
     "cloudwatch, from Vector": Feed(
         "cloudwatch", lambda row: [_json({"message": _json(*streams(row)).decode()})]
     ),
+    "cloudwatch, on a line": Feed(
+        "cloudwatch", lambda row: [_json(*streams(row)).replace(b"\n", b"")]
+    ),
     "cloudwatch, packed": Feed("cloudwatch", lambda row: [gzip.compress(_json(*streams(row)))]),
     "cloudwatch, OpenTelemetry": Feed("otlp", _otlp_stream),
     "telegraf": Feed("telegraf", _each(_telegraf)),

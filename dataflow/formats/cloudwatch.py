@@ -165,7 +165,12 @@ class CloudWatch(Format):
             try:
                 datum = _datum(part)
             except (ValueError, RecursionError):
-                yield from self._object(part, envelopes)
+                several = documents(part) if whole else [part]
+                if len(several) > 1:  # objects on one line
+                    for one in several:
+                        yield from self._content(one, envelopes)
+                else:
+                    yield from self._object(part, envelopes)
                 continue
             if datum.metric_name != "CPUUtilization" or datum.namespace != "AWS/EC2":
                 yield None
