@@ -24,6 +24,7 @@ from dataflow.calendars import holidays, zones
 from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.formats import KIND as FORMATS
+from dataflow.formats.files import KINDS, is_file
 from dataflow.formats.metrics import CPU
 from dataflow.formats.paths import parse
 from dataflow.incidents import maintenance
@@ -78,7 +79,10 @@ class Settings(BaseSettings):
     brokers: str = Field(
         "localhost:9092", description="Kafka or Redpanda: `host:port`, or several with commas"
     )
-    input: str = Field("kafka", description="`kafka`, or the path of a `.csv` or `.jsonl` file")
+    input: str = Field(
+        "kafka",
+        description="`kafka`, or the path of a file: rows of a `.csv` file, or a record a line",
+    )
     topic: str = Field("ec2_metrics", min_length=1, description="topic to read")
     follow: bool = Field(
         True,
@@ -418,8 +422,8 @@ class Settings(BaseSettings):
     @field_validator("input")
     @classmethod
     def _input(cls, value: str) -> str:
-        if value != "kafka" and Path(value).suffix not in (".csv", ".jsonl"):
-            raise ValueError("must be `kafka`, or a path ending in .csv or .jsonl")
+        if value != "kafka" and not is_file(value):
+            raise ValueError(f"must be `kafka`, or a path ending in {KINDS}")
         return value
 
     @field_validator("output")
@@ -688,7 +692,9 @@ class Settings(BaseSettings):
         """The fields that a CSV file must have as columns, by the setting that names each."""
         if self.format not in ("auto", "json"):
             return {}
-        names = ("key_field", "value_field", "time_field", "index_field", "metric_field")
+        names = ["key_field", "value_field", "time_field", "metric_field"]
+        if self.format == "json" or "index_field" in self.model_fields_set:
+            names.append("index_field")  # without one, `auto` takes the time
         return {name: getattr(self, name) for name in names}
 
     @property

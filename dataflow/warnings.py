@@ -32,6 +32,7 @@ Reason: TypeAlias = Literal[
     "scattered",
     "times-backwards",
     "only-grows",
+    "shares",
     "too-many-instances",
     # The broker and its topics
     "no-answer",

@@ -220,19 +220,31 @@ def pair(key: str, value: str | bytes) -> bytes:
     return field(1, key.encode()) + field(2, inner)
 
 
-def otlp_protobuf(row: Row, start: int | None = None) -> bytes:
-    """A request of the Collector: the host, and a point for each CPU and state."""
-    points = b""
+def otlp_protobuf(row: Row, start: int | None = None, *, backwards: bool = False) -> bytes:
+    """A request of the Collector: the host, and a point for each CPU and state.
+
+    `backwards`: with the fields of each message from the last to the first, as the Collector has
+    them since version 0.133.
+    """
+
+    def message(*fields: bytes) -> bytes:
+        return b"".join(reversed(fields) if backwards else fields)
+
+    points = []
     for cpu, state, share in _points(row):
-        point = b"" if start is None else field(2, start)
-        point += field(3, row.time * 10**9) + field(4, share)
-        point += field(7, pair("cpu", cpu)) + field(7, pair("state", state))
-        points += field(1, point)
-    metric = field(1, b"system.cpu.utilization") + field(3, b"1") + field(5, points)
-    other = field(1, b"system.memory.usage") + field(7, field(1, field(3, 5) + field(6, 7)))
+        point = message(
+            *([] if start is None else [field(2, start)]),
+            *(field(3, row.time * 10**9), field(4, share)),
+            *(field(7, pair("cpu", cpu)), field(7, pair("state", state))),
+        )
+        points.append(field(1, point))
+    metric = message(
+        field(1, b"system.cpu.utilization"), field(3, b"1"), field(5, message(*points))
+    )
+    other = message(field(1, b"system.memory.usage"), field(7, field(1, field(3, 5) + field(6, 7))))
     resource = field(1, pair("host.id", row.instance)) + field(1, pair("host.name", "other"))
-    scope = field(1, field(1, b"hostmetrics")) + field(2, other) + field(2, metric)
-    return field(1, field(1, resource) + field(2, scope))
+    scope = message(field(1, field(1, b"hostmetrics")), field(2, other), field(2, metric))
+    return field(1, message(field(1, resource), field(2, scope)))
 
 
 def _otlp_stream(row: Row) -> list[bytes]:
@@ -357,6 +369,9 @@ FEEDS: dict[str, Feed] = {
     "cloudwatch, from Vector": Feed(
         "cloudwatch", lambda row: [_json({"message": _json(*streams(row)).decode()})]
     ),
+    "cloudwatch, on a line": Feed(
+        "cloudwatch", lambda row: [_json(*streams(row)).replace(b"\n", b"")]
+    ),
     "cloudwatch, packed": Feed("cloudwatch", lambda row: [gzip.compress(_json(*streams(row)))]),
     "cloudwatch, OpenTelemetry": Feed("otlp", _otlp_stream),
     "telegraf": Feed("telegraf", _each(_telegraf)),
@@ -366,6 +381,7 @@ FEEDS: dict[str, Feed] = {
     "telegraf, CloudWatch polled": Feed("telegraf", _polled),
     "telegraf, CloudWatch streamed": Feed("telegraf", _streamed),
     "otlp, protobuf": Feed("otlp", lambda row: [otlp_protobuf(row)]),
+    "otlp, protobuf backwards": Feed("otlp", lambda row: [otlp_protobuf(row, 1, backwards=True)]),
     "otlp, protobuf of a sum": Feed("otlp", lambda row: [otlp_protobuf(row, start=1)]),
     "otlp, JSON": Feed("otlp", _otlp_json),
     "otlp, a metric a record": Feed("otlp", _redpanda),

@@ -147,6 +147,19 @@ def test_where_readings_are_put_into_order_they_may_come_on_any_partition() -> N
     assert len(warnings) == 1
 
 
+def test_of_a_record_of_many_instances_the_bytes_are_kept_once() -> None:
+    admit, _, _ = admitting(max_instances=1, format="json", index_field=None)
+    record = {"timestamp": "2024-03-01", "value": 5}
+    many = json.dumps([{**record, "instance": f"host-{number}"} for number in range(4)]).encode()
+    found = admit([Raw(0, 0, many), Raw(0, 1, many)])
+    rejected = [one for one in found if isinstance(one, Rejected)]
+    assert [(one.source.offset, one.source.number) for one in rejected] == [
+        (offset, number) for offset in range(2) for number in (1, 2, 3)
+    ]
+    kept = [base64.b64decode(one.raw) if one.raw else None for one in rejected]
+    assert kept == [many, None, None] * 2
+
+
 def test_a_bad_record_is_no_instance() -> None:
     admit, counts, _ = admitting(max_instances=1)
     refused, taken = admit([Raw(0, 0, b"{"), raw("a")])

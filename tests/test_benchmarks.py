@@ -61,6 +61,23 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
     assert not beside_it or beside_it.startswith("x "), row
 
 
+@pytest.mark.usefixtures("needs_bytewax")
+def test_formats_can_be_compared(brokers: str, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    only = ("--only", "lines", "--only", "only CPU", "--only", "1 CPU")
+    table = run("formats.py", "--quick", "--json", figures, "--brokers", brokers, *only)
+    rows = json.loads(figures.read_text())["rows"]
+    assert list(rows) == [
+        "JSON, flat",
+        "Telegraf, influx lines",
+        "CloudWatch stream, JSON, only CPU",
+        "OTLP, protobuf, 1 CPU of 8 states",
+    ]
+    assert all(f"| {name} | " in table for name in rows)
+    settings = Settings(_env_file=None, brokers=brokers)
+    assert not [name for name in kafka.metadata(settings).topics if name.startswith("bench-")]
+
+
 def test_figures_are_shown_where_there_are_enough_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row whose records took less than a fifth of its start has none, and it says so."""
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")

@@ -237,7 +237,7 @@ def test_produce_sine_is_decided_by_its_seed(
     ("arguments", "said"),
     [
         (["produce", "missing.csv"], "cannot read missing.csv"),
-        (["produce", "metrics.parquet"], "is not a .csv or .jsonl file"),
+        (["produce", "metrics.parquet"], "is not a file of records"),
         (["produce", "empty.csv"], "is empty"),
         (["produce", "metrics.csv", "--count", "5"], "--count and --seed apply to `produce sine`"),
         (["produce", "metrics.csv", "--seed", "5"], "--count and --seed apply to `produce sine`"),

@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,8 @@ def test_containers_may_do_little(service: str) -> None:
     assert own["security_opt"] == ["no-new-privileges:true"]
     assert own["read_only"] == (service != "redpanda")
     assert own["tmpfs"] == ["/tmp"]
-    assert "user" not in own  # the images' own users: none is root
+    # The images' own users, but for Telegraf's: none is root.
+    assert own.get("user") == ("65534:65534" if service == "telegraf" else None)
     assert not {"privileged", "cap_add", "devices", "network_mode", "pid"} & own.keys()
 
 
@@ -178,7 +180,7 @@ def test_named_volumes_are_declared_and_used() -> None:
         assert mode == "ro"
     assert dict(used)["grafana"] == "/var/lib/grafana"
     assert dict(used)["redpanda"] == "/var/lib/redpanda/data"
-    assert dict(used)["recovery"] == STORE
+    assert dict(used)["recovery"] == dict(used)["host"] == STORE
 
 
 def test_the_flow_is_stopped_by_a_signal_that_it_heeds_and_has_time() -> None:
@@ -192,8 +194,12 @@ def test_the_flow_is_stopped_by_a_signal_that_it_heeds_and_has_time() -> None:
 # Commands
 
 
-def test_only_what_needs_addresses_waits_to_be_asked_for() -> None:
-    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == ["notify"]
+def test_only_what_needs_more_waits_to_be_asked_for() -> None:
+    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == [
+        "notify",
+        "telegraf",
+        "host",
+    ]
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -258,8 +264,35 @@ def test_grafana_finds_prometheus_and_its_dashboard() -> None:
 
 
 def test_our_services_have_the_same_settings() -> None:
-    first, *others = (SERVICES[name]["environment"] for name in OURS)
+    first, *others = (SERVICES[name]["environment"] for name in OURS if name != "host")
     assert all(other == first for other in others)
+
+
+def test_the_flow_of_this_machine_reads_what_telegraf_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file of Telegraf is that of docs/feeds.md, which is tested with Telegraf itself."""
+    telegraf, host = SERVICES["telegraf"], SERVICES["host"]
+    config = tomllib.loads((REPOSITORY / "deploy" / "telegraf" / "telegraf.conf").read_text())
+    page = (REPOSITORY / "docs" / "feeds.md").read_text()
+    documented = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])
+    own = {name: value for name, value in host["environment"].items() if value is not None}
+    (output,) = config["outputs"]["kafka"]
+    (shown,) = documented["outputs"]["kafka"]
+    assert config["inputs"] == documented["inputs"]
+    assert output | {"brokers": 0, "topic": 0} == shown | {"brokers": 0, "topic": 0}
+    assert output["brokers"] == ["${BROKERS}"]
+    assert telegraf["environment"]["BROKERS"] == own["ANOMALY_BROKERS"]
+    assert output["topic"] == own["ANOMALY_TOPIC"]
+    assert config["agent"]["interval"] == f"{own['ANOMALY_INTERVAL']}s"
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    assert settings.load().format == "telegraf"
+    # No topic is also one of the flow of the sample.
+    for name in ("topic", "anomalies_topic", "incidents_topic"):
+        assert getattr(settings.load(), name) != Settings.model_fields[name].default
+    assert flow_options(commands("host")[-1]).recovery_directory == Path(STORE)
+    assert dataflow_options("host", "recovery")["partitions"] == 1
 
 
 def test_every_setting_is_fixed_passed_on_or_left_out() -> None:
@@ -292,7 +325,15 @@ def configured(compose: list[str], folder: Path, **given: object) -> dict[str, A
     (folder / "empty.env").touch()
     done = subprocess.run(
         [
-            *(*compose, "--profile", "notify", "--env-file", folder / "empty.env"),
+            *(
+                *compose,
+                "--profile",
+                "notify",
+                "--profile",
+                "host",
+                "--env-file",
+                folder / "empty.env",
+            ),
             *("-f", COMPOSE_FILE, "config"),
         ],
         env=environment(**given),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +33,7 @@ from conftest import (
     free_port,
     read_json_lines,
 )
+from feeds import Row, streams
 from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page, expect
@@ -42,7 +45,7 @@ from dataflow.dashboard.intake import Intake
 from dataflow.dashboard.kafka_feed import KafkaFeed
 from dataflow.demo.sample_fleet import Fleet
 from dataflow.errors import UserError
-from dataflow.records import Raw
+from dataflow.records import Raw, seconds
 from dataflow.settings import Settings
 
 SAMPLE = REPOSITORY / "data" / "ec2_metrics.csv"
@@ -457,15 +460,11 @@ def test_the_process_that_serves_it_goes_and_comes(browser: Browser, tmp_path: P
         context.close()
 
 
-@pytest.mark.parametrize("detector", ["calibrated", "tutorial", "isolation-forest"])
-def test_its_scores_are_the_flow_s(run_flow: Flow, tmp_path: Path, detector: str) -> None:
-    lines = SAMPLE.read_text().splitlines(keepends=True)
-    some = tmp_path / "some.csv"
-    # Of a forest, one window and the beginning of another will do.
-    some.write_text("".join(lines[:9001] if detector == "isolation-forest" else lines))
-    own = {"input": str(some), "output": "found.jsonl", "detector": detector}
+def assert_same_scores(run_flow: Flow, folder: Path, source: Path, detector: str) -> None:
+    """The page computes what the flow writes of a file."""
+    own = {"input": str(source), "output": "found.jsonl", "detector": detector}
     assert run_flow(**own).returncode == 0
-    written = read_json_lines(tmp_path / "found.jsonl")
+    written = read_json_lines(folder / "found.jsonl")
     settings = Settings(_env_file=None, **own)
     alone = FileFeed(settings.model_copy(update={"output": "stdout"}), keep=5000)
     both = FileFeed(settings, keep=5000)
@@ -483,6 +482,30 @@ def test_its_scores_are_the_flow_s(run_flow: Flow, tmp_path: Path, detector: str
         )
         for name in ("place", "value", "score", "expected", "lower", "upper"):
             np.testing.assert_array_equal(marked[name], reported[name])
+
+
+@pytest.mark.parametrize("detector", ["calibrated", "tutorial", "isolation-forest"])
+def test_its_scores_are_the_flow_s(run_flow: Flow, tmp_path: Path, detector: str) -> None:
+    lines = SAMPLE.read_text().splitlines(keepends=True)
+    some = tmp_path / "some.csv"
+    # Of a forest, one window and the beginning of another will do.
+    some.write_text("".join(lines[:9001] if detector == "isolation-forest" else lines))
+    assert_same_scores(run_flow, tmp_path, some, detector)
+
+
+def test_its_scores_of_a_feed_are_the_flow_s(run_flow: Flow, tmp_path: Path) -> None:
+    """A record holds the readings of two times, the newer ones first, as CloudWatch has them."""
+    with SAMPLE.open(newline="") as file:
+        rows = [
+            Row(one["instance"], round(seconds(one["timestamp"])), float(one["value"]))
+            for one in islice(csv.DictReader(file), 16 * 500)
+        ]
+    feed = tmp_path / "stream.out"
+    with feed.open("w") as file:
+        for begin in range(0, len(rows), 16):
+            record = [one for row in rows[begin : begin + 16][::-1] for one in streams(row)]
+            file.write("".join(map(json.dumps, record)) + "\n")
+    assert_same_scores(run_flow, tmp_path, feed, "tutorial")
 
 
 def test_from_the_middle_only_what_the_flow_wrote_is_an_anomaly(

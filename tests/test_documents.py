@@ -32,6 +32,7 @@ ELSEWHERE = {
         "test_the_figures_of_the_readme runs it"
     ),
     "docker compose up": "test_compose.py runs its services' commands; there may be no engine",
+    "docker compose --profile host up": "as above, and test_producers.py runs its Telegraf",
     "kill -TERM PID": "test_faults.py sends it",
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from feeds import FEEDS, Row
 from typer.testing import CliRunner
 
 from dataflow.commands import evaluate as command
@@ -19,6 +20,7 @@ from dataflow.detectors import make
 from dataflow.errors import UserError
 from dataflow.evaluation.backtest import FIGURES, series_for
 from dataflow.evaluation.datasets import load_nab, load_sample, to_unit_range
+from dataflow.records import seconds
 
 READINGS = 700
 STAMPS = pd.date_range("2024-03-01", periods=READINGS, freq="5min")
@@ -101,6 +103,45 @@ def test_json_has_every_figure_of_the_asked_and_the_baselines(run, sample):
     assert best["standard"] <= 100
     days = 2 * (READINGS - 105 - 1) * 300 / 86_400
     assert best["false_alarms_per_day"] == pytest.approx(1 / days)
+
+
+@pytest.mark.parametrize("name", ["telegraf, lines", "cloudwatch"])
+def test_records_of_a_feed_are_judged_as_the_same_readings_in_csv(run, sample, tmp_path, name):
+    data, labels = sample
+    arguments = ("--labels", labels, "--detector", "zscore", "--json")
+    expected = json.loads(run("--data", data, *arguments).stdout)["detectors"]["zscore"]
+    table = pd.read_csv(data)
+    columns = (table["instance"], table["timestamp"], table["value"])
+    rows = [
+        Row(instance, round(seconds(time)), value)
+        for instance, time, value in zip(*columns, strict=True)
+    ]
+    path = tmp_path / "feed.out"
+    with path.open("wb") as file:
+        for row in rows:
+            file.writelines(line.rstrip(b"\n") + b"\n" for line in FEEDS[name].write(row))
+    found = json.loads(run("--data", path, *arguments).stdout)["detectors"]["zscore"]
+    # The last digits of scores, and so the best threshold, differ.
+    assert found["at_threshold"] == pytest.approx(expected["at_threshold"])
+
+
+def test_settings_say_how_a_file_is_read(run, sample, tmp_path, monkeypatch):
+    data, labels = sample
+    table = pd.read_csv(data).rename(columns={"instance": "host", "value": "share"})
+    table["share"] /= 100
+    shares = tmp_path / "shares.csv"
+    table.drop(columns="index").to_csv(shares, index=False)
+    arguments = ("--labels", labels, "--detector", "zscore", "--json")
+    expected = json.loads(run("--data", data, *arguments).stdout)["detectors"]["zscore"]
+    assert "set ANOMALY_KEY_FIELD" in str(run("--data", shares, *arguments).exception)
+    for name, value in (("KEY_FIELD", "host"), ("VALUE_FIELD", "share"), ("SCALE", "1")):
+        monkeypatch.setenv(f"ANOMALY_{name}", value)
+    found = json.loads(run("--data", shares, *arguments).stdout)["detectors"]["zscore"]
+    assert found["at_threshold"] == pytest.approx(expected["at_threshold"])
+    monkeypatch.setenv("ANOMALY_INTERVAL", "60")
+    by_setting = run("--data", shares, *arguments).stdout
+    monkeypatch.delenv("ANOMALY_INTERVAL")
+    assert by_setting == run("--data", shares, *arguments, "--interval", "60").stdout
 
 
 def test_a_detector_that_judges_late_is_judged_at_its_readings(run, sample):
@@ -231,14 +272,15 @@ def test_without_matplotlib_the_extra_is_named(run, sample, tmp_path, monkeypatc
 
 
 ERRORS = {
-    "nothing asked": ([], "Give either --data CSV"),
-    "both asked": (["--data", "data.csv", "--nab", "NAB"], "Give either --data CSV"),
+    "nothing asked": ([], "Give either --data FILE"),
+    "both asked": (["--data", "data.csv", "--nab", "NAB"], "Give either --data FILE"),
     "no labels": (["--data", "data.csv"], "give --labels JSON"),
     "labels with NAB": (["--nab", "NAB", "--labels", "labels.json"], "--labels goes with --data"),
     "files without NAB": (["--data", "data.csv", "--files", "*"], "--files goes with --nab"),
     "missing data": (["--data", "no.csv", "--labels", "labels.json"], "no.csv"),
     "missing labels": (["--data", "data.csv", "--labels", "no.json"], "no.json"),
     "a folder for data": (["--data", ".", "--labels", "labels.json"], "is not a regular file"),
+    "no file of records": (["--data", "data.parquet", "--tune", "1"], "whose name ends in .csv"),
     "no JSON": (["--data", "data.csv", "--labels", "data.csv"], "is not JSON"),
     "no NAB": (["--nab", "."], "has no folder data"),
     "no file of NAB": (["--nab", "NAB", "--files", "x*"], "has no file that matches"),
@@ -260,6 +302,7 @@ ERRORS = {
 @pytest.mark.parametrize("case", ERRORS)
 def test_errors_are_one_line(run, sample, nab, monkeypatch, tmp_path, case):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.parquet").write_bytes(b"?")
     arguments, says = ERRORS[case]
     if arguments[:1] == [...]:
         arguments = ["--data", "data.csv", "--labels", "labels.json", *arguments[1:]]
@@ -272,7 +315,7 @@ def test_errors_are_one_line(run, sample, nab, monkeypatch, tmp_path, case):
 def test_an_error_is_printed_as_by_any_other_command(run_command):
     done = run_command("evaluate", "--seeds", "0")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: Give either --data CSV with --labels JSON, or --nab DIR.\n"
+    assert done.stderr == "error: Give either --data FILE with --labels JSON, or --nab DIR.\n"
 
 
 LABELS = {

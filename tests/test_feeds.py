@@ -234,6 +234,33 @@ def test_mutated_records_are_read_or_rejected() -> None:
     mutate(6_000, seed=11)
 
 
+QUICK = [name for name in sorted(FEEDS) if FEEDS[name].format in ("telegraf", "cloudwatch", "otlp")]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_usual_records_are_read_as_with_care(name: str) -> None:
+    """Also if they are changed: both ways give the same readings and reasons."""
+    rng = random.Random(13)
+    settings = settings_of(name)
+    skipped: list[int] = []
+    quickly = decode.format_decoder(settings, skipped.append)
+    whole = raws(FEEDS[name], ROWS[:4])
+    values = [one.value or b"" for one in whole]
+    values += [b"\n".join(values), *(mutated(rng.choice(values), rng) for _ in range(600))]
+    for number, value in enumerate(values):
+        raw = Raw(1, number, value)
+        found = quickly([raw])
+        also: list[int] = []
+        careful = decode.record_format(settings).readings(
+            raw,
+            lambda raw, reason, error: decode.reject(settings, raw, reason, error),
+            also.append,
+        )
+        assert found == list(careful), value
+        assert sum(skipped) == sum(also), value
+        skipped.clear()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_200_000_mutated_records_are_read_or_rejected() -> None:
@@ -444,6 +471,13 @@ def test_repeats_are_dropped_and_counted() -> None:
     found = [reading for raw in batch for reading in intake.readings(raw)]
     assert len(found) == len(ROWS)
     assert counters.REPEATS._value.get() == before + len(ROWS)  # type: ignore[attr-defined]
+
+
+def test_readings_of_a_record_are_taken_in_the_order_of_their_times() -> None:
+    rows = [Row("i-1", START + 60 * minute, float(minute)) for minute in (3, 1, 2)]
+    value = b"\n".join(one for row in rows for one in FEEDS["cloudwatch"].write(row))
+    found = Intake(Settings(_env_file=None)).readings(Raw(0, 0, value))
+    assert [round(100 * one.value) for one in found] == [1, 2, 3]
 
 
 # Counters
@@ -682,6 +716,21 @@ def test_a_feed_of_which_nothing_can_be_used_is_said_loudly(
     lines = done.stderr.splitlines()
     assert any("of the first" in line and "set ANOMALY_FORMAT=telegraf" in line for line in lines)
     assert lines[-1].startswith(f"error: none of the 480 records of {topic} could be used: they ")
+
+
+def test_of_a_feed_that_auto_takes_the_reason_is_said(
+    run_flow: Flow, brokers: str, topic: str
+) -> None:
+    """The Collector's receiver names no host: the line says what has to."""
+    record = counted(ROWS[0], 60, 0.5)
+    record["resourceMetrics"][0]["resource"] = {}
+    fill_topic(brokers, topic, [(None, json.dumps(record).encode())] * 3, partitions=1)
+    done = run_flow(brokers=brokers, topic=topic, follow="false")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: none of the 3 records of {topic} could be used: they look like otlp, but the "
+        "resource has no attribute host.id or host.name: let the Collector's processor"
+    )
 
 
 def test_the_choice_is_said_and_kept_in_the_store(

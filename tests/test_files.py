@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Flow, read_json_lines
+from feeds import FEEDS, Row
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -136,6 +137,43 @@ def test_a_produced_line_is_the_line_without_a_key(tmp_path: Path) -> None:
     path.write_bytes(HEADER + b'a,1,1,0\na,"2,2,1\n')
     assert [key for key, _ in keyed_records(path, FORMS)] == ["a", None]
     assert [value for _, value in keyed_records(path, FORMS)][1] == b'a,"2,2,1'
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".influx", ".lp", ".log", ".out", ".txt"])
+@pytest.mark.parametrize("name", ["telegraf, lines", "cloudwatch", "otlp, JSON"])
+def test_records_of_any_feed_are_keyed_by_instance(tmp_path: Path, name: str, suffix: str) -> None:
+    rows = [Row(f"i-{number % 3}", 1_741_449_600 + 60 * number, 5.0) for number in range(9)]
+    lines = [
+        line for row in rows for value in FEEDS[name].write(row) for line in value.split(b"\n")
+    ]
+    lines = [line for line in lines if line]
+    path = tmp_path / f"given{suffix}"
+    path.write_bytes(b"\n".join(lines))
+    sent = list(keyed_records(path, FORMS))
+    assert [value for _, value in sent] == lines
+    # Other metrics have no key, for none of their readings are asked for.
+    assert [key for key, _ in sent if key is not None] == [row.instance for row in rows]
+
+
+def test_a_file_of_which_nothing_is_known_is_sent_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "no metrics.txt"
+    path.write_bytes(b"Dear all,\nthe report is late.\n")
+    assert [key for key, _ in keyed_records(path, FORMS)] == [None, None]
+    said = capsys.readouterr().err
+    assert said.startswith("warning: the first 2 records of ")
+    assert said.endswith("no metrics.txt'` says.\n")
+
+
+def test_a_csv_file_needs_no_index_unless_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "given.csv"
+    path.write_text("instance,timestamp,value\na,1700000000,5\n")
+    (reading,) = decoded(path)
+    assert isinstance(reading, Reading)
+    assert reading.index is None
+    with pytest.raises(UserError, match="no column 'index'"):
+        check_file(path, Settings(_env_file=None, index_field="index").columns)
 
 
 SADF = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from feeds import Row, field, otlp_protobuf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +139,89 @@ def test_protobuf_says_what_json_says(request: Any) -> None:
     framed = bytes([*prefix, size]) + binary
     if framed[:1] != b"\n":
         assert repr(outcomes(otlp, framed * 2)) == repr(outcomes(otlp, binary) * 2)
+
+
+def backwards(message: Any) -> bytes:
+    """A message with its fields from the last to the first, as the Collector writes them."""
+    out = b""
+    for descriptor, value in reversed(message.ListFields()):
+        number = descriptor.number
+        if descriptor.message_type is None:
+            alone = type(message)()
+            setattr(alone, descriptor.name, value)
+            out += alone.SerializeToString()
+        else:
+            several = [value] if hasattr(value, "ListFields") else value
+            out += b"".join(field(number, backwards(one)) for one in several)
+    return out
+
+
+@given(requests())
+def test_the_order_of_fields_does_not_matter(request: Any) -> None:
+    for one in (request, backwards(request)):
+        assert (
+            service.ExportMetricsServiceRequest.FromString(
+                one if isinstance(one, bytes) else one.SerializeToString()
+            )
+            == request
+        )
+    assert repr(outcomes(otlp, backwards(request) or b"\n\0")) == repr(
+        outcomes(otlp, request.SerializeToString() or b"\n\0")
+    )
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(("web-1", "web-2", "web-10")),
+        st.sampled_from((10**18, 10**18 + 60 * 10**9, 0)),
+        st.lists(
+            st.floats(0, 1) | st.sampled_from((-1e-9, 1.04, 2.0, float("nan"), float("inf"))),
+            min_size=4,
+            max_size=4,
+        ),
+        st.booleans(),
+    ),
+    min_size=2,
+    max_size=8,
+)
+
+
+@pytest.mark.parametrize("name", ["system.cpu.utilization", "system.cpu.time"])
+@given(CHANGES)
+def test_what_comes_again_is_read_as_the_first_time(name: str, changes: list[Any]) -> None:
+    """A format that has seen requests of the same form, and one that has seen none, agree."""
+    known = Otlp(FIELDS)
+    for host, time, values, late in changes:
+        request = service.ExportMetricsServiceRequest()
+        resource = request.resource_metrics.add()
+        resource.resource.attributes.add(key="host.name").value.string_value = host
+        metrics_of = resource.scope_metrics.add().metrics
+        memory = metrics_of.add(name="system.memory.usage").sum.data_points
+        memory.add(time_unix_nano=time, as_int=int(1e9 * len(host)))
+        metric = metrics_of.add(name=name)
+        for number, value in enumerate(values):
+            moment = time + 10**9 * (late and number == 3)
+            point = metric.sum.data_points.add(time_unix_nano=moment, as_double=value)
+            point.attributes.add(key="cpu").value.string_value = f"cpu{number // 2}"
+            point.attributes.add(key="state").value.string_value = ("idle", "user")[number % 2]
+        metric.sum.aggregation_temporality = 2
+        for binary in (request.SerializeToString(), backwards(request)):
+            first = outcomes(Otlp(FIELDS), binary)
+            assert repr(outcomes(known, binary)) == repr(first)
+
+
+def test_what_comes_again_is_not_walked_through_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Otlp(FIELDS)
+    rows = [
+        Row(f"web-{host}", 1_741_449_600 + 60 * at, 5.0 + at) for at in range(3) for host in (1, 2)
+    ]
+    values = [otlp_protobuf(row, 1, backwards=True) for row in rows]
+    assert [len(outcomes(known, value)) for value in values[:2]] == [1, 1]
+    monkeypatch.setattr(known, "_carefully", None)
+    for row, value in zip(rows[2:], values[2:], strict=True):
+        (point,) = outcomes(known, value)
+        assert (point.instance, point.time) == (row.instance, row.time * 10**9)
+        assert point.value == pytest.approx(row.value)
 
 
 @pytest.mark.parametrize("length", [ord("{"), ord("["), ord(" "), 300])

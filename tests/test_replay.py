@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Flow, fill_topic, read_json_lines
+from feeds import Row, streams
 from hypothesis import given
 from hypothesis import strategies as st
 from test_flow import found_scores, keyed, made_rows, rivers_anomalies
@@ -92,6 +93,16 @@ def test_raw_bytes_that_are_not_base64_are_not_sent() -> None:
         record = Correctable("not-json", "", candidate.rejected.source, raw)
         (item,) = decide([Candidate(record, None)], even_if_rejected=True)
         assert item.outcome == "not replayable"
+
+
+def test_a_reading_without_bytes_of_its_own_says_where_they_are() -> None:
+    source = Source("cpu", 0, 7, 5)
+    record = Correctable("too-many-instances", "it is above the limit", source, None)
+    (item,) = decide([Candidate(record, None)])
+    assert (item.outcome, item.why) == (
+        "not replayable",
+        "the bytes of its record are kept with another reading of it",
+    )
 
 
 @given(st.binary(max_size=200))
@@ -298,6 +309,62 @@ def test_corrected_records_are_scored_once_and_a_dry_run_changes_nothing(
     expected = rivers_anomalies(rows)
     assert expected
     assert found_scores(read_json_lines(tmp_path / "found.jsonl")) == expected
+
+
+def test_readings_of_many_are_scored_once_when_their_record_is_sent_again(
+    run_flow: Flow,
+    run_command: Run,
+    held: Callable[[], Any],
+    brokers: str,
+    topic: str,
+    tmp_path: Path,
+) -> None:
+    """Of a record, what was read before is a repeat, and what was rejected is new."""
+    rows = [
+        Row(f"i-{host}", 1_741_449_600 + 300 * at, 95.0 if at == 50 else 20.0 + at % 5)
+        for at in range(60)
+        for host in range(2)
+    ]
+    broken = streams(Row("i-0", 1_741_449_600 + 300 * 60, 20.0), value={"sum": 5})
+    records = [
+        b"\n".join(json.dumps(one).encode() for one in [*streams(first), *streams(second)])
+        for first, second in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    records.append(b"\n".join(json.dumps(one).encode() for one in broken))
+    fill_topic(brokers, topic, [(None, record) for record in records], partitions=1)
+    initialize(tmp_path / "store", 1)
+    options = {"brokers": brokers, "topic": topic}
+
+    def flow(instances: int) -> None:
+        store = ("-r", str(tmp_path / "store"), "-s", "1", "-b", "0")
+        more = {"detector": "tutorial", "follow": "false", "output": "found.jsonl"}
+        done = run_flow(*store, max_instances=instances, **options, **more)
+        assert done.returncode == 0, done.stderr
+
+    def anomalous() -> set[str]:
+        return {one["instance"] for one in read_json_lines(tmp_path / "found.jsonl")}
+
+    flow(1)
+    assert anomalous() == {"i-0"}
+    before, rejected = held()
+    assert sum(one["reason"] == "too-many-instances" for one in rejected) == 60
+    assert all(one["raw"] for one in rejected)
+    done = run_command("replay", "--yes", **options, **QUICK)
+    assert done.returncode == 0, done.stderr
+    assert numbers(done.stdout) == {
+        ("missing-field", "rejected again"): 1,
+        ("too-many-instances", "to send"): 60,
+    }
+    assert [value for _, value in held()[0][len(before) :]] == records[:60]
+    flow(10)
+    found = read_json_lines(tmp_path / "found.jsonl")
+    times = [(one["instance"], one["timestamp"]) for one in found]
+    assert anomalous() == {"i-0", "i-1"}
+    assert len(set(times)) == len(times)
+    # Both have the same values, so their anomalies are the same.
+    assert {time for name, time in times if name == "i-0"} == {
+        time for name, time in times if name == "i-1"
+    }
 
 
 def test_raw_records_are_sent_again_by_reason_once_settings_allow_them(

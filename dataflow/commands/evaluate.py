@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
+from dataflow import settings
 from dataflow.commands import progress
 from dataflow.commands.tables import print_table
+from dataflow.dashboard.intake import Intake
 from dataflow.detectors import compiled, find
 from dataflow.detectors.base import AnyDetector
 from dataflow.errors import UserError, missing_extra
@@ -30,14 +32,17 @@ from dataflow.evaluation.backtest import (
     series_for,
     verdicts,
 )
-from dataflow.evaluation.datasets import load_nab, load_sample
+from dataflow.evaluation.datasets import has_columns, load_nab, load_sample, series_of
 from dataflow.evaluation.nab import Corpus, Floats, Series
+from dataflow.formats.files import KINDS, check_file, is_file, read_records
+from dataflow.records import Reading
 
 __all__ = ["evaluate"]
 
 BASELINES = ("tutorial", "zscore")
 DEFAULT = "calibrated"
 TUNING_ROUNDS = 6
+NAB_INTERVAL = 300
 FIRST_SEED = 42  # The flow's default: with one seed, what is evaluated is what would run.
 
 _TITLES = {
@@ -127,7 +132,12 @@ class Candidate:
 
 def evaluate(
     data: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Readings: timestamp, value, instance.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Readings: a CSV file with timestamp, value, instance, or records as the flow "
+            "reads them, by its settings.",
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -148,7 +158,13 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option(help="Instead of the detectors' own (0 to 1).")
     ] = None,
-    interval: Annotated[float, typer.Option(help="Seconds between an instance's readings.")] = 300,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds between an instance's readings. Default: ANOMALY_INTERVAL, with --nab "
+            f"{NAB_INTERVAL}."
+        ),
+    ] = None,
     tune: Annotated[
         float | None,
         typer.Option(
@@ -169,6 +185,10 @@ def evaluate(
     if tune is not None and not tune >= 0:
         raise UserError(f"--tune must be a number of alerts a week from 0 on, not {tune:g}.")
     series = _series(data, labels, nab, files, unlabeled=tune is not None)
+    options = settings.load() if nab is None else None
+    if interval is None:
+        interval = options.interval if options else NAB_INTERVAL
+    raw = options is None or options.scale is None
     corpus = Corpus(series)
     candidates = _candidates(detector, seeds, threshold, interval)
     labeled = any(one.windows for one in series)
@@ -179,14 +199,14 @@ def evaluate(
         )
     if plot is not None:
         _check_plot(plot)
-    _replay(candidates, series, raw=nab is not None)
+    _replay(candidates, series, raw)
     for candidate in candidates:
         if labeled:
             candidate.outcome = judge(corpus, candidate.runs, candidate.threshold, interval)
         if tune is not None and candidate.asked:
             candidate.tune(corpus, tune, labeled)
     if plot is not None:
-        _plot([one for one in candidates if one.asked], series, nab is not None, plot)
+        _plot([one for one in candidates if one.asked], series, raw, plot)
     if as_json:
         found = {one.name: one.as_dict() for one in candidates}
         print(json.dumps({"detectors": found}, indent=2))
@@ -198,7 +218,7 @@ def _series(
     data: Path | None, labels: Path | None, nab: Path | None, files: str | None, unlabeled: bool
 ) -> list[Series]:
     if (data is None) == (nab is None):
-        raise UserError("Give either --data CSV with --labels JSON, or --nab DIR.")
+        raise UserError("Give either --data FILE with --labels JSON, or --nab DIR.")
     if nab is not None:
         if labels is not None:
             raise UserError("--labels goes with --data: leave it out, a NAB checkout has its own.")
@@ -208,7 +228,29 @@ def _series(
         raise UserError("--files goes with --nab: leave it out, or give --nab DIR.")
     if labels is None and not unlabeled:
         raise UserError("--data needs labels: give --labels JSON, or --tune RATE.")
-    return load_sample(data, labels)
+    return _of_file(data, labels)
+
+
+def _of_file(data: Path, labels: Path | None) -> list[Series]:
+    """Return the series of a file, of which the settings say how the flow would read it."""
+    check_file(data, {})
+    if not is_file(data.name):
+        raise UserError(
+            f"{data} is not a file of records, a line each: give one whose name ends in {KINDS}."
+        )
+    options = settings.load(input=str(data))
+    named = options.names_fields or "scale" in options.model_fields_set
+    if not named and options.format in ("auto", "json") and has_columns(data):
+        return load_sample(data, labels)
+    check_file(data, options.columns)
+    return series_of(_readings(data, options), data, labels)
+
+
+def _readings(data: Path, options: settings.Settings) -> Iterator[Reading]:
+    intake = Intake(options)
+    for raw in read_records(data):
+        yield from intake.readings(raw)
+    yield from intake.rest()
 
 
 def _candidates(

@@ -12,6 +12,7 @@ import typer
 
 from dataflow import settings
 from dataflow.commands.tables import print_table
+from dataflow.formats.files import KINDS, is_file
 from dataflow.inspection import sample
 from dataflow.inspection.report import Found, Report
 from dataflow.inspection.report import inspect as look
@@ -31,7 +32,7 @@ def inspect(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="A .csv or .jsonl file of records, or any other file that is one record. Default: "
+            help=f"A file of records ({KINDS}), or any other file that is one record. Default: "
             "the topic in ANOMALY_TOPIC.",
         ),
     ] = None,
@@ -48,7 +49,7 @@ def inspect(
         raws = sample.of_topic(options, records)
         where = f"the topic {options.topic}"
     else:
-        options = settings.load(input=str(file)) if file.suffix in (".csv", ".jsonl") else options
+        options = settings.load(input=str(file)) if is_file(file.name) else options
         raws = sample.of_file(file, records)
         where = str(file)
     report = look(options, raws)

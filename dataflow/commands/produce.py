@@ -12,6 +12,7 @@ from dataflow import settings
 from dataflow.commands import progress
 from dataflow.demo import producer, sine
 from dataflow.errors import UserError
+from dataflow.formats.files import KINDS
 
 __all__ = ["produce"]
 
@@ -25,7 +26,7 @@ def produce(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .csv or .jsonl file of readings, or `sine` for a generated wave.",
+            help=f"A file of records ({KINDS}), a line each, or `sine` for a generated wave.",
         ),
     ],
     partitions: Annotated[

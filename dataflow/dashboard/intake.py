@@ -13,7 +13,7 @@ from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
 from dataflow.steps.normalize import normalizer
 from dataflow.steps.reorder_buffer import ReorderBuffer
-from dataflow.steps.repeats import Times
+from dataflow.steps.repeats import Times, in_order
 
 __all__ = ["Intake"]
 
@@ -31,11 +31,13 @@ class Intake:
 
     def readings(self, raw: Raw) -> Iterator[Reading]:
         """Yield the readings that a record releases: none if it is rejected or held."""
-        for record in self._admit([raw]):
-            if is_reading(record):
-                yield from self._ordered(record)
-            else:
-                self.rejected += 1
+        records = self._admit([raw])
+        readings = [record for record in records if is_reading(record)]
+        self.rejected += len(records) - len(readings)
+        if readings and readings[-1].index is None:
+            readings = in_order(readings)
+        for reading in readings:
+            yield from self._ordered(reading)
 
     def _ordered(self, record: Reading) -> Iterator[Reading]:
         if record.index is None:

@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.formats.files import check_file, read_records
+from dataflow.formats.detect import Choice
+from dataflow.formats.files import KINDS, check_file, is_file, read_records
 from dataflow.kafka import topics
 from dataflow.records import BadLine
 from dataflow.settings import Settings
-from dataflow.steps.decode import key_reader
+from dataflow.steps.decode import choice, chosen, key_reader
+from dataflow.warnings import warn_once
 
 __all__ = ["count_records", "keyed_records", "prepare_topic", "send", "stored_records"]
 
@@ -27,20 +30,37 @@ BATCH = 500
 
 
 def keyed_records(path: Path, settings: Settings) -> Iterator[tuple[str | None, bytes]]:
-    """Return the records of a .csv or .jsonl file, each with its instance as the key.
+    """Return the records of a file, each with its instance as the key.
 
-    A record without an instance has no key; the flow rejects it with a reason. Raises `UserError`
+    A record without an instance, or of several, has no key; what cannot be read, the flow rejects
+    with a reason. Warns if nothing is known that looks like the first records. Raises `UserError`
     if the file has another suffix or cannot be read.
     """
-    if path.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"{path} is not a .csv or .jsonl file: give a file of readings.")
+    if not is_file(path.name):
+        raise UserError(
+            f"{path} is not a file of records, a line each: give one whose name ends in {KINDS}."
+        )
     check_file(path, settings.columns)
-    sample = islice((raw.value for raw in read_records(path)), SAMPLE)
-    key_of = key_reader(settings, sample if settings.format == "auto" else ())
+    key_of = key_reader(_found(path, settings))
     return (
         (None if isinstance(raw, BadLine) else key_of(raw.value or b""), raw.value or b"")
         for raw in read_records(path)
     )
+
+
+def _found(path: Path, settings: Settings) -> Settings:
+    """Return the settings with the format that the first records of a file have."""
+    if settings.format != "auto":
+        return settings
+    sample = [raw.value for raw in islice(read_records(path), SAMPLE)]
+    found = choice(settings, sample, sure=True)
+    if found is None and sample:
+        warn_once(
+            "unusable",
+            f"the first {len(sample):,} records of {path} have no format that is known: see what "
+            f"`python -m dataflow inspect {quote(str(path))}` says.",
+        )
+    return chosen(settings, found or Choice("json"))
 
 
 def count_records(path: Path) -> int:

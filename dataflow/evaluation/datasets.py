@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,20 @@ from dataflow.errors import UserError
 from dataflow.evaluation.nab import Floats, Series
 from dataflow.formats.base import bounds
 from dataflow.formats.files import check_columns, read_rows
-from dataflow.records import number, seconds
+from dataflow.records import Reading, number, seconds
 
-__all__ = ["EC2_CPU", "convert", "load_nab", "load_sample", "to_unit_range"]
+__all__ = [
+    "EC2_CPU",
+    "convert",
+    "has_columns",
+    "load_nab",
+    "load_sample",
+    "series_of",
+    "to_unit_range",
+]
 
 SCALE = 100.0
+COLUMNS = ("timestamp", "value", "instance")
 _LABELS_FORM = "{instance: [[start, end], ...]}"
 
 
@@ -34,11 +44,45 @@ def load_sample(data: Path, labels: Path | None) -> list[Series]:
 
     Raises `UserError` if a file cannot be used.
     """
-    table = _table(data, ["timestamp", "value", "instance"])
+    table = _table(data, COLUMNS)
     _check(data, table["instance"] == "", "has no instance")
     low, high = bounds(SCALE)
     _check(data, ~table["value"].between(low, high), f"has a value outside 0 to {SCALE:g}")
     table["value"] = table["value"].clip(0.0, SCALE) / SCALE
+    return _labeled(table, data, labels)
+
+
+def has_columns(data: Path) -> bool:
+    """Return whether a file is CSV with the columns that `load_sample` reads."""
+    try:
+        check_columns(data, dict.fromkeys(COLUMNS, ""))
+    except UserError:
+        return False
+    return True
+
+
+def series_of(readings: Iterable[Reading], data: Path, labels: Path | None) -> list[Series]:
+    """Return one series an instance of readings in their order, which came from a file.
+
+    Values are from 0 to 1, or in any range. The labels are as those of `load_sample`.
+
+    Raises `UserError` if a reading has no time, there is none, or the labels cannot be used.
+    """
+    rows = [(one.instance, one.value, one.time) for one in readings]
+    if not rows:
+        raise UserError(
+            f"{data} has no readings: see what `python -m dataflow inspect {quote(str(data))}` "
+            "says."
+        )
+    table = pd.DataFrame(rows, columns=["instance", "value", "time"])
+    if table["time"].isna().any():
+        raise UserError(
+            f"{data} has readings without a time: name its field in ANOMALY_TIME_FIELD."
+        )
+    return _labeled(table, data, labels)
+
+
+def _labeled(table: pd.DataFrame, data: Path, labels: Path | None) -> list[Series]:
     windows = _labels(labels) if labels else {}
     groups = {str(name): rows for name, rows in table.groupby("instance", sort=False)}
     if windows and not set(windows) & set(groups):

@@ -28,6 +28,7 @@ __all__ = [
     "bounds",
     "inverted",
     "short",
+    "usual_time",
 ]
 
 MAX_INSTANCE_LENGTH = 256
@@ -207,6 +208,12 @@ class Format(ABC):
             return None
         return names.pop() if len(names) == 1 else None
 
+    @property
+    def usual(self) -> bool:
+        """Whether values are percentages as they are, of instances that have their own name."""
+        named = self.fields.key is not None and not self.fields.renamed
+        return self._as_it_is and self.only_cpu and named
+
     def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
         """Return the function that reads a batch of records. It never raises."""
 
@@ -322,7 +329,7 @@ class Format(ABC):
             and 0 < len(instance) <= MAX_INSTANCE_LENGTH
             and not (self.several and "\0" in instance)
             and isinstance(stamp, int)
-            and (time := _usual_time(stamp)) is not None
+            and (time := usual_time(stamp)) is not None
         ):
             pass  # as a rule
         else:
@@ -426,10 +433,10 @@ def inverted(value: float, scale: float) -> float:
     return round(scale - value, DIGITS)
 
 
-def _usual_time(stamp: int) -> float | None:
+def usual_time(stamp: int) -> float | None:
     """Return a time of the years 2001 to 2286 in seconds; None if the number may be another.
 
-    >>> _usual_time(1741449600000), _usual_time(20140214143000)
+    >>> usual_time(1741449600000), usual_time(20140214143000)
     (1741449600.0, None)
     """
     if 10**9 <= stamp < 10**10:

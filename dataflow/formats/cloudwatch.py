@@ -22,11 +22,25 @@ from typing import Any
 
 import msgspec
 
-from dataflow.formats.base import DIGITS, Fields, Format, Point, RecordError
+from dataflow.formats.base import (
+    DIGITS,
+    MAX_INSTANCE_LENGTH,
+    MAX_READINGS,
+    PERCENT,
+    Decode,
+    Fields,
+    Format,
+    Point,
+    RecordError,
+    Reject,
+    Skip,
+    usual_time,
+)
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded, number_of
 from dataflow.formats.metrics import series
 from dataflow.formats.otlp import Otlp, is_json
+from dataflow.records import Raw, Reading, Rejected
 
 __all__ = ["CloudWatch"]
 
@@ -96,6 +110,62 @@ class CloudWatch(Format):
         self._dimension = fields.key if fields.renamed and fields.key is not None else DIMENSION
         self._otlp = Otlp(fields)
 
+    def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
+        """Return the function that reads a batch: usual records in one loop, others with care."""
+        read_carefully, quickly = self.readings, self._quickly
+        if not self.usual:
+            return super().decoder(reject, skip)
+
+        def decode(batch: list[Raw]) -> list[Reading | Rejected]:
+            out: list[Reading | Rejected] = []
+            for raw in batch:
+                try:
+                    found, skipped = quickly(raw)
+                except Exception:
+                    out += read_carefully(raw, reject, skip)
+                    continue
+                out += found
+                if skipped:
+                    skip(skipped)
+            return out
+
+        return decode
+
+    def _quickly(self, raw: Raw) -> tuple[list[Reading], int]:
+        """Return the readings of a usual record, and how many are skipped.
+
+        Any exception: it is another one.
+        """
+        parts = raw.value.split(b"\n")  # type: ignore[union-attr]  # None is rejected with care
+        if len(parts) > MAX_READINGS:
+            raise ValueError
+        out: list[Reading] = []
+        number = 0
+        for part in parts:
+            if not part:
+                continue
+            datum = _datum(part)
+            dimensions = datum.dimensions
+            if (
+                datum.metric_name == "CPUUtilization"
+                and datum.namespace == "AWS/EC2"
+                and len(dimensions) == 1
+                and DIMENSION in dimensions
+            ):
+                instance, stamp = dimensions[DIMENSION], datum.timestamp
+                total, count = datum.value.sum, datum.value.count
+                value = total if count == 1.0 else round(total / count, DIGITS)
+                time = usual_time(stamp)
+                if time is None or not (
+                    0.0 <= value <= PERCENT and 0 < len(instance) <= MAX_INSTANCE_LENGTH
+                ):
+                    raise ValueError
+                out.append(
+                    Reading(instance, stamp, None, value, time, raw.partition, raw.offset, number)
+                )
+            number += 1
+        return out, number - len(out)
+
     def read(self, value: bytes) -> Iterator[Outcome]:
         """Read the objects of a record."""
         content = value if value[:1] == b"{" else unframed(value)
@@ -114,7 +184,12 @@ class CloudWatch(Format):
             try:
                 datum = decode(part)
             except (ValueError, RecursionError):
-                yield from self._object(part, envelopes)
+                several = documents(part) if whole else [part]
+                if len(several) > 1:  # objects on one line
+                    for one in several:
+                        yield from self._content(one, envelopes)
+                else:
+                    yield from self._object(part, envelopes)
                 continue
             if datum.metric_name == CPU and datum.namespace == EC2:
                 yield self._selected(datum, part)

@@ -1,4 +1,4 @@
-"""Opens a `.csv` or `.jsonl` file and reads its records, as bytes of JSON: a line is a record.
+"""Opens a file and reads its records: a line is one. Those of a `.csv` file become JSON.
 
 A line that holds no record is a `BadLine`; it never ends the reading, nor changes another line.
 """
@@ -15,7 +15,13 @@ from typing import BinaryIO
 from dataflow.errors import UserError
 from dataflow.records import BadLine, Raw, encode
 
-__all__ = ["check_columns", "check_file", "read_records", "read_rows"]
+__all__ = ["KINDS", "check_columns", "check_file", "is_file", "read_records", "read_rows"]
+
+LINES = (".jsonl", ".ndjson", ".influx", ".lp", ".log", ".out", ".txt")
+"""How files end of which each line is a record in any format."""
+
+KINDS = f".csv, {', '.join(LINES[:-1])} or {LINES[-1]}"
+"""How files of records end."""
 
 MAX_LINE = 16_777_216
 """Bytes of a line, at most."""
@@ -52,6 +58,15 @@ _SEPARATORS = (
 )
 
 
+def is_file(name: str) -> bool:
+    """Return whether a name is that of a file of records.
+
+    >>> is_file("cpu.csv"), is_file("telegraf/metrics.out"), is_file("ec2_metrics")
+    (True, True, False)
+    """
+    return name.endswith((".csv", *LINES))
+
+
 def check_file(path: Path, columns: dict[str, str | None]) -> None:
     """Raise `UserError` if a file cannot be read, or is a CSV file that lacks one of the columns.
 
@@ -85,7 +100,7 @@ def check_columns(path: Path, columns: dict[str, str]) -> None:
 
 
 def read_records(path: Path) -> Iterator[Raw]:
-    """Yield the records of a `.csv` or `.jsonl` file as JSON, numbered from 0 on.
+    """Yield the records of a file, numbered from 0 on: a line each, of any format.
 
     A row of a CSV file becomes an object whose values are strings, as the tutorial's producer sends
     it; empty lines are no rows. A line that holds no record is yielded as a `BadLine`. Raises
@@ -177,13 +192,13 @@ def _open(path: Path) -> BinaryIO:
         # Opening a pipe would wait for its writer.
         if not S_ISREG(path.stat().st_mode):
             raise UserError(
-                f"{path} is not a regular file: give an ordinary .csv or .jsonl file; write what a "
+                f"{path} is not a regular file: give an ordinary file of records; write what a "
                 "program prints to one first."
             )
         return path.open("rb")
     except OSError as error:
         raise UserError(
-            f"cannot read {path} ({error.strerror}): give an existing .csv or .jsonl file, for the "
+            f"cannot read {path} ({error.strerror}): give an existing file of records, for the "
             "flow in ANOMALY_INPUT."
         ) from None
 

@@ -19,15 +19,30 @@ only grow and histograms are skipped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from dataflow.formats.base import DIGITS, MAX_READINGS, PERCENT, Fields, Format, Point, RecordError
+from dataflow.formats.base import (
+    DIGITS,
+    MAX_INSTANCE_LENGTH,
+    MAX_READINGS,
+    PERCENT,
+    Decode,
+    Fields,
+    Format,
+    Point,
+    RecordError,
+    Reject,
+    Skip,
+    usual_time,
+)
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded
 from dataflow.formats.metrics import Wanted, series
+from dataflow.formats.otlp_template import Templates
 from dataflow.formats.protobuf import (
     BYTES,
     FIXED64,
@@ -36,8 +51,10 @@ from dataflow.formats.protobuf import (
     integer,
     scan,
     time_and_value,
+    value_and_time,
     varint,
 )
+from dataflow.records import Raw, Reading, Rejected
 
 __all__ = ["Otlp", "is_json"]
 
@@ -122,12 +139,41 @@ class Otlp(Format):
         if self.several:
             names = _Names(self.wanted)
             self._known.names, self._reads = names, names.selected
+        self._templates = Templates()
 
-    def read(self, value: bytes) -> Iterator[Outcome]:
+    def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
+        """Return the function that reads a batch: what comes again in one loop, else with care."""
+        read_carefully, again = self.readings, self._templates.read
+        if not (self._as_it_is and self.only_cpu):
+            return super().decoder(reject, skip)
+
+        def decode(batch: list[Raw]) -> list[Reading | Rejected]:
+            out: list[Reading | Rejected] = []
+            for raw in batch:
+                try:
+                    found = again(raw.value)  # type: ignore[arg-type]  # None is rejected with care
+                    readings = None if found is None else _usual(found, raw)
+                except Exception:
+                    readings = None
+                if readings is None:
+                    out += read_carefully(raw, reject, skip)
+                    continue
+                out += readings
+                if len(readings) < len(found):  # type: ignore[arg-type]
+                    skip(len(found) - len(readings))  # type: ignore[arg-type]
+            return out
+
+        return decode
+
+    def read(self, value: bytes) -> Iterable[Outcome]:
         """Read the metrics of a record."""
         content = unframed(value)
         if not content:
             raise RecordError("the record is empty", "no-value")
+        again = self._templates.read(content)
+        return self._carefully(content) if again is None else again
+
+    def _carefully(self, content: bytes) -> Iterator[Outcome]:
         found: Iterable[_Metric | RecordError | None]
         if is_json(content):
             found = _from_json(content, self._reads)
@@ -136,6 +182,8 @@ class Otlp(Format):
                 found = _from_protobuf(content, self._known)
             except ValueError as error:
                 raise RecordError(f"the record is no OTLP: {error}", "bad-record") from None
+            if self.only_cpu:
+                self._templates.learn(content, self._host_of, _state_of)
         metrics = list(found)
         # The resource of several metrics of a record is the same object.
         better = {
@@ -152,6 +200,10 @@ class Otlp(Format):
                 yield None
             else:
                 yield from self._metric(metric)
+
+    def _host_of(self, resource: bytes) -> str:
+        """Return the instance of the bytes of a resource. Raises `RecordError` if it has none."""
+        return self._name(_read_attributes(resource, 0, len(resource), 1), {}, 1)
 
     def _metric(self, metric: _Metric | RecordError | None) -> Iterable[Outcome]:
         if metric is None or isinstance(metric, RecordError):
@@ -227,31 +279,36 @@ class Otlp(Format):
 
     def _host(self, metric: _Metric) -> Iterator[Outcome]:
         """Yield the CPU of a host at each time, from the points of its CPUs and states."""
-        by_time: dict[int, list[float]] = {}
-        states: dict[int, set[Any]] = {}
+        by_time: dict[int, tuple[list[float], set[Any]]] = {}
+        before = None
         for time, value, attributes in metric.numbers:
-            state = attributes.get("state") or attributes.get("cpu.mode")
-            states.setdefault(time, set()).add(state)
-            idle = by_time.setdefault(time, [])
-            if value is not None and state in ("idle", None):
+            if time != before:  # as a rule, all points have the same
+                before = time
+                idle, states = by_time.setdefault(time, ([], set()))
+            state = _state(attributes)
+            states.add(state)
+            if value is not None and (state is None or state == "idle"):
                 idle.append(value)
-        for time, values in by_time.items():
+        for time, (values, found) in by_time.items():
             try:
-                yield self._use(metric.resource, time, values, states[time])
+                yield self._use(metric.resource, time, values, found)
             except RecordError as wrong:
                 yield wrong
 
     def _seconds(self, metric: _Metric) -> Iterator[Outcome]:
         """Yield the seconds of a host's CPUs at each time: idle ones and all."""
-        sums: dict[int, tuple[float, float]] = {}
+        idles: dict[int, list[float]] = {}
+        values: dict[int, list[float]] = {}
         states: dict[int, set[Any]] = {}
         for time, value, attributes in metric.numbers:
             if value is not None:
-                state = attributes.get("state") or attributes.get("cpu.mode")
+                state = _state(attributes)
                 states.setdefault(time, set()).add(state)
-                idle, total = sums.get(time, (0.0, 0.0))
-                sums[time] = idle + (value if state == "idle" else 0.0), total + value
-        for time, (idle, total) in sums.items():
+                values.setdefault(time, []).append(value)
+                if state == "idle":
+                    idles.setdefault(time, []).append(value)
+        for time, every in values.items():
+            idle, total = sum(idles.get(time, ())), sum(every)
             try:
                 instance = self._name(metric.resource, {}, time)
                 if "idle" not in states[time] or len(states[time]) < 2:
@@ -310,7 +367,8 @@ class Otlp(Format):
                 return found
         raise RecordError(
             f"the resource has no attribute {' or '.join(self._hosts)}: let the Collector's "
-            "processor resourcedetection add it, or name another in ANOMALY_KEY_FIELD",
+            "processor resource or resourcedetection add one, or name another in "
+            "ANOMALY_KEY_FIELD",
             "missing-field",
         )
 
@@ -349,6 +407,23 @@ class _Names:
 
     def __contains__(self, name: object) -> bool:
         return name in _WANTED or (isinstance(name, bytes) and self.selected(name.decode()))
+
+
+def _usual(points: list[Point | None], raw: Raw) -> list[Reading] | None:
+    """Return the readings of points; None if one has to be looked at with care."""
+    out = []
+    for number, point in enumerate(points):
+        if point is None:
+            continue
+        instance, value, stamp, counter = point.instance, point.value, point.time, point.counter
+        time = usual_time(stamp)  # type: ignore[arg-type]  # it is a whole number
+        if time is None or not 0.0 <= value <= PERCENT or len(instance) > MAX_INSTANCE_LENGTH:
+            return None
+        if counter is not None and not 0.0 <= counter[0] <= counter[1] < math.inf:
+            return None
+        place = raw.partition, raw.offset, number
+        out.append(Reading(instance, stamp, None, value, time, *place, counter))
+    return out
 
 
 def is_json(content: bytes) -> bool:
@@ -526,6 +601,10 @@ def _content(value: _Value) -> Any:
     return value.stringValue if value.doubleValue is None else str(value.doubleValue)
 
 
+def _state(attributes: Attributes) -> Any:
+    return attributes.get("state") or attributes.get("cpu.mode")
+
+
 # Protobuf: the numbers are those of opentelemetry/proto/metrics/v1/metrics.proto.
 
 
@@ -623,7 +702,9 @@ def _read_metric(
     metric = _Metric(resource, name.decode(), [], [], unit=unit.decode())
     for body, begin, stop in bodies:
         if body != 11:
-            begin = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
+            begin, delta = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
+            if delta and body == 7:
+                metric = metric._replace(delta=True)
         for number, kind, first, last in scan(data, begin, stop):
             if number == 2 and kind == VARINT and body == 7:
                 metric = metric._replace(delta=first == 1)
@@ -640,23 +721,46 @@ def _read_metric(
 
 def _read_numbers(
     data: bytes, place: int, end: int, numbers: list[_Number], known: dict[bytes, Attributes]
-) -> int:
-    """Read points of known attributes, as Go writes them; return where the first other one begins.
+) -> tuple[int, bool]:
+    """Read points of known attributes; return where the first other one begins, and what delta is.
 
-    Perhaps the start, then the time, the value, and the attributes up to the end.
+    The Collector writes fields from the last to the first: the attributes, the value, the time, and
+    perhaps the start. Others write them the other way round.
     """
-    while place + 2 < end and data[place] == 0x0A and data[place + 1] < 0x80:
-        begin, stop = place + 2, place + 2 + data[place + 1]
-        start = begin + 9 if data[begin] == 0x11 else begin
-        if stop > end or stop - start <= 18 or data[start] != 0x19 or data[start + 9] != 0x21:
+    delta = False
+    while place + 2 < end:
+        tag, size = data[place], data[place + 1]
+        if size >= 0x80:
             break
-        attributes = known.get(data[start + 18 : stop])
-        if attributes is None:
+        if tag != 0x0A:
+            if tag == 0x10:
+                delta = size == 1
+            elif tag != 0x18:
+                break
+            place += 2
+            continue
+        begin, stop = place + 2, place + 2 + size
+        if stop > end or size <= 27:
             break
-        time, value = time_and_value(data, start + 1)
+        if data[begin] == 0x3A:
+            last = stop - 9 if data[stop - 9] == 0x11 else stop
+            if data[last - 9] != 0x19 or data[last - 18] != 0x21:
+                break
+            attributes = known.get(data[begin : last - 18])
+            if attributes is None:
+                break
+            value, time = value_and_time(data, last - 17)
+        else:
+            start = begin + 9 if data[begin] == 0x11 else begin
+            if data[start] != 0x19 or data[start + 9] != 0x21:
+                break
+            attributes = known.get(data[start + 18 : stop])
+            if attributes is None:
+                break
+            time, value = time_and_value(data, start + 1)
         numbers.append(_Number(time, value, attributes))
         place = stop
-    return place
+    return place, delta
 
 
 def _read_number(data: bytes, place: int, end: int, known: _Known) -> _Number:
@@ -675,11 +779,17 @@ def _read_number(data: bytes, place: int, end: int, known: _Known) -> _Number:
             _add_attribute(data, begin, stop, pairs)
         elif kind == VARINT and number == 8:
             flags = begin
-    rest = order[1:] if order[:1] == [2] else order
-    if rest[:2] == [3, 4] and set(rest[2:]) == {7}:
-        start = place + 9 if data[place] == 0x11 else place
-        if data[start] == 0x19 and data[start + 9] == 0x21:
-            known.add(known.of_points, data[start + 18 : end], pairs)
+    if order[:1] == [2]:
+        order, place = order[1:], place + 9
+    elif order[-1:] == [2]:
+        order, end = order[:-1], end - 9
+    written = None
+    if order[:2] == [3, 4] and set(order[2:]) == {7}:
+        written = place + 18, end, data[place], data[place + 9]
+    elif order[-2:] == [4, 3] and set(order[:-2]) == {7}:
+        written = place, end - 18, data[end - 9], data[end - 18]
+    if written is not None and written[2:] == (0x19, 0x21):  # tags of one byte
+        known.add(known.of_points, data[written[0] : written[1]], pairs)
     return _Number(time, None if flags & 1 else value, pairs)
 
 
@@ -707,6 +817,11 @@ def _read_attributes(data: bytes, place: int, end: int, field: int) -> Attribute
         if number == field and kind == BYTES:
             _add_attribute(data, begin, stop, pairs)
     return pairs
+
+
+def _state_of(attributes: bytes) -> Any:
+    """Return the state of a point by the bytes of its attributes."""
+    return _state(_read_attributes(attributes, 0, len(attributes), 7))
 
 
 def _add_attribute(data: bytes, place: int, end: int, pairs: Attributes) -> None:

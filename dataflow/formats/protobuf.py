@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 
-__all__ = ["BYTES", "FIXED64", "VARINT", "double", "integer", "scan", "time_and_value", "varint"]
+__all__ = [
+    "BYTES",
+    "FIXED64",
+    "VARINT",
+    "double",
+    "integer",
+    "scan",
+    "time_and_value",
+    "value_and_time",
+    "varint",
+]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 double = Struct("<d").unpack_from
 integer = Struct("<Q").unpack_from
 time_and_value = Struct("<Qxd").unpack_from
+value_and_time = Struct("<dxQ").unpack_from
 
 Field = tuple[int, int, int, int]
 """A field: its number, its wire type, and where its content begins and ends; of a varint, its

@@ -17,22 +17,29 @@ import msgspec
 
 from dataflow.formats.base import (
     DIGITS,
+    MAX_INSTANCE_LENGTH,
+    MAX_READINGS,
     PERCENT,
+    Decode,
     Fields,
     Format,
     Point,
     RecordError,
+    Reject,
+    Skip,
     bounds,
     inverted,
+    usual_time,
 )
 from dataflow.formats.framing import documents, unframed
-from dataflow.formats.influx import Line, lines
+from dataflow.formats.influx import Line, last_of, lines, plain_line
 from dataflow.formats.json import decoded
 from dataflow.formats.metrics import same_everywhere, series, unit_of
+from dataflow.records import Raw, Reading, Rejected
 
 __all__ = ["Telegraf"]
 
-Tags = Mapping[str, str]
+Tags = Mapping[str, Any]
 Values = Mapping[str, Any]
 
 
@@ -40,7 +47,25 @@ class _Metric(msgspec.Struct, gc=False):
     name: str
     fields: dict[str, Any]
     timestamp: str | int | float
-    tags: dict[str, str] = {}
+    tags: dict[str, Any] = {}
+
+
+class _CpuTags(msgspec.Struct, gc=False, frozen=True):
+    cpu: str | msgspec.UnsetType = msgspec.UNSET
+    host: str = ""
+
+
+class _CpuFields(msgspec.Struct, gc=False):
+    usage_idle: float | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Cpu(msgspec.Struct, gc=False):
+    """A metric, with what is read of the input `cpu`."""
+
+    name: str
+    fields: _CpuFields
+    timestamp: int
+    tags: _CpuTags = _CpuTags()
 
 
 class _Batch(msgspec.Struct, gc=False):
@@ -49,6 +74,10 @@ class _Batch(msgspec.Struct, gc=False):
 
 SKIPPED = (None,)
 
+OTHERS = ("aws_ec2_cpuutilization", "cloudwatch_aws_ec2", "win_cpu")
+"""Metrics that are read besides `cpu`."""
+
+_cpu = msgspec.json.Decoder(_Cpu).decode
 _metric = msgspec.json.Decoder(_Metric).decode
 _batch = msgspec.json.Decoder(_Batch).decode
 
@@ -71,6 +100,38 @@ class Telegraf(Format):
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
         self._tag = fields.key if fields.renamed else None
+
+    def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
+        """Return the function that reads a batch: usual records in one loop, others with care."""
+        read_carefully = self.readings
+        if not self.usual:
+            return super().decoder(reject, skip)
+
+        def decode(batch: list[Raw]) -> list[Reading | Rejected]:
+            out: list[Reading | Rejected] = []
+            skipped = 0
+            for raw in batch:
+                try:
+                    value: bytes = raw.value  # type: ignore[assignment]  # None: with care
+                    if not value.isascii():
+                        out += read_carefully(raw, reject, skip)
+                    elif value[0] == BRACE:
+                        reading = _of_json(value, raw)
+                        if reading is None:
+                            skipped += 1
+                        else:
+                            out.append(reading)
+                    else:
+                        readings, count = _of_lines(value, raw)
+                        out += readings
+                        skipped += count - len(readings)
+                except Exception:
+                    out += read_carefully(raw, reject, skip)
+            if skipped:
+                skip(skipped)
+            return out
+
+        return decode
 
     def read(self, value: bytes) -> Point | Iterable[Point | RecordError | None]:
         """Read the metrics of a record."""
@@ -217,13 +278,62 @@ class Telegraf(Format):
         if self.fields.key is None and self.fields.only_instance is not None:
             return self.fields.only_instance
         try:
-            return tags[tag]
+            instance: str = tags[tag]  # if it is something else, all formats reject it alike
+            return instance
         except KeyError:
             raise RecordError(
                 f"the tag {tag!r} is missing: let Telegraf send it, or name another in "
                 "ANOMALY_KEY_FIELD",
                 "missing-field",
             ) from None
+
+
+BRACE = b"{"[0]
+
+
+def _of_json(value: bytes, raw: Raw) -> Reading | None:
+    """Return the reading of a usual metric, None if it is skipped; any exception: it is another."""
+    metric = _cpu(value)
+    if metric.name != "cpu":
+        if metric.name in OTHERS:
+            raise ValueError
+        return None
+    tags, idle = metric.tags, metric.fields.usage_idle
+    if tags.cpu != "cpu-total":
+        if tags.cpu is msgspec.UNSET:
+            raise ValueError
+        return None
+    return _usual(tags.host, idle, metric.timestamp, raw, 0)  # type: ignore[arg-type]
+
+
+def _of_lines(value: bytes, raw: Raw) -> tuple[list[Reading], int]:
+    """Return the readings of usual lines, and how many lines there are; any exception: others."""
+    readings: list[Reading] = []
+    count = 0
+    for line in value.split(b"\n"):
+        if not line:
+            continue
+        name, tags, fields, stamp = plain_line(line)
+        if name == b"cpu":
+            cpu = last_of(tags, b",cpu=")
+            if cpu == b"cpu-total":
+                host, idle = last_of(tags, b",host="), last_of(fields, b",usage_idle=")
+                readings.append(_usual(host.decode(), float(idle), int(stamp), raw, count))
+        elif name.decode() in OTHERS:
+            raise ValueError
+        count += 1
+    if count > MAX_READINGS:
+        raise ValueError
+    return readings, count
+
+
+def _usual(host: str, idle: float, stamp: int, raw: Raw, number: int) -> Reading:
+    """Return a reading. Raises an exception if anything of it has to be looked at with care."""
+    time = usual_time(stamp)
+    if time is None or not (0.0 <= idle <= PERCENT and 0 < len(host) <= MAX_INSTANCE_LENGTH):
+        raise ValueError
+    value = inverted(idle, PERCENT)
+    return Reading(host, stamp, None, value, time, raw.partition, raw.offset, number)
 
 
 STREAMED = frozenset({"InstanceId", "AutoScalingGroupName", "ImageId", "InstanceType"})

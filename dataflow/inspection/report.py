@@ -11,11 +11,18 @@ from dataflow.formats.base import PERCENT
 from dataflow.formats.detect import Choice, guess
 from dataflow.formats.metrics import CPU
 from dataflow.inspection.advice import advice
+from dataflow.inspection.unknown import seems
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 from dataflow.steps import decode
 
 __all__ = ["Found", "Report", "inspect"]
+
+
+NO_CPU = (
+    "the records hold no CPU that is read, only other metrics: docs/feeds.md has what each feed "
+    "has to send."
+)
 
 
 class Found(msgspec.Struct):
@@ -61,6 +68,10 @@ def inspect(settings: Settings, raws: list[Raw]) -> Report:
     readings, refused, skipped = _read(chosen, raws)
     proposed: dict[str, Any] = dict(choice.settings)
     warnings = advice(chosen, raws, readings, proposed)
+    if found is None and (sentence := seems(values)):
+        warnings.append(sentence)
+    if not readings and not refused and skipped:
+        warnings.append(NO_CPU)
     if proposed != choice.settings:
         chosen = decode.chosen(settings, Choice(choice.format, proposed))
         readings, refused, skipped = _read(chosen, raws)

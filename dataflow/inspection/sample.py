@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from dataflow import kafka
 from dataflow.errors import UserError
-from dataflow.formats.files import check_file, read_records
+from dataflow.formats.files import KINDS, check_file, is_file, read_records
 from dataflow.kafka import topics
 from dataflow.kafka.reading import Range
 from dataflow.records import Raw
@@ -26,11 +26,11 @@ WAIT = 20.0
 
 
 def of_file(path: Path, count: int) -> list[Raw]:
-    """Return the first records of a `.csv` or `.jsonl` file; any other file is one record.
+    """Return the first records of a file; one that `is_file` does not know is one record.
 
     Raises `UserError` if it cannot be read.
     """
-    if path.suffix in (".csv", ".jsonl"):
+    if is_file(path.name):
         check_file(path, {})
         return list(islice(read_records(path), count))
     try:
@@ -39,12 +39,12 @@ def of_file(path: Path, count: int) -> list[Raw]:
     except OSError as error:
         raise UserError(
             f"cannot read {path} ({error.strerror}): give a file that holds a record, or one of "
-            "records, whose name ends in .csv or .jsonl."
+            f"records, whose name ends in {KINDS}."
         ) from None
     if len(value) > LARGEST:
         raise UserError(
             f"{path} is larger than {LARGEST:,} bytes: a file of many records needs a name that "
-            "ends in .csv or .jsonl."
+            f"ends in {KINDS}."
         )
     return [Raw(0, 0, value)]
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from dataflow.errors import UserError
+from dataflow.formats.files import is_file
 from dataflow.records import Raw, Reading, Rejected, Source
 
 __all__ = [
@@ -170,7 +171,7 @@ def plan(
         if source in seen:
             continue
         seen.add(source)
-        if source.topic != topic and not source.topic.endswith((".csv", ".jsonl")):
+        if source.topic != topic and not is_file(source.topic):
             yield Item(candidate, FOREIGN, f"it was read from {source.topic}")
             continue
         place = candidate.place
@@ -198,8 +199,9 @@ def bytes_of(rejected: Correctable) -> tuple[bytes | None, str]:
     if not isinstance(rejected.correction, msgspec.UnsetType):
         return bytes(rejected.correction), ""
     if rejected.raw is None:
-        # No value, too many bytes to keep, or kept with another reading of the record.
-        return None, rejected.error
+        if rejected.source.number:
+            return None, "the bytes of its record are kept with another reading of it"
+        return None, rejected.error  # no value, or too many bytes to keep
     try:
         return base64.b64decode(rejected.raw, validate=True), ""
     except ValueError:

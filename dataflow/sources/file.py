@@ -1,4 +1,4 @@
-"""A `.csv` or `.jsonl` file as input."""
+"""A file as input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 300
 
 
 class FileSource(FixedPartitionedSource[Raw, int]):
-    """Reads a `.csv` or `.jsonl` file once, to its end. Its state: the next record's number."""
+    """Reads a file once, to its end. Its state: the next record's number."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         """Check the file.

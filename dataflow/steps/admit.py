@@ -19,10 +19,11 @@ from dataflow.formats.base import Decode
 from dataflow.metrics import counters
 from dataflow.records import Raw, Reading, Rejected, key_of
 from dataflow.settings import Settings
-from dataflow.steps.decode import reject
+from dataflow.steps.decode import in_percent, reject
 from dataflow.steps.growth import BOUNDED, READINGS, OnlyGrows, grown_warning
 from dataflow.steps.living import DAY, Living
 from dataflow.steps.rejections import Rejections
+from dataflow.steps.shares import Shares, shares_warning
 from dataflow.steps.usable import USABLE, Usable
 from dataflow.warnings import PROCESS, Warnings
 
@@ -74,6 +75,8 @@ class Admission:
         self._grows = OnlyGrows(
             grown_warning(settings, warnings), READINGS if settings.scale is None else BOUNDED
         )
+        self._shares = Shares()
+        self._shares.done = settings.scale is None or settings.scale <= 1.0
 
     def __call__(self, batch: list[Raw]) -> list[Reading | Rejected]:
         """Decode a batch, of one partition as sources give it."""
@@ -81,21 +84,19 @@ class Admission:
         if not self._usable.done:
             self._usable.look(self._settings, batch, records, self._warnings)
         partitions = self._living.recent
-        if self._several:
-            for position, record in enumerate(records):
-                if isinstance(record, Rejected) or (
-                    partitions.get(key_of(record)) != record.partition
-                ):
-                    records[position] = self._check(batch, record)
-        else:
-            for position, record in enumerate(records):
-                try:
-                    # As a rule, this look-up is all that a reading costs.
-                    if partitions[record.instance] == record.partition:  # type: ignore[union-attr, index]
-                        continue
-                except (KeyError, AttributeError):
-                    pass
-                records[position] = self._check(batch, record)
+        kept = -1
+        several = self._several
+        for position, record in enumerate(records):
+            try:
+                # As a rule, this look-up is all that a reading costs.
+                name = key_of(record) if several else record.instance  # type: ignore[arg-type]
+                if partitions[name] == record.partition:  # type: ignore[union-attr, index]
+                    continue
+            except (KeyError, AttributeError):
+                pass
+            records[position] = checked = self._check(batch, record, kept)
+            if checked is not record:
+                kept = record.offset  # type: ignore[union-attr]  # a reading of too many instances
         if records:
             # Two of a batch tell the time well enough.
             self._pass_time(records[len(records) // 2])
@@ -103,9 +104,13 @@ class Admission:
         return records
 
     def look(self, groups: list[tuple[str, list[Reading]]]) -> None:
-        """Look at the readings of a batch, by instance, for values that only grow."""
+        """Look at the readings of a batch, by instance: they may be counters, or shares of 1."""
         if not self._grows.done:
             self._grows.look(groups)
+        if not self._shares.done:
+            self._shares.look(groups)
+            if self._shares.found and not in_percent(self._settings, self._decode):
+                self._warnings.once("shares", shares_warning(self._settings))
 
     def _pass_time(self, record: Reading | Rejected) -> None:
         """Note how far the times of the readings have come."""
@@ -129,7 +134,8 @@ class Admission:
         # As a rule there are none, and looking costs nothing.
         return self._forgotten.pop(partition, []) if self._forgotten else []
 
-    def _check(self, batch: list[Raw], record: Reading | Rejected) -> Reading | Rejected:
+    def _check(self, batch: list[Raw], record: Reading | Rejected, kept: int) -> Reading | Rejected:
+        """Return a record that may pass, or its rejection; `kept` is the offset of kept bytes."""
         if isinstance(record, Rejected):
             counters.RECORDS_REFUSED.labels(record.reason).inc()
             self._rejections.add(record)
@@ -142,7 +148,7 @@ class Admission:
             if self._living.size > before:
                 counters.INSTANCES.inc()
         if first is None:
-            return self._reject_instance(batch, record)
+            return self._reject_instance(batch, record, record.offset == kept)
         if first != record.partition and not self._settings.reorder:
             counters.READINGS_SCATTERED.inc()
             self._warnings.once(
@@ -153,7 +159,7 @@ class Admission:
             )
         return record
 
-    def _reject_instance(self, batch: list[Raw], reading: Reading) -> Rejected:
+    def _reject_instance(self, batch: list[Raw], reading: Reading, kept: bool) -> Rejected:
         instance = reading.instance
         limit = self._settings.max_instances
         counters.RECORDS_REFUSED.labels(TOO_MANY).inc()
@@ -163,7 +169,7 @@ class Admission:
             f"{instance!r}, are rejected: raise ANOMALY_MAX_INSTANCES if they are real.",
         )
         raw = batch[bisect_left(batch, reading.offset, key=_offset)]
-        if reading.number:  # the bytes of a record are kept once
+        if kept:  # the bytes of a record are kept once
             raw = Raw(raw.partition, raw.offset, None)
         rejected = reject(
             self._settings,

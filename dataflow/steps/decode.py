@@ -25,6 +25,7 @@ __all__ = [
     "decoder",
     "fields",
     "format_decoder",
+    "in_percent",
     "is_reading",
     "key_reader",
     "origin",
@@ -128,6 +129,13 @@ def format_decoder(settings: Settings, skip: Skip = counters.SKIPPED.inc) -> Dec
     return read_file
 
 
+def in_percent(settings: Settings, decode: Decode) -> bool:
+    """Return whether what `decoder` has returned reads percentages, whatever the scale is."""
+    if isinstance(decode, _Auto):
+        return decode.percent
+    return settings.format != "auto" and record_format(settings).percent
+
+
 class _Auto:
     """Reads with the format that the first usable records have, from then on."""
 
@@ -138,6 +146,7 @@ class _Auto:
         # Until it is known: as it was before there were other formats.
         self._json = format_decoder(settings.model_copy(update={"format": "json"}))
         self._decode: Decode | None = None
+        self.percent = False
         kept = None if store is None else store.kept(FORMAT)
         if kept is not None:
             self._take(_restored(kept))
@@ -165,7 +174,7 @@ class _Auto:
             return self._decode
 
     def _take(self, found: Choice) -> None:
-        settings = self._settings
+        settings = chosen(self._settings, found)
         if found.format == "json" and settings.several_metrics and settings.metric_field is None:
             warn_once(
                 "unusable",
@@ -173,7 +182,8 @@ class _Auto:
                 "one metric; name the field with the name of the metric in ANOMALY_METRIC_FIELD.",
                 key="metric-field",
             )
-        self._decode = format_decoder(chosen(self._settings, found))
+        self.percent = record_format(settings).percent
+        self._decode = format_decoder(settings)
         note_format(found.format)
 
 
@@ -213,14 +223,13 @@ def _variable(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def key_reader(settings: Settings, sample: Iterable[bytes | None] = ()) -> KeyReader:
+def key_reader(settings: Settings) -> KeyReader:
     """Return the function that reads a record's instance, None if it has none.
 
-    `sample` has some of the records, by which the format `auto` is chosen.
+    `auto` is `json` here: whoever has records chooses by them first, with `choice`.
     """
     if settings.format == "auto":
-        found = choice(settings, sample, sure=True)
-        settings = chosen(settings, found or Choice("json"))
+        settings = chosen(settings, Choice("json"))
     if settings.key_field is None:
         # Without a key, records of the one instance would be spread over the partitions.
         return lambda record: settings.topic

@@ -25,6 +25,8 @@ FIRST = 100
 
 REASON: Final = "unusable"
 
+INSPECT = "run `python -m dataflow inspect`, which says what they are"
+
 
 class Usable:
     """Counts the first records that can be used. Thread-safe.
@@ -43,6 +45,7 @@ class Usable:
         self._lock = threading.Lock()
         self._reasons: Counter[str] = Counter()
         self._refused: list[bytes | None] = []
+        self._sentence = ""
         self._said = False
         self.records = 0
         """Records so far; not counted any more once some were read."""
@@ -66,6 +69,7 @@ class Usable:
             for one in found:
                 if isinstance(one, Rejected):
                     self._reasons[one.reason] += 1
+                    self._sentence = self._sentence or one.error
                 else:
                     self.readings += 1
             if any(isinstance(one, Rejected) for one in found):
@@ -94,14 +98,18 @@ class Usable:
             )
 
     def help(self, settings: Settings) -> str:
-        """Return what would help to read the records that were rejected."""
+        """Return what would help to read the records, of which some or all were rejected."""
+        if not self._reasons:
+            return "they hold no CPU that is read, only other metrics: docs/feeds.md says which is"
         free = settings.model_copy(update={"format": "auto"})
         found: Choice | None = choice(free, self._refused, sure=False) or guess(self._refused)
         # With `auto`, whatever is sure has been tried.
         other = found is not None and found.format not in (settings.format, "json")
         named = found is not None and found.format == "json" != settings.format != "auto"
+        if found is not None and found.sure and settings.format == "auto":  # it was taken
+            return f"they look like {found.format}, but {self._sentence}"
         if found is None or not (other or named or found.settings):
-            return "run `python -m dataflow inspect`, which says what they are"
+            return INSPECT
         what = shown(found).replace(f"{found.format}, with ", f"ANOMALY_FORMAT={found.format} ", 1)
         if not found.settings:
             what = f"ANOMALY_FORMAT={what}"
