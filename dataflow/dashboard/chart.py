@@ -98,6 +98,7 @@ class Chart:
 
     def __init__(self, measure: Measure, threshold: float, dark: bool) -> None:
         self.following = True
+        self._at: float | None = None
         self._measure = measure
         self._threshold = threshold
         self._look = Look.of(dark)
@@ -118,10 +119,21 @@ class Chart:
     def follow(self) -> None:
         """Follow the newest reading again."""
         self.following = True
+        self._at = None
+
+    def go_to(self, place: float) -> None:
+        """Show the readings around a place, and stay there."""
+        self.following = False
+        self._at = place
 
     def show(self, rows: Rows, span: float | None) -> None:
-        """Draw the rows of the last `span` of the axis, in its unit; None draws all rows."""
-        if len(rows) and span is not None:
+        """Draw the rows of the last `span` of the axis, in its unit; None draws all rows.
+
+        After `go_to`, those of the `span` around that place are drawn instead.
+        """
+        if len(rows) and span is not None and self._at is not None:
+            rows = rows[np.abs(rows["place"] - self._at) <= span / 2]
+        elif len(rows) and span is not None:
             rows = rows[rows["place"] > rows["place"][-1] - span]
         self._shown = (rows, span)
         for layer in self._layers:
@@ -154,11 +166,14 @@ class Chart:
 
     def _fit(self) -> None:
         rows, span = self._shown
-        if not (len(rows) and self.following and self._ranges):
+        if not (len(rows) and self._ranges and (self.following or self._at is not None)):
             return
         first, last = float(rows["place"][0]), float(rows["place"][-1])
         if span is not None:
             first = last - span
+        if self._at is not None:
+            half = (last - first) / 2 if span is None else span / 2
+            first, last = self._at - half, self._at + half
         last += max(last - first, 1.0) / 100
         factor = 1000.0 if self._measure.timed else 1.0
         low, high = self._heights(rows)
@@ -316,4 +331,4 @@ class Chart:
 
     def _moved(self, _name: str, _old: object, _new: object) -> None:
         if not self._setting:
-            self.following = False
+            self.following, self._at = False, None
