@@ -145,7 +145,7 @@ export function render({ model, el }) {
   after.addEventListener("click", () => ask({ page: about.page + 1 }));
 
   model.on("msg:custom", (event) => {
-    const message = event.data ?? event;
+    const message = JSON.parse(event.data ?? event);
     if (message.order) pending = message.order;
     for (const [name, changed] of Object.entries(message.rows || {})) fill(name, changed);
     arrange();

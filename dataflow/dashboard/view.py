@@ -15,7 +15,10 @@ SIZE = 20
 """Rows of a page."""
 
 TICK = 10.0
-"""Seconds between two new orders, and between two drawings of the lines."""
+"""Seconds between two new orders."""
+
+LINES = 30.0
+"""Seconds between two drawings of the lines of the last day."""
 
 
 class Column(NamedTuple):
@@ -62,7 +65,7 @@ class View:
         self.held = False
         self._order: list[str] = []
         self._asked = True
-        self._due = -math.inf
+        self._due = self._lines_due = -math.inf
         self._count = 0
         self._sent: dict[str, dict[str, str]] = {}
         self._shown: list[str] | None = None
@@ -120,13 +123,16 @@ class View:
             self.page = min(self.page, max(1, math.ceil(len(self._order) / SIZE)))
         if tick:
             self._due = now + TICK
+        draw = now >= self._lines_due
+        if draw:
+            self._lines_due = now + LINES
         names = self._visible()
         changed: dict[str, dict[str, str]] = {}
         sent: dict[str, dict[str, str]] = {}
         for name in names:
             known = self._sent.get(name, {})
             cells = {it.field: it.text(by_name[name]) for it in self.columns.values()}
-            cells["spark"] = known["spark"] if "spark" in known and not tick else spark(name)
+            cells["spark"] = known["spark"] if "spark" in known and not draw else spark(name)
             sent[name] = cells
             news = {field: text for field, text in cells.items() if known.get(field) != text}
             if news:
