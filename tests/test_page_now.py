@@ -110,6 +110,10 @@ def test_trouble_stands_on_top_and_rows_hold_still(
             expect(row(page, "host-17")).to_contain_text("peak")
             expect(row(page, "host-03")).to_contain_text("No data for 40 min")
             expect(row(page, "host-05")).to_contain_text("Ordinary")
+            # The day of the hosts with anomalies, a lane each.
+            expect(page.locator(".lanes th a")).to_have_text(["host-17"])
+            hot = page.locator(".lanes a rect.above").first
+            expect(hot).to_be_visible()
             assert page.evaluate(CONTRAST) == {}
             with urlopen(f"{served.url}healthz") as answer:
                 assert answer.read().decode().startswith("Live: ")

@@ -17,6 +17,7 @@ import numpy as np
 
 from dataflow.alerts.episode import EpisodeRules
 from dataflow.calendars.clock import Clock
+from dataflow.dashboard import lanes
 from dataflow.dashboard.history import REPORTED, SCORED, History, Rows
 from dataflow.dashboard.trouble import State, Trouble
 from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
@@ -229,6 +230,21 @@ class Fleet:
         """Return the last day of an instance, or its last 288 readings, as an SVG."""
         span = DAY if self.timed else 288.0
         return self._histories[instance].spark(span, 0.02 if self._bounded else 0.0)
+
+    def lanes(self, present: float | None) -> str:
+        """Return the swim lanes of the day before `present`, as HTML; empty without anomalies.
+
+        They are those of the instances with anomalies in that day, the worst scores first.
+        """
+        if present is None or not self.timed:
+            return ""
+        found = []
+        for instance, track in self._histories.items():
+            if track.marked and max(track.marked) > present - DAY:
+                found.append(lanes.worst(instance, track.rows(), present))
+        found.sort(key=lambda lane: -np.nanmax(lane.scores, initial=0.0))
+        shown = found[: lanes.LANES]
+        return lanes.drawn(shown, len(found), present, self.threshold)
 
     def patience(self) -> float:
         """Return the seconds without a reading after which an instance counts as silent.

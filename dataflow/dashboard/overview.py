@@ -22,6 +22,9 @@ from dataflow.settings import Settings
 
 __all__ = ["columns_of", "overview", "sentence"]
 
+LANES = 30.0
+"""Seconds between two drawings of the swim lanes."""
+
 _TONES = {State.TROUBLED: "trouble", State.GONE: "gone", State.ORDINARY: ""}
 
 
@@ -137,9 +140,10 @@ def overview(feed: Feed) -> pn.Template:
     columns = columns_of(feed.settings)
     asked = {name: argument(name) for name in ("sort", "find", "page")}
     view = View([*columns, *_hidden_columns(timed)], asked)
-    lead, empty = html(), html(visible=False)
+    lead, lanes, empty = html(), html(), html(visible=False)
     ready = [False]
     last: list[object] = [None]
+    drawn: list[Any] = [None, 0.0]
 
     def do(wish: dict[str, Any]) -> None:
         match wish:
@@ -166,7 +170,7 @@ def overview(feed: Feed) -> pn.Template:
         shown = feed.shown()
         seen = feed.fleet.overview(shown.time)
         there = bool(seen.rows)
-        for part, visible in ((table, there), (lead, there), (empty, not there)):
+        for part, visible in ((table, there), (lead, there), (lanes, there), (empty, not there)):
             if part.visible != visible:
                 part.visible = visible
         if not there:
@@ -177,12 +181,17 @@ def overview(feed: Feed) -> pn.Template:
             text = sentence(seen, shown)
             if lead.object != text:
                 lead.object = text
+        minute = None if shown.time is None else shown.time // LANES
+        now = time.monotonic()
+        if minute != drawn[0] and (now >= drawn[1] or minute is None):
+            drawn[:] = [minute, now + LANES]
+            lanes.object = feed.fleet.lanes(shown.time)
         if ready[0]:
             message = view.message(seen.rows, time.monotonic(), feed.fleet.spark)
             if message is not None:
                 table.send(message)
 
-    body = pn.Column(lead, table, empty, sizing_mode="stretch_width", margin=0)
+    body = pn.Column(lead, table, lanes, empty, sizing_mode="stretch_width", margin=0)
     return page(feed, f"Anomalies in {feed.source}", body, renew)
 
 
