@@ -62,6 +62,6 @@ def test_anomalies_lead_to_their_place_and_gaps_show() -> None:
 def test_many_lanes_have_one_of_all_and_say_how_many_are_not_there() -> None:
     shown = drawn([lane("a", c3=0.75), lane("b", c3=0.875, c9=0.625)], 40, END, 0.5)
     assert ", 15 of 40 instances</h2>" in shown
-    (top,) = re.findall(r"All of them.*?</tr>", shown)
+    (top,) = re.findall(r"All of them.*?</li>", shown)
     assert re.findall(r"<title>([^<]*)</title>", top) == ["0.88", "0.62"]
     assert drawn([], 0, END, 0.5) == ""

@@ -111,7 +111,7 @@ def test_trouble_stands_on_top_and_rows_hold_still(
             expect(row(page, "host-03")).to_contain_text("No data for 40 min")
             expect(row(page, "host-05")).to_contain_text("Ordinary")
             # The day of the hosts with anomalies, a lane each.
-            expect(page.locator(".lanes th a")).to_have_text(["host-17"])
+            expect(page.locator(".lanes li > a")).to_have_text(["host-17"])
             hot = page.locator(".lanes a rect.above").first
             expect(hot).to_be_visible()
             assert page.evaluate(CONTRAST) == {}
@@ -170,13 +170,7 @@ def test_a_fleet_that_is_dead_does_not_look_healthy(
         Served(tmp_path, "--port", "0", **own, silence=1, interval=10, silence_gone=3600) as served,
         opened(browser, served.url) as page,
     ):
-        # The records are new, the readings are not.
-        expect(page.locator(".tone")).to_contain_text("Old readings")
-        expect(page.locator(".say")).to_contain_text("the newest is of")
-        expect(page.locator(".lead")).to_contain_text(
-            "None of 5 instances is anomalous or silent at"
-        )
-        # Once none has come for a while, it is dead.
+        # The records were read a moment ago, but none has come for longer than readings take.
         expect(page.locator(".tone")).to_contain_text("No data for")
         expect(page.locator(".lead")).to_have_text("No data from all 5 instances")
         assert page.locator(".good").count() == 0

@@ -59,7 +59,7 @@ def drawn(lanes: list[Lane], found: int, end: float, threshold: float) -> str:
     """Return lanes as HTML; `found` is the number of instances with anomalies in that day."""
     if not lanes:
         return ""
-    shown = [_row("All of them", _all(lanes), threshold)] if len(lanes) > 1 else []
+    shown = [_row("<b>All of them</b>", _all(lanes), threshold)] if len(lanes) > 1 else []
     for lane in lanes:
         link = f"instance?{urlencode({'name': lane.instance})}"
         name = f'<a href="{escape(link)}">{escape(lane.instance)}</a>'
@@ -71,8 +71,8 @@ def drawn(lanes: list[Lane], found: int, end: float, threshold: float) -> str:
     more = f", {LANES} of {found:,} instances" if found > len(lanes) else ""
     return (
         f"<h2>Worst scores of the last 24 hours{more}</h2>"
-        f'<table class="lanes">{"".join(shown)}'
-        f'<tr aria-hidden="true"><th></th><td class="hours">{hours}</td></tr></table>'
+        f'<ul class="lanes">{"".join(shown)}</ul>'
+        f'<div class="hours" aria-hidden="true">{hours}</div>'
         '<div class="legend"><span><i class="below"></i>below the threshold</span>'
         '<span><i class="above"></i>anomaly</span><span><i class="none"></i>no data</span></div>'
     )
@@ -109,6 +109,6 @@ def _row(name: str, lane: Lane, threshold: float) -> str:
             f"{box}<title>{escape(said)}</title></rect></a>"
         )
     return (
-        f'<tr><th scope="row">{name}</th><td><svg viewBox="0 0 {CELLS * WIDTH} 16" '
-        f'preserveAspectRatio="none">{"".join(cells)}</svg></td></tr>'
+        f'<li>{name}<svg viewBox="0 0 {CELLS * WIDTH} 16" preserveAspectRatio="none">'
+        f"{''.join(cells)}</svg></li>"
     )
