@@ -264,7 +264,7 @@ def test_light_dark_and_a_phone(browser: Browser, tmp_path: Path) -> None:
             expect(page.locator("h1")).to_have_text(HOSTILE)
             page.wait_for_selector("#loading", state="detached")
             until(page, lambda: len(page.evaluate(CHART).get("times", [])) == 3, "drawn")
-            assert page.title() == "Anomalies"
+            assert page.title() == HOSTILE
             assert no_wider_than_the_screen(page)
             colors = (
                 "() => Bokeh.documents.flatMap(d => [...d._all_models.values()])"

@@ -94,6 +94,8 @@ def test_pictures(folder: Path, run_flow: Flow, tmp_path: Path) -> None:
             with opened(browser, served.url, ViewportSize(width=1280, height=1080)) as page:
                 # The page finds the new topic of anomalies some seconds after the readings.
                 take(page, "overview", re.compile("has written [1-9]"))
+                lanes = page.locator(".lanes").locator("xpath=..")
+                lanes.screenshot(path=folder / "dashboard-lanes.png")
             with opened(browser, served.url, ViewportSize(width=1280, height=640), "dark") as page:
                 take(page, "overview-dark", "Live")
             with opened(browser, served.url, PHONE) as page:

@@ -19,7 +19,7 @@ from dataflow.settings import Settings
 
 FIELDS = ["instance", "state", "value", "spark", "score", "day", "last_anomaly", "last_reading"]
 TROUBLE = Trouble("e", 600.0, 1200.0, 0.9, 900.0, "CPU 90.0%", True)
-LIVE = Shown(Condition(Tone.GOOD, "Live"), 1500.0, Age.LIVE)
+LIVE = Shown(Condition(Tone.GOOD, "Live"), 1500.0, Age.LIVE, 1500.0)
 
 
 def row(name: str = "a", state: State = State.ORDINARY, **fields: Any) -> Row:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataflow.dashboard.feed import FileFeed
 from dataflow.dashboard.present import Age, condition, present
 from dataflow.dashboard.status import Condition, Tone
+from dataflow.records import Reading
+from dataflow.settings import Settings
 
 NOW = 1_800_000_000.0
 READ = Condition(Tone.GOOD, "Live")
@@ -54,3 +61,26 @@ def test_only_what_is_of_now_is_live(
 def test_what_it_is_called(old: float, since: float, title: str) -> None:
     shown = present(NOW - old, NOW, NOW - since, 900.0, ends=False)
     assert condition(READ, shown, NOW - old, NOW).title == title
+
+
+def test_nobody_is_silent_only_because_a_partition_is_read_later(tmp_path: Path) -> None:
+    file = tmp_path / "none.csv"
+    file.write_text("index,timestamp,value,instance\n")
+    feed = FileFeed(Settings(_env_file=None, input=str(file)), 10)
+    feed.ends = False
+    now = time.time()
+    for instance, at in (("far", now - 10), ("far-2", now - 10), ("behind", now - 7200)):
+        feed.fleet.add(Reading(instance, at, 0, 0.5, at, 0, 0))
+
+    def silent() -> list[str]:
+        rows = feed.fleet.overview(feed.shown().judged).rows
+        return [row.instance for row in rows if row.silent is not None]
+
+    feed.condition = Condition(Tone.IDLE, "Catching up, 50%")
+    assert feed.shown().judged == -math.inf
+    assert silent() == []
+    feed.condition = READ
+    assert silent() == ["behind"]
+    # While the broker is away, what was known stays.
+    feed.condition = Condition(Tone.TROUBLE, "Broker gone")
+    assert silent() == ["behind"]

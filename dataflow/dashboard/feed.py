@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -31,11 +32,16 @@ ROUND = 10.0
 
 
 class Shown(NamedTuple):
-    """What the page shows: the condition, the time that it is about, and what has age."""
+    """What the page shows: the condition, the time that it is about, and how old that is.
+
+    `judged` is the time for which it is said who is silent: minus infinity says of none, as
+    partitions may not be read equally far. None stands for the readings' own clock.
+    """
 
     condition: Condition
     time: float | None
     age: present.Age
+    judged: float | None
 
 
 _anomaly = msgspec.json.Decoder(Anomaly).decode
@@ -104,16 +110,18 @@ class Feed:
         read, fleet = self.condition, self.fleet
         clock, now = fleet.clock(), time.time()
         if read.tone is not Tone.GOOD:
-            # What is known is that of the last time that all was read.
-            known = [it for it in (self._present, clock) if it is not None]
-            return Shown(read, max(known, default=None), present.Age.OLD)
+            # Who is silent is known as of the last time that all was read.
+            known = self._present
+            time_of = max((it for it in (known, clock) if it is not None), default=None)
+            return Shown(read, time_of, present.Age.OLD, -math.inf if known is None else known)
         if not fleet.readings:
-            return Shown(read, None, present.Age.LIVE)
+            return Shown(read, None, present.Age.LIVE, None)
         seen = present.present(
             clock, now // ROUND * ROUND, self.arrived, fleet.patience(), ends=self.ends
         )
         self._present = seen.time
-        return Shown(present.condition(read, seen, clock, now), seen.time, seen.age)
+        said = present.condition(read, seen, clock, now)
+        return Shown(said, seen.time, seen.age, seen.time)
 
     def problem(self) -> str | None:
         """Return why this feed does not read, in a sentence; None if it does, or waits for data."""

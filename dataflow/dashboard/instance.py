@@ -99,7 +99,7 @@ def instance(feed: Feed) -> pn.Template:
         rows = fleet.rows(name)
         empty.visible = False
         live.visible = True
-        now.object = _now(rows, measure, fleet, name, feed.shown().time)
+        now.object = _now(rows, measure, fleet, name, feed.shown().judged)
         found.object = _found(rows, measure, name, choice.value)
         shown[:] = [mark, fleet.total(name)[0]]
         chart.show(rows, spans[choice.value])

@@ -168,7 +168,7 @@ def overview(feed: Feed) -> pn.Template:
 
     def renew() -> None:
         shown = feed.shown()
-        seen = feed.fleet.overview(shown.time)
+        seen = feed.fleet.overview(shown.judged)
         there = bool(seen.rows)
         for part, visible in ((table, there), (lead, there), (lanes, there), (empty, not there)):
             if part.visible != visible:

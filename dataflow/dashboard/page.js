@@ -1,4 +1,5 @@
 (() => {
+  document.title = document.querySelector("h1").textContent;
   const button = document.getElementById("theme");
   const label = () => {
     button.textContent = document.documentElement.dataset.theme === "dark" ? "Light" : "Dark";
