@@ -355,7 +355,17 @@ class Settings(BaseSettings):
         "out what was history when the flow read it; `0`: nothing",
     )
 
-    @field_validator("scale", "threshold", "partitions", "metrics_port", mode="before")
+    notify_metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="port on which `notify` serves metrics for Prometheus and its health, such as "
+        "9465, at ANOMALY_METRICS_HOST; `none`: not served",
+    )
+
+    @field_validator(
+        *("scale", "threshold", "partitions", "metrics_port", "notify_metrics_port"), mode="before"
+    )
     @classmethod
     def _none_is_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "") else value

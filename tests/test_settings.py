@@ -333,6 +333,7 @@ SHOWN = {
     "PARTITIONS": "all",
     "REJECTED_TOPIC": "`TOPIC.rejected`",
     "METRICS_PORT": "`none`",
+    "NOTIFY_METRICS_PORT": "`none`",
 }
 
 

@@ -56,6 +56,11 @@ class HealthCheck:
         self._answered = 0.0
         self._silent = False
 
+    @property
+    def silent(self) -> bool:
+        """Whether the broker has not answered for `SILENT` seconds."""
+        return self._silent
+
     def start(self) -> None:
         """Start the thread."""
         self._answered = time.monotonic()
