@@ -392,6 +392,27 @@ def test_lines_give_what_json_gives() -> None:
     assert said(others) == 4 * [("a", "mem.free", 7.0, None)]
 
 
+def test_telegrafs_metric_stream_gives_means_by_their_dimensions() -> None:
+    statistics = {"sum": 187.5, "count": 3.0, "max": 80.0, "min": 40.0}
+    tags = {"host": "collector", "accountId": "7", "region": "eu", "InstanceId": "i-1"}
+    values = [
+        line({"name": name, "tags": {**tags, **more}, "fields": statistics, "timestamp": START})
+        for name, more in (
+            ("aws_ec2_networkin", {}),
+            ("cwagent_mem_used_percent", {"ImageId": "ami-1"}),
+            ("aws_ec2_cpuutilization", {}),
+        )
+    ]
+    values.append(line({**json.loads(values[0]), "tags": {"host": "collector", "accountId": "7"}}))
+    readings, rejected = read(values, "*", format="telegraf")
+    assert rejected == []
+    assert said(readings) == [
+        ("i-1", "aws_ec2_networkin", 62.5, None),
+        ("i-1", "cwagent_mem_used_percent{ImageId=ami-1}", 62.5, "%"),
+        ("i-1", "cpu", 62.5, None),
+    ]
+
+
 def test_a_stream_in_opentelemetry_format_gives_what_it_gives_in_json() -> None:
     row = Row("a", START, 41.5)
     found, rejected = read(FEEDS["cloudwatch, OpenTelemetry"].write(row), "*", format="otlp")
