@@ -674,6 +674,8 @@ class Settings(BaseSettings):
         >>> Settings(_env_file=None, value_field="/fields/latency", scale=None).default_metric
         'latency'
         """
+        if self.metric_field is not None:
+            return CPU
         if "value_field" not in self.model_fields_set or self.format not in ("auto", "json"):
             return "value" if self.scale is None and self.format == "json" else CPU
         name = parse(self.value_field)[-1]

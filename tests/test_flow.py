@@ -168,6 +168,8 @@ def test_what_an_anomaly_says(run_flow: Flow, brokers: str, topic: str) -> None:
         "reasons": None,
         "ordinary": None,
         "why": "CPU 99.5%",
+        "metric": "cpu",
+        "labels": {},
     }
 
 

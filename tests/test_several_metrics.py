@@ -6,7 +6,7 @@ import json
 import math
 import random
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from dataflow.records import (
 )
 from dataflow.settings import Settings
 from dataflow.steps import admit, decode, score
+from dataflow.steps.anomaly import metrics_of
 from dataflow.steps.exchange import keyed, keyer
 
 START = 1_741_449_600
@@ -392,6 +393,27 @@ def test_lines_give_what_json_gives() -> None:
     assert said(others) == 4 * [("a", "mem.free", 7.0, None)]
 
 
+def test_telegrafs_metric_stream_gives_means_by_their_dimensions() -> None:
+    statistics = {"sum": 187.5, "count": 3.0, "max": 80.0, "min": 40.0}
+    tags = {"host": "collector", "accountId": "7", "region": "eu", "InstanceId": "i-1"}
+    values = [
+        line({"name": name, "tags": {**tags, **more}, "fields": statistics, "timestamp": START})
+        for name, more in (
+            ("aws_ec2_networkin", {}),
+            ("cwagent_mem_used_percent", {"ImageId": "ami-1"}),
+            ("aws_ec2_cpuutilization", {}),
+        )
+    ]
+    values.append(line({**json.loads(values[0]), "tags": {"host": "collector", "accountId": "7"}}))
+    readings, rejected = read(values, "*", format="telegraf")
+    assert rejected == []
+    assert said(readings) == [
+        ("i-1", "aws_ec2_networkin", 62.5, None),
+        ("i-1", "cwagent_mem_used_percent{ImageId=ami-1}", 62.5, "%"),
+        ("i-1", "cpu", 62.5, None),
+    ]
+
+
 def test_a_stream_in_opentelemetry_format_gives_what_it_gives_in_json() -> None:
     row = Row("a", START, 41.5)
     found, rejected = read(FEEDS["cloudwatch, OpenTelemetry"].write(row), "*", format="otlp")
@@ -473,6 +495,8 @@ def test_json_is_told_apart_by_the_field_with_the_name() -> None:
     again, _ = read([line(records)], "cpu, mem*, queue", metric_field="/m/n", format="json")
     assert said(again) == wanted
     assert said(read(values, "cpu", metric_field="/m/n")[0]) == wanted[:1]
+    named = Settings(_env_file=None, metric_field="/m/n", value_field="/v")
+    assert (named.default_metric, metrics_of(named)(found[0]).name) == ("cpu", "CPU")
     assert said(read(values, "CPUUtilization", metric_field="/m/n")[0]) == wanted[:1]
 
 
@@ -695,6 +719,26 @@ def test_cpu_among_others_is_what_it_is_alone() -> None:
     assert own
 
 
+def forgotten(records: list[dict[str, Any]], size: int) -> Iterator[tuple[str, int]]:
+    """Yield each key that is forgotten, with the last index that was read then."""
+    settings = Settings(
+        _env_file=None, format="json", metrics="*", metric_field="m", index_field="i", interval=3600
+    )
+    admission = admit.admitter(settings, decode.decoder(settings), [].append)
+    key = keyer(admission, several=True)
+    for begin in range(0, len(records), size):
+        lines = map(line, records[begin : begin + size])
+        batch = [Raw(0, begin + at, one) for at, one in enumerate(lines)]
+        readings = [one for one in admission(batch) if isinstance(one, Reading)]
+        for name, group in key(readings):
+            if not group:
+                yield name, int(readings[-1].index or 0)
+
+
+def instances() -> int:
+    return int(counters.INSTANCES._value.get())  # type: ignore[attr-defined]
+
+
 def test_a_metric_that_stops_is_forgotten_and_counts_no_more() -> None:
     """Each week another metric: the instances that count stay few, and their states go."""
     weeks = 8
@@ -707,30 +751,33 @@ def test_a_metric_that_stops_is_forgotten_and_counts_no_more() -> None:
         for name in ("a", "b")
         for metric in ("cpu", f"week-{hour // 168}")
     ]
-    settings = Settings(
-        _env_file=None, format="json", metrics="*", metric_field="m", index_field="i", interval=3600
-    )
-    before = counters.INSTANCES._value.get()  # type: ignore[attr-defined]
-    admission = admit.admitter(settings, decode.decoder(settings), [].append)
-    key = keyer(admission, several=True)
-    forgotten: dict[str, int] = {}
-    most = 0
-    for begin in range(0, len(records), 24):
-        batch = [
-            Raw(0, begin + at, line(one)) for at, one in enumerate(records[begin : begin + 24])
-        ]
-        readings = [one for one in admission(batch) if isinstance(one, Reading)]
-        for name, group in key(readings):
-            if not group:
-                forgotten[name] = readings[-1].index // 168  # type: ignore[operator, assignment]
-        most = max(most, int(counters.INSTANCES._value.get() - before))  # type: ignore[attr-defined]
-    assert most == 6
-    assert counters.INSTANCES._value.get() - before == 4  # type: ignore[attr-defined]
+    before, found = instances(), {}
+    for key, hour in forgotten(records, 24):
+        found[key] = hour // 168
+        assert instances() - before <= 6
+    assert instances() - before == 4
     # Two weeks and up to two days after the last reading.
-    assert forgotten == {
+    assert found == {
         series_key(name, f"week-{week}"): week + 3 for week in range(weeks - 3) for name in "ab"
     }
     counters.INSTANCES.dec(4)
+
+
+def test_a_wrong_clock_of_an_instance_with_several_metrics_forgets_nothing() -> None:
+    def record(name: str, metric: str, at: int, days: int) -> dict[str, Any]:
+        time = START + 3600 * at + 86_400 * days
+        return {"instance": name, "timestamp": time, "value": at % 7, "m": metric, "i": at}
+
+    records = [record("quiet", "cpu", 0, 0)] + [
+        record(name, metric, at, at if name == "b" else 0)
+        for at in range(40)
+        for metric in ("cpu", "load")
+        for name in ("a", "b")
+    ]
+    before = instances()
+    assert list(forgotten(records, 1)) == []
+    assert instances() - before == 5
+    counters.INSTANCES.dec(5)
 
 
 def test_the_page_has_a_row_for_each_metric() -> None:

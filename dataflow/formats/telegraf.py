@@ -207,7 +207,7 @@ class Telegraf(Format):
             float(value),
             time,
             metric=metric,
-            unit="%" if name == "cpu" else unit_of(f"{name}.{field}"),
+            unit="%" if name == "cpu" else unit_of(name if streamed else f"{name}.{field}"),
             labels=self.labels.of(None, tags),
         )
 

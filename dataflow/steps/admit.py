@@ -119,7 +119,8 @@ class Admission:
         partition = record.partition
         with self._lock:
             before = self._living.size
-            if self._living.passed(partition, key_of(record), record.time):
+            # Not by the key: all metrics of an instance have its clock, which may be wrong.
+            if self._living.passed(partition, record.instance, record.time):
                 counters.INSTANCES.dec(before - self._living.size)
                 forgotten = self._living.forgotten(partition)
                 if forgotten:

@@ -65,7 +65,7 @@ def bounder(scale: float | None) -> Callable[[float | None], float | None]:
 def metrics_of(settings: Settings) -> Callable[[Reading], Metric]:
     """Return the function that says what a reading measures, as far as is known."""
     percent = settings.scale == PERCENT
-    named = settings.value_field != "value"
+    named = settings.value_field != "value" and settings.metric_field is None
     name = settings.value_field if named else "CPU" if percent else "value"
     default = Metric(name, settings.scale, "%" if percent else None)
 
