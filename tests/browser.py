@@ -64,7 +64,7 @@ def opened(
     page.goto(url)
     page.wait_for_selector("#loading", state="detached")
     yield page
-    assert wrong == []
+    assert wrong == [], wrong
     context.close()
 
 

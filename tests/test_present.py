@@ -21,13 +21,13 @@ READ = Condition(Tone.GOOD, "Live")
 
 
 @given(
-    old=st.none() | st.floats(-1e6, 1e8),
-    since=st.none() | st.floats(0, 1e8),
-    patience=st.floats(1, 1e5),
+    old=st.none() | st.integers(-1_000_000, 100_000_000),
+    since=st.none() | st.integers(0, 100_000_000),
+    patience=st.integers(1, 100_000),
     ends=st.booleans(),
 )
 def test_only_what_is_of_now_is_live(
-    old: float | None, since: float | None, patience: float, ends: bool
+    old: int | None, since: float | None, patience: int, ends: bool
 ) -> None:
     clock = None if old is None else NOW - old
     shown = present(clock, NOW, None if since is None else NOW - since, patience, ends=ends)
