@@ -5,11 +5,11 @@ Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sou
 
     read        Kafka partitions, or a file -> raw records
     decode      a format -> readings, or rejected        also admit: up to ANOMALY_MAX_INSTANCES
-    key_on      by instance                              in exchange
+    key_on      by instance and metric                   in exchange
     hand_over   to the worker of the instance            in exchange
     reorder     by index                                 only with ANOMALY_REORDER=true
     normalize   CPU percent -> 0..1
-    score       one detector state per instance          or score_windows: many readings at a time
+    score       one detector state per key               or score_windows: many readings at a time
     filter      score above the threshold
     anomaly     reading and score -> anomaly record
     write       Kafka topic, JSON lines, or standard output
@@ -112,11 +112,13 @@ def build(
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(admission, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
-    keyed = op.flat_map_batch("key_on", checked.trues, exchange.keyer(admission))
+    keyer = exchange.keyer(admission, several=options.several_metrics)
+    keyed = op.flat_map_batch("key_on", checked.trues, keyer)
     keyed = exchange.hand_over(flow, keyed)
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
-    normal = op.flat_map_batch("normalize", keyed, normalize.normalizer(options.scale))
+    normalizer = normalize.normalizer(options.scale, several=options.several_metrics)
+    normal = op.flat_map_batch("normalize", keyed, normalizer)
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
         windower = score_windows.windower(detector, episodes, backwards)

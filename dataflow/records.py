@@ -34,8 +34,11 @@ __all__ = [
     "anomaly_id",
     "encode",
     "incident_id",
+    "key_of",
     "number",
     "seconds",
+    "series_key",
+    "series_parts",
 ]
 
 encode = msgspec.json.Encoder().encode
@@ -76,7 +79,9 @@ class Reading(msgspec.Struct, gc=False, omit_defaults=True):
     and 0 to 1 once normalized. `number` is the place of the reading in its record, from 0.
     `counter` has the seconds that a host's CPUs were idle so far, and all their seconds: the value
     is then the whole scale, until the reading before gives the share that was in use between. With
-    a `part`, the name of one CPU, only its idle seconds are known, and all are 0.
+    a `part`, the name of one CPU, only its idle seconds are known, and all are 0. `metric` is None
+    for what is scored by default, CPU; `unit` is that of any other metric, if it is known. `labels`
+    are those that the settings ask for.
     """
 
     instance: str
@@ -89,13 +94,44 @@ class Reading(msgspec.Struct, gc=False, omit_defaults=True):
     number: int = 0
     counter: tuple[float, float] | None = None
     part: str | None = None
+    metric: str | None = None
+    unit: str | None = None
+    labels: dict[str, str] | None = None
+
+
+def series_key(instance: str, metric: str | None) -> str:
+    """Return the key by which the flow keeps what it knows of a metric of an instance.
+
+    Of what is scored by default, it is the instance: recovery stores of before know no other. An
+    instance with several metrics has no NUL in its name, so no two series have one key.
+
+    >>> series_key("web-1", None), series_key("web-1", "mem.used_percent")
+    ('web-1', 'web-1\\x00mem.used_percent')
+    """
+    return instance if metric is None else f"{instance}\0{metric}"
+
+
+def series_parts(key: str) -> tuple[str, str | None]:
+    """Return the instance and the metric of a key.
+
+    >>> series_parts("web-1"), series_parts(series_key("web-1", "load"))
+    (('web-1', None), ('web-1', 'load'))
+    """
+    instance, separator, metric = key.partition("\0")
+    return instance, metric if separator else None
+
+
+def key_of(reading: Reading) -> str:
+    """Return the key of a reading's series."""
+    return series_key(reading.instance, reading.metric)
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     """A rejected record: the kind of reason, a sentence, its source, and its bytes in base64.
 
-    `raw` is None if the record had no value, or more bytes than can be kept. `instance` and `time`
-    (seconds since 1970) are set, and written, where they could be read though the record could not.
+    `raw` is None if the record had no value, or more bytes than can be kept. `instance`, `time`
+    (seconds since 1970) and `metric` are set, and written, where they could be read though the
+    record could not.
     """
 
     reason: str
@@ -104,6 +140,7 @@ class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     raw: str | None
     instance: str | None = None
     time: float | None = None
+    metric: str | None = None
 
 
 Kind: TypeAlias = Literal["hour", "level", "jump", "lately", "range", "stuck"]
@@ -137,6 +174,10 @@ class Explanation(msgspec.Struct, frozen=True):
 class Anomaly(msgspec.Struct, frozen=True):
     """A reading with a score above the threshold; `value` to `upper` are from 0 to 1.
 
+    Of a metric without bounds, such as bytes, these are as they came. `metric` is `cpu` for CPU,
+    whatever the feed calls it, and else the feed's name; `labels` are those of the reading that the
+    settings ask for.
+
     `alert` says whether it is news: the first of an episode, or one that is twice as bad as what
     was known, or that comes hours later. `episode` is the same for anomalies that belong together;
     the incident of an episode has it as its `id`. `raw` is the value as it came, in `unit` if that
@@ -165,6 +206,8 @@ class Anomaly(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...] | None = None
     ordinary: tuple[float, float] | None = None
     why: str = ""
+    metric: str = "cpu"
+    labels: dict[str, str] = {}
 
 
 class Over(msgspec.Struct, frozen=True):
@@ -179,17 +222,21 @@ class Over(msgspec.Struct, frozen=True):
     time: float | None
     ended: Literal["recovered", "adapted"]
     duration: float
+    metric: str | None = None
 
 
 def anomaly_id(
-    instance: str, index: str | int | float | None, timestamp: str | int | float | None
+    instance: str,
+    index: str | int | float | None,
+    timestamp: str | int | float | None,
+    metric: str | None = None,
 ) -> str:
     """Return the id of an anomaly, always the same for the same reading.
 
     >>> anomaly_id("24ae8d", 7, "2014-02-14 15:05:00")
     '53c87c90a668877e7f2f1a40'
     """
-    key = encode((instance, index, timestamp))
+    key = encode((instance, index, timestamp, *(() if metric is None else (metric,))))
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 
@@ -205,7 +252,8 @@ class Incident(msgspec.Struct, frozen=True):
     incident, as in an anomaly; a silence has the value before it, no score and no `peak_at`.
     `anomalies` counts those so far. `duration` is the seconds from `since` to the last reading that
     belonged to the trouble, or for which the instance is silent. All times are UTC, and null if
-    readings have none. `source` is the reading that caused this record.
+    readings have none. `source` is the reading that caused this record, and `labels` are its
+    labels. `metric` is that of the anomalies, as in an anomaly.
     """
 
     instance: str
@@ -228,6 +276,8 @@ class Incident(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...] | None = None
     ordinary: tuple[float, float] | None = None
     why: str = ""
+    metric: str = "cpu"
+    labels: dict[str, str] = {}
 
 
 def incident_id(kind: str, reading: Reading) -> str:
@@ -247,7 +297,8 @@ def incident_id(kind: str, reading: Reading) -> str:
     if reading.time is None:
         place = (reading.partition, reading.offset)
         place += (reading.number,) if reading.number else ()
-    key = encode((kind, reading.instance, reading.index, reading.timestamp, *place))
+    metric = () if reading.metric is None else (reading.metric,)
+    key = encode((kind, reading.instance, reading.index, reading.timestamp, *place, *metric))
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from dataflow.detectors import NAMES, find
 from dataflow.errors import UserError
 from dataflow.formats import KIND as FORMATS
 from dataflow.formats.files import KINDS, is_file
+from dataflow.formats.metrics import CPU
 from dataflow.formats.paths import parse
 from dataflow.incidents import maintenance
 from dataflow.plugins import Kind, names
@@ -46,6 +48,9 @@ OUTPUTS = Kind(
 )
 """The outputs that have a name; a file is named by its path."""
 
+
+CPU_LIKE = r"(?i)cpu|^(value|usage\w*|utili[sz]ation)$"
+"""What fields with a share of CPU are called."""
 
 Addresses: TypeAlias = Annotated[tuple[SecretStr, ...], NoDecode]
 """Web addresses, which may hold a secret."""
@@ -145,6 +150,22 @@ class Settings(BaseSettings):
         description="field with the number of the reading within its instance, or its path; "
         "`none`: readings go by their time, and repeats of a time are dropped",
     )
+    metrics: Annotated[tuple[str, ...], NoDecode] = Field(
+        (CPU,),
+        description="metrics to score, such as `cpu, mem.used_percent, Network*`: names as the "
+        "feed has them, with `*` and `?`; `cpu` is CPU, whatever the feed calls it",
+    )
+    metric_field: str | None = Field(
+        None,
+        min_length=1,
+        description="field with the name of the metric, or its path, in JSON records of several "
+        "metrics; `none`: all records are of one",
+    )
+    label_fields: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="tags, attributes, dimensions or labels, or paths, that anomalies and "
+        "incidents repeat in `labels`, such as `AutoScalingGroupName, /cloud/account/id`",
+    )
     where: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
         (),
         description="which records are read, such as `/name=cpu; /tags/cpu=cpu-total`: fields and "
@@ -201,11 +222,12 @@ class Settings(BaseSettings):
     max_instances: int = Field(
         1_000_000,
         ge=1,
-        description="maximum number of instances in this process; readings of further instances "
-        "are rejected. An instance that sends nothing for one to two days does not count",
+        description="maximum number of instances in this process, of several metrics each with "
+        "each metric; readings of further ones are rejected. One that sends nothing for one to two "
+        "days does not count",
     )
     forget: float = Field(
-        604_800,
+        1_209_600,
         ge=0,
         allow_inf_nan=False,
         description="seconds without a reading, by the times of the readings, after which what a "
@@ -333,12 +355,24 @@ class Settings(BaseSettings):
         "out what was history when the flow read it; `0`: nothing",
     )
 
-    @field_validator("scale", "threshold", "partitions", "metrics_port", mode="before")
+    notify_metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="port on which `notify` serves metrics for Prometheus and its health, such as "
+        "9465, at ANOMALY_METRICS_HOST; `none`: not served",
+    )
+
+    @field_validator(
+        *("scale", "threshold", "partitions", "metrics_port", "notify_metrics_port"), mode="before"
+    )
     @classmethod
     def _none_is_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "") else value
 
-    @field_validator("key_field", "time_field", "index_field", "each", mode="before")
+    @field_validator(
+        "key_field", "time_field", "index_field", "metric_field", "each", mode="before"
+    )
     @classmethod
     def _no_field(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() == "none" else value
@@ -353,7 +387,32 @@ class Settings(BaseSettings):
             raise ValueError("must be FIELD=VALUE, several separated by semicolons")
         return tuple((field.strip(), wanted.strip()) for field, _, wanted in pairs)
 
-    @field_validator("key_field", "value_field", "time_field", "index_field", "each")
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _metrics(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        # A name may hold tags, with commas between them.
+        parts = re.split(r",(?![^{}]*\})", value)
+        names = tuple(name for part in parts if (name := part.strip()))
+        if not names:
+            raise ValueError(f"must name a metric, such as {CPU}")
+        return tuple(CPU if name.lower() == CPU else name for name in names)
+
+    @field_validator("label_fields", mode="before")
+    @classmethod
+    def _label_fields(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        fields = tuple(name for part in value.split(",") if (name := part.strip()))
+        names = [parse(field)[-1] for field in fields]
+        if len(set(names)) < len(names):
+            raise ValueError("gives two labels the same name")
+        return fields
+
+    @field_validator(
+        "key_field", "value_field", "time_field", "index_field", "metric_field", "each"
+    )
     @classmethod
     def _path(cls, value: str | None) -> str | None:
         if value is not None:
@@ -516,7 +575,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fields(self) -> Self:
         # Time and index may be one field: readings without an index are ordered by their time.
-        names = ["key_field", "value_field", "index_field"]
+        names = ["key_field", "value_field", "index_field", "metric_field"]
         names += ["time_field"] if self.time_field != self.index_field else []
         taken: dict[str, str] = {}
         for name in names:
@@ -538,12 +597,27 @@ class Settings(BaseSettings):
                 "so that readings can be told apart"
             )
         if self.format not in ("auto", "json"):
-            for name in ("where", "each", "invert"):
+            for name in ("where", "each", "invert", "metric_field"):
                 if getattr(self, name):
                     raise ValueError(
                         f"{PREFIX}{name.upper()} belongs to the format json, and {PREFIX}FORMAT is "
                         f"{self.format}: remove one of them"
                     )
+        if self.format == "json" and self.several_metrics and self.metric_field is None:
+            raise ValueError(
+                f"{PREFIX}METRICS selects by the name of a metric, which JSON has in a field: name "
+                f"it in {PREFIX}METRIC_FIELD"
+            )
+        if self.invert and self.metric_field is not None:
+            raise ValueError(
+                f"{PREFIX}INVERT and {PREFIX}METRIC_FIELD cannot be used together: select the one "
+                f"metric with {PREFIX}WHERE"
+            )
+        if self.several_metrics and find(self.detector).needs_range:
+            raise ValueError(
+                f"{PREFIX}METRICS must be {CPU} for the detector {self.detector}, which needs "
+                "values of a known range"
+            )
         if self.invert and self.scale is None:
             raise ValueError(
                 f"{PREFIX}INVERT needs a scale, of which the value is what is left: set "
@@ -583,6 +657,29 @@ class Settings(BaseSettings):
         return next((Path(name) for name in self.outputs if is_output_file(name)), None)
 
     @property
+    def several_metrics(self) -> bool:
+        """Whether other metrics than CPU are selected.
+
+        >>> Settings(_env_file=None, metrics="cpu, load1").several_metrics
+        True
+        """
+        return self.metrics != (CPU,)
+
+    @property
+    def default_metric(self) -> str:
+        """The name of what is scored by default: `cpu`, unless the settings say something else.
+
+        >>> Settings(_env_file=None).default_metric
+        'cpu'
+        >>> Settings(_env_file=None, value_field="/fields/latency", scale=None).default_metric
+        'latency'
+        """
+        if "value_field" not in self.model_fields_set or self.format not in ("auto", "json"):
+            return "value" if self.scale is None and self.format == "json" else CPU
+        name = parse(self.value_field)[-1]
+        return CPU if self.invert or re.search(CPU_LIKE, name) else name
+
+    @property
     def ordered_by_time(self) -> bool:
         """Whether ANOMALY_REORDER goes by the time of readings, which is their index too.
 
@@ -605,7 +702,7 @@ class Settings(BaseSettings):
         """The fields that a CSV file must have as columns, by the setting that names each."""
         if self.format not in ("auto", "json"):
             return {}
-        names = ["key_field", "value_field", "time_field"]
+        names = ["key_field", "value_field", "time_field", "metric_field"]
         if self.format == "json" or "index_field" in self.model_fields_set:
             names.append("index_field")  # without one, `auto` takes the time
         return {name: getattr(self, name) for name in names}
@@ -613,7 +710,15 @@ class Settings(BaseSettings):
     @property
     def names_fields(self) -> bool:
         """Whether fields of records are set, so that `auto` has only to look for these."""
-        names = ("key_field", "value_field", "time_field", "where", "each", "invert")
+        names = (
+            "key_field",
+            "value_field",
+            "time_field",
+            "metric_field",
+            "where",
+            "each",
+            "invert",
+        )
         return not self.model_fields_set.isdisjoint(names)
 
     @property

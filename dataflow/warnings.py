@@ -130,4 +130,4 @@ PROCESS = Warnings()
 
 warn_once, warn = PROCESS.once, PROCESS.each
 show = PROCESS.print
-"""For what is counted already, and for `notify` and `dashboard`, which have no metrics."""
+"""For what is counted already, and for `notify` and `dashboard`, which have no such counts."""

@@ -45,7 +45,7 @@ def test_it_plays_until_it_is_interrupted(tmp_path: Path) -> None:
             url = f"http://127.0.0.1:{port}/"
             assert url in text
             with opened(browser, url) as page:
-                expect(page.locator(".tone")).to_contain_text("Live")
+                expect(page.locator(".tone")).to_contain_text("Old readings")
                 facts = page.locator(".facts")
                 before = facts.inner_text()
                 expect(facts).not_to_have_text(before)

@@ -97,7 +97,7 @@ def test_the_commands_of_a_page(page: str, clone: Path, tmp_path: Path) -> None:
         prepare(broker.address)
         script = script.replace("kafka.example:9092", broker.address)
         script = script.replace("/var/lib/", f"{tmp_path}/")
-        for port in ("9464", "3030"):  # two pages may be tested at a time
+        for port in ("9464", "9465", "3030"):  # two pages may be tested at a time
             script = script.replace(port, str(free_port()))
         environ = environment(brokers=broker.address, follow="false")
         if page != "README.md":  # the one page that says how to get into the environment

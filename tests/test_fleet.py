@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.dashboard.fleet import DAY, HOUR, Fleet
+from dataflow.dashboard.fleet import DAY, Fleet, Silence
 from dataflow.dashboard.history import REPORTED, SCORED, History
+from dataflow.dashboard.trouble import State
 from dataflow.detectors import make
-from dataflow.detectors.base import Verdict, WindowedDetector
+from dataflow.detectors.base import Detector, Verdict, WindowedDetector
 from dataflow.records import Anomaly, Reading, Source
 
 VALUES = st.floats(0, 1, width=32)
@@ -41,7 +42,7 @@ def anomaly(of: Reading, score: float) -> Anomaly:
     )
 
 
-class Scripted:
+class Scripted(Detector[int]):
     """Says of each reading that its score is its value."""
 
     name = "scripted"
@@ -190,7 +191,6 @@ def test_anomalies_are_counted_by_the_clock_of_the_readings(
     assert [row.instance for row in seen.rows] == list(found)
     for row in seen.rows:
         times = found[row.instance]
-        assert row.hour == sum(time > clock - HOUR for time in times)
         assert row.day == sum(time > clock - DAY for time in times)
         assert row.last_anomaly == (times[-1] if times else None)
         assert row.place == last[row.instance]
@@ -201,7 +201,7 @@ def test_a_host_whose_clock_is_wrong_hides_no_anomalies_of_others() -> None:
     for number in range(8):
         fleet.add(reading(f"i{number}", 0, 0.9, 1000.0 + number))
     fleet.add(reading("i0", 1, 0.1, 1e9))
-    assert [row.hour for row in fleet.overview().rows][1:] == [1] * 7
+    assert [row.day for row in fleet.overview().rows][1:] == [1] * 7
 
 
 def test_readings_without_a_time_stand_at_their_index() -> None:
@@ -209,7 +209,7 @@ def test_readings_without_a_time_stand_at_their_index() -> None:
     for number in (5, 6):
         fleet.add(reading("wave", number, 0.9, None))
     (row,) = fleet.overview().rows
-    assert (row.hour, row.day, row.place) == (None, None, 6.0)
+    assert (row.day, row.silent, row.place) == (None, None, 6.0)
     assert fleet.rows("wave")["place"].tolist() == [5.0, 6.0]
     assert fleet.clock() is None
 
@@ -242,3 +242,58 @@ def test_a_spark_shows_the_spike_and_the_anomaly() -> None:
     assert track.spark(DAY, 0.02) is drawn
     track.add(300.0 * 288, 0.5)
     assert track.spark(DAY, 0.02) is not drawn
+
+
+def scores(fleet: Fleet, *scores: float, instance: str = "a", step: float = 300.0) -> Any:
+    """Add readings with these scores; return the row of the instance."""
+    first = fleet.total(instance)[0] if instance in fleet else 0
+    for number, score in enumerate(scores, start=first):
+        fleet.add(reading(instance, number, score, step * number))
+    return fleet.row(instance)
+
+
+def test_trouble_lasts_from_the_first_anomaly_to_an_hour_of_ordinary_readings() -> None:
+    fleet = Fleet(Scripted(), keep=100)
+    assert scores(fleet, 0.1, 0.1).since is None
+    row = scores(fleet, 0.7, 0.9, 0.6)
+    assert (row.since, row.trouble.peak, row.trouble.last) == (600.0, 900.0, 1200.0)
+    assert row.trouble.score == 0.9
+    assert scores(fleet, *[0.1] * 11).since == 600.0
+    assert scores(fleet, 0.1).since is None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_from_the_middle_on_trouble_is_what_the_flow_writes(whole: bool) -> None:
+    fleet = Fleet(Scripted(), keep=100, whole=whole)
+    scores(fleet, *[0.1] * 3, 0.8)
+    assert (fleet.row("a").since == 900.0) is whole
+    fleet = Fleet(Scripted(), keep=100, whole=False)
+    scores(fleet, 0.1, 0.1, 0.8)
+    fleet.report(anomaly(reading("a", 2, 0.8, 600.0), 0.75))
+    assert fleet.row("a").since == 600.0
+    assert scores(fleet, *[0.1] * 11).since == 600.0
+    assert scores(fleet, 0.1).since is None
+
+
+@pytest.mark.parametrize("detector", [Scripted(), Late()])
+def test_every_detector_finds_the_same_trouble(detector: Any) -> None:
+    row = scores(Fleet(detector, keep=100), 0.1, 0.1, 0.7, 0.9, 0.7, 0.6)
+    assert (row.since, row.trouble.peak, row.trouble.last) == (600.0, 900.0, 1500.0)
+
+
+@given(st.floats(1.0, 3000.0), st.integers(1, 10), st.floats(0, 1e6), st.booleans())
+def test_who_misses_readings_is_silent(
+    step: float, missing: int, passed: float, excepted: bool
+) -> None:
+    rules = Silence(missing, 300.0, DAY, ("a*",) if excepted else ())
+    fleet = Fleet(Scripted(), keep=100, silence=rules)
+    scores(fleet, *[0.1] * 10, step=step)
+    limit = missing * (step if step > 600 else 300)
+    row = fleet.row("a", 9 * step + passed)
+    if passed > limit + 0.01:
+        gone = excepted or passed > limit + DAY
+        assert row.state == (State.GONE if gone else State.TROUBLED)
+        assert row.silent == pytest.approx(passed)
+        assert row.since == 9 * step
+    elif passed < limit - 0.01:
+        assert (row.state, row.silent, row.since) == (State.ORDINARY, None, None)

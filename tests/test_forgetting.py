@@ -84,7 +84,7 @@ def test_states_of_instances_that_are_gone_leave_the_store(
     days = {int(name.split("-")[1]) for name in kept - {"stays"}}
     assert "stays" in kept
     assert days == set(range(min(days), DAYS))
-    assert DAYS - 11 <= min(days) <= DAYS - 7
+    assert DAYS - 18 <= min(days) <= DAYS - 14
     assert instances() <= 1 + 3 * ALIVE
     run(tmp_path / "never", records(), forget=0, **given)
     assert len(stored(tmp_path / "never")) == 1 + DAYS * ALIVE

@@ -19,7 +19,7 @@ from test_flow import keyed, made_rows
 
 from dataflow.errors import UserError
 from dataflow.kafka import health
-from dataflow.metrics import counters, server
+from dataflow.metrics import counters, http, server
 from dataflow.settings import Settings
 
 
@@ -115,11 +115,11 @@ def test_many_slow_clients_do_not_hold_up_a_scrape() -> None:
             assert ask(port, path)[0] == 200
     before = threading.active_count()
     assert ask(port, "/metrics")[0] == 200
-    assert threading.active_count() <= before + server.CONNECTIONS
+    assert threading.active_count() <= before + http.CONNECTIONS
 
 
 def test_a_slow_client_is_disconnected_even_if_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "DEADLINE", 0.5)
+    monkeypatch.setattr(http, "DEADLINE", 0.5)
     port = serve()
     with socket.create_connection(("127.0.0.1", port), timeout=0.1) as slow:
         deadline = time.monotonic() + 120
@@ -140,7 +140,7 @@ def test_a_slow_client_is_disconnected_even_if_it_sends(monkeypatch: pytest.Monk
 def test_a_client_that_does_not_read_is_ended_for_others() -> None:
     port = serve()
     with contextlib.ExitStack() as open_:
-        for _ in range(2 * server.CONNECTIONS):
+        for _ in range(2 * http.CONNECTIONS):
             client = open_.enter_context(socket.create_connection(("127.0.0.1", port)))
             client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert ask(port, "/metrics")[0] == 200
@@ -220,7 +220,7 @@ def test_the_flow_keeps_its_files(own_broker: PausableBroker, run_flow: Flow) ->
     def files() -> int:
         return len(list(Path(f"/proc/{flow.pid}/fd").iterdir()))
 
-    most = files() + server.CONNECTIONS + 20
+    most = files() + http.CONNECTIONS + 20
     resource.prlimit(flow.pid, resource.RLIMIT_NOFILE, (most, most))
     with tricklers(port, 400) as clients:
         while len(clients) < 400:
@@ -267,5 +267,5 @@ def test_without_a_port_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(server, "_Server", never)
+    monkeypatch.setattr(http, "_Server", never)
     server.start(Settings(_env_file=None))

@@ -301,7 +301,7 @@ def test_one_alert_that_is_rejected_does_not_keep_the_others(
         wait_for(lambda: not running._backlog)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert f"rejects record 0 of the incident {7:024x} (status 400): skipped" in lines[0]
+    assert f"rejects record 0 of the incident {7:024x} of host-7 (status 400): skipped" in lines[0]
 
 
 def test_a_target_that_was_down_gets_what_it_missed_whatever_the_group_is_set_to(

@@ -328,10 +328,12 @@ def test_the_page_lists_every_setting_as_it_is() -> None:
 
 
 SHOWN = {
+    "METRICS": "`cpu`",
     "THRESHOLD": "the detector's own",
     "PARTITIONS": "all",
     "REJECTED_TOPIC": "`TOPIC.rejected`",
     "METRICS_PORT": "`none`",
+    "NOTIFY_METRICS_PORT": "`none`",
 }
 
 

@@ -23,6 +23,7 @@ from conftest import (
     free_port,
     read_json_lines,
 )
+from faults import wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka_server import ApacheKafka
@@ -30,6 +31,7 @@ from kafka_server import ApacheKafka
 from dataflow import kafka
 from dataflow.kafka import caught_up, topics
 from dataflow.settings import Settings
+from dataflow.sources.kafka import KafkaSource
 from dataflow.sources.place import Place, place
 from dataflow.sources.stalls import Seen, Stalls
 from dataflow.sources.watch import Watch
@@ -388,6 +390,31 @@ def test_200_partitions_take_the_threads_of_one(run_flow: Flow, brokers: str, to
     flow.terminate()
     flow.communicate(timeout=120)
     assert flow.returncode == 0
+
+
+@pytest.mark.kafka
+def test_a_partition_behind_the_backlog_of_another_does_not_wait_for_the_broker(
+    brokers: str, topic: str
+) -> None:
+    settings = options(brokers, topic=topic)
+    topics.create(settings, [topic], 2)
+    producer = kafka.producer(settings)
+    for number in range(20_000):
+        producer.produce(topic, reading_of(number), partition=0)
+    assert producer.flush(60) == 0
+    source = KafkaSource(settings)
+    long, empty = (source.build_part("read", part, None) for part in ("0", "1"))
+    try:
+        others: set[bool] = set()
+        while long.offset < 20_000:
+            if not empty.next_batch():
+                others.add(empty.waits)
+            long.next_batch()
+        assert False in others
+        wait_for(lambda: not empty.next_batch() and not long.next_batch() and empty.waits)
+    finally:
+        long.close()
+        empty.close()
 
 
 @pytest.mark.slow

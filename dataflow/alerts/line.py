@@ -22,7 +22,8 @@ def line(record: Any) -> str | None:
     if isinstance(record, Anomaly):
         return _alert(record) if record.alert else None
     if isinstance(record, Over):
-        return _over(record.instance, _clock(record.time), record.ended, record.duration)
+        name = record.instance if record.metric is None else f"{record.instance} {record.metric}"
+        return _over(name, _clock(record.time), record.ended, record.duration)
     if isinstance(record, Incident):
         at = "" if record.updated_at is None else f"{record.updated_at:%Y-%m-%d %H:%M:%S}"
         if record.ended is not None:

@@ -14,6 +14,9 @@ DAY = 24 * HOUR
 PERCENT = 100.0
 """The scale of values that are a percentage."""
 
+UNSAID = (None, "1", "ratio")
+"""Units that say nothing to a person."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -21,17 +24,15 @@ class Metric:
 
     `scale` is what a value of 1 stands for; None where values are as they came.
 
-    >>> Metric("CPU", 100.0).amount(0.89812), Metric("latency", None).amount(12_345.6)
+    >>> Metric("CPU", 100.0, "%").amount(0.89812), Metric("latency", None).amount(12_345.6)
     ('89.8%', '12,350')
+    >>> Metric("NetworkIn", None, "Bytes").bounds(1200.0, 3400.0)
+    '1,200 to 3,400 Bytes'
     """
 
     name: str
     scale: float | None
-
-    @property
-    def unit(self) -> str | None:
-        """The unit, if it is known."""
-        return "%" if self.scale == PERCENT else None
+    unit: str | None = None
 
     def raw(self, value: float) -> float:
         """Return a value as it came, but for the last digits that scaling has added."""
@@ -39,9 +40,13 @@ class Metric:
 
     def amount(self, value: float) -> str:
         """Return a value with its unit, in as many digits as it means."""
-        raw = self.raw(value)
         if self.scale == PERCENT:
-            return f"{raw:.1f}%"
+            return f"{self.raw(value):.1f}%"
+        number = self._number(value)
+        return number if self.unit in UNSAID else f"{number} {self.unit}"
+
+    def _number(self, value: float) -> str:
+        raw = self.raw(value)
         if abs(raw) >= 1000:
             digits = len(f"{abs(raw):.0f}") - 4
             return f"{round(raw / 10**digits) * 10**digits:,}"
@@ -53,7 +58,7 @@ class Metric:
             # Of a host that idles, the tenths say what it does.
             digits = 0 if self.raw(high) >= 10 else 1
             return f"{self.raw(low):.{digits}f} to {self.raw(high):.{digits}f}%"
-        return f"{self.amount(low)} to {self.amount(high)}"
+        return f"{self._number(low)} to {self.amount(high)}"
 
 
 def sentence(
@@ -67,7 +72,7 @@ def sentence(
 
     >>> from dataflow.records import Reason
     >>> why = Explanation((Reason("range", 0.6), Reason("hour", 0.4)), None, 28 * DAY)
-    >>> sentence(Metric("CPU", 100.0), 0.997, 0.06, (0.01, 0.11), why)
+    >>> sentence(Metric("CPU", 100.0, "%"), 0.997, 0.06, (0.01, 0.11), why)
     'CPU 99.7%, expected 1 to 11% at this hour; highest in 4 weeks'
     """
     said = f"{metric.name} {metric.amount(value)}"

@@ -23,6 +23,9 @@ __all__ = ["inspect"]
 SHOWN = 5
 """Readings that are printed."""
 
+NAMED = 20
+"""Metrics that are not selected that are printed."""
+
 
 def inspect(
     file: Annotated[
@@ -68,6 +71,10 @@ def _print(report: Report, count: int, where: str) -> None:
         )
     for reason, number in report.refused.items():
         typer.echo(f"rejected ({one_line(reason)}): {number:,}")
+    if report.others:
+        names = list(report.others)
+        more = "" if len(names) <= NAMED else f" and {len(names) - NAMED:,} more"
+        typer.echo(f"not in ANOMALY_METRICS: {one_line(', '.join(names[:NAMED]))}{more}.")
     if report.settings:
         typer.echo("\nSettings:\n")
         for name, value in report.settings.items():
@@ -82,4 +89,9 @@ def _print(report: Report, count: int, where: str) -> None:
 
 def _row(one: Found) -> list[str]:
     time = "" if one.time is None else datetime.fromtimestamp(one.time, UTC).isoformat()
-    return [one_line(one.instance), one.metric, time.replace("+00:00", "Z"), f"{one.value:g}"]
+    return [
+        one_line(one.instance),
+        one_line(one.metric),
+        time.replace("+00:00", "Z"),
+        f"{one.value:g}",
+    ]

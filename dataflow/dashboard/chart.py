@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import holoviews as hv
 import numpy as np
 import panel as pn
-from bokeh.models import DatetimeTickFormatter, HoverTool
+from bokeh.models import CDSView, ColumnDataSource, DatetimeTickFormatter, HoverTool, VArea
 from bokeh.themes import Theme
 from numpy.typing import NDArray
 
@@ -56,22 +56,51 @@ class Measure(NamedTuple):
     bounded: bool
 
 
+SHOWN = ("place", "value", "score", "expected", "lower", "upper")
+"""The fields of a row that the lines and points show."""
+
 Columns = dict[str, NDArray[Any]]
 
 ColumnsOf = Callable[[Rows], Columns]
 
 
 @dataclass
-class _Layer:
-    """One element of a plot: the columns that it shows of the rows, and Bokeh's data source."""
+class _Marks:
+    """The marks of some rows: the rows, the columns that are shown, and Bokeh's data source."""
 
+    chosen: Callable[[Rows], Rows]
     columns: ColumnsOf
     source: Any = None
+    shown: Rows | None = None
 
     def fill(self, rows: Rows) -> None:
-        """Show these rows, once HoloViews has made the data source."""
-        if self.source is not None:
-            self.source.data = self.columns(rows)
+        """Show the chosen ones of these rows, if they are others than before."""
+        marks = self.chosen(rows)
+        if self.source is None or (self.shown is not None and _equal(marks, self.shown)):
+            return
+        self.shown = marks
+        self.source.data = self.columns(marks)
+
+
+def _equal(one: Rows, other: Rows) -> bool:
+    # Bytes: NaN equals NaN.
+    return one.tobytes() == other.tobytes()
+
+
+def _overlap(old: Rows, new: Rows) -> int | None:
+    """Return how many rows the end of `old` and the beginning of `new` share; None if none does.
+
+    What comes after them in `new` is all that a browser lacks, which has `old`.
+    """
+    if not (len(old) and len(new)):
+        return None
+    for first in np.flatnonzero(old["place"] == new["place"][0]):
+        shared = len(old) - int(first)
+        if shared <= len(new) and all(
+            _equal(old[name][first:], new[name][:shared]) for name in SHOWN
+        ):
+            return shared
+    return None
 
 
 def _written(rows: Rows) -> Rows:
@@ -90,20 +119,24 @@ class Chart:
     """Two plots with a shared time axis, updated in place.
 
     HoloViews composes them once; after that, updates write columns straight into Bokeh's data
-    sources. A `DynamicMap` for each of the eight elements takes a hundred times as long for an
-    update, while all sessions wait.
+    sources. A `DynamicMap` for each of the elements takes a hundred times as long for an update,
+    while all sessions wait. Lines, points and band share one data source, which gets only the rows
+    that are new.
 
     The chart follows the newest reading until the user zooms or pans; `follow` resumes it.
     """
 
     def __init__(self, measure: Measure, threshold: float, dark: bool) -> None:
         self.following = True
+        self._at: float | None = None
         self._measure = measure
         self._threshold = threshold
         self._look = Look.of(dark)
         self._setting = False
         self._ranges: dict[str, Any] = {}
-        self._layers: list[_Layer] = []
+        self._marks: list[_Marks] = []
+        self._source: Any = ColumnDataSource()
+        self._drawn: Rows | None = None
         self._shown: tuple[Rows, float | None] = (np.zeros(0, ROW), None)
         self.pane = pn.pane.HoloViews(
             self._plots(),
@@ -118,27 +151,39 @@ class Chart:
     def follow(self) -> None:
         """Follow the newest reading again."""
         self.following = True
+        self._at = None
+
+    def go_to(self, place: float) -> None:
+        """Show the readings around a place, and stay there."""
+        self.following = False
+        self._at = place
 
     def show(self, rows: Rows, span: float | None) -> None:
-        """Draw the rows of the last `span` of the axis, in its unit; None draws all rows."""
-        if len(rows) and span is not None:
+        """Draw the rows of the last `span` of the axis, in its unit; None draws all rows.
+
+        After `go_to`, those of the `span` around that place are drawn instead.
+        """
+        if len(rows) and span is not None and self._at is not None:
+            rows = rows[np.abs(rows["place"] - self._at) <= span / 2]
+        elif len(rows) and span is not None:
             rows = rows[rows["place"] > rows["place"][-1] - span]
         self._shown = (rows, span)
-        for layer in self._layers:
-            layer.fill(rows)
+        self._draw(rows)
+        for marks in self._marks:
+            marks.fill(rows)
         self._fit()
 
-    # The columns of each data source have the names that HoloViews gave them.
+    def _draw(self, rows: Rows) -> None:
+        shared = None if self._drawn is None else _overlap(self._drawn, rows)
+        if shared is None:
+            self._source.data = self._dots(rows)
+        elif shared < len(rows):
+            self._source.stream(self._dots(rows[shared:]), rollover=len(rows))
+        elif self._drawn is not None and len(self._drawn) > shared:
+            self._source.data = self._dots(rows)
+        self._drawn = rows.copy()
 
-    def _band(self, rows: Rows) -> Columns:
-        # An area is a polygon: from left to right along the upper bounds, and back along the lower.
-        known = rows[np.isfinite(rows["lower"]) & np.isfinite(rows["upper"])]
-        places = self._x(known)
-        bounds = np.concatenate([known["upper"], known["lower"][::-1]])
-        return {
-            "x": np.concatenate([places, places[::-1]]),
-            "y": bounds * self._measure.factor,
-        }
+    # The columns of each data source have the names that HoloViews gave them.
 
     def _values(self, rows: Rows) -> Columns:
         return {"time": self._x(rows), "value": rows["value"] * self._measure.factor}
@@ -154,11 +199,14 @@ class Chart:
 
     def _fit(self) -> None:
         rows, span = self._shown
-        if not (len(rows) and self.following and self._ranges):
+        if not (len(rows) and self._ranges and (self.following or self._at is not None)):
             return
         first, last = float(rows["place"][0]), float(rows["place"][-1])
         if span is not None:
             first = last - span
+        if self._at is not None:
+            half = (last - first) / 2 if span is None else span / 2
+            first, last = self._at - half, self._at + half
         last += max(last - first, 1.0) / 100
         factor = 1000.0 if self._measure.timed else 1.0
         low, high = self._heights(rows)
@@ -196,11 +244,8 @@ class Chart:
         rows["place"] = (0, 1)
         x = self._x(rows)
         values, bounds = rows["value"], ["score", "expected", "lower", "upper"]
-        band = hv.Area((x, values, values), "time", ["lower", "upper"]).opts(
-            color=look.series, fill_alpha=0.22, line_alpha=0, **self._options(self._band)
-        )
         line = hv.Curve((x, values), "time", "value").opts(
-            color=look.series, line_width=1.2, **self._options(self._values)
+            color=look.series, line_width=1.2, **_PLAIN, hooks=[self._banded]
         )
         dots = hv.Points((x, *[values] * 5), ["time", "value"], bounds).opts(
             color="score",
@@ -208,15 +253,16 @@ class Chart:
             clim=(0, min(1.0, 2 * self._threshold)),
             size=3.5,
             tools=[self._hover()],
-            **self._options(self._dots),
+            **_PLAIN,
+            hooks=[self._shares],
         )
         score = hv.Curve((x, values), "time", "score").opts(
-            color=look.series, line_width=1.2, **self._options(self._scores)
+            color=look.series, line_width=1.2, **_PLAIN, hooks=[self._shares]
         )
         limit = hv.HLine(self._threshold).opts(
             color=look.alarm, line_dash="dashed", line_width=1.3, **_PLAIN
         )
-        above = band * line * dots * self._diamonds(self._values, "value", x, 16)
+        above = line * dots * self._diamonds(self._values, "value", x, 16)
         below = score * limit * self._diamonds(self._scores, "score", x, 13)
         top = above.opts(self._frame(290, self._measure.label, first=True))
         bottom = below.opts(self._frame(150, "score", first=False))
@@ -229,22 +275,33 @@ class Chart:
         hollow = {"fill_color": look.ground, "line_color": look.alarm, "line_width": 2}
 
         def points(chosen: Callable[[Rows], Rows], style: dict[str, Any]) -> Any:
-            options = self._options(lambda rows: columns(chosen(rows)))
+            marks = _Marks(chosen, columns)
+            self._marks.append(marks)
+
+            def catch(plot: Any, _element: Any) -> None:
+                marks.source = plot.handles["source"]
+                marks.fill(self._shown[0])
+
             return hv.Points((x, np.zeros(2)), ["time", field]).opts(
-                marker="diamond", size=size, **style, **options
+                marker="diamond", size=size, **style, **_PLAIN, hooks=[catch]
             )
 
         return points(_written, full) * points(_not_written, hollow)
 
-    def _options(self, columns: ColumnsOf) -> dict[str, Any]:
-        layer = _Layer(columns)
-        self._layers.append(layer)
+    def _shares(self, plot: Any, _element: Any) -> None:
+        """Let an element show the data source that all share."""
+        renderer = plot.handles["glyph_renderer"]
+        renderer.data_source = self._source
+        renderer.view = CDSView()
 
-        def catch(plot: Any, _element: Any) -> None:
-            layer.source = plot.handles["source"]
-            layer.fill(self._shown[0])
-
-        return {**_PLAIN, "hooks": [catch]}
+    def _banded(self, plot: Any, element: Any) -> None:
+        """As `_shares`, and draw the band below the line."""
+        self._shares(plot, element)
+        band = VArea(
+            x="time", y1="lower", y2="upper", fill_color=self._look.series, fill_alpha=0.22
+        )
+        renderer = plot.state.add_glyph(self._source, band)
+        renderer.level = "underlay"
 
     def _frame(self, height: int, label: str, *, first: bool) -> Any:
         def hook(plot: Any, _element: Any) -> None:
@@ -316,4 +373,4 @@ class Chart:
 
     def _moved(self, _name: str, _old: object, _new: object) -> None:
         if not self._setting:
-            self.following = False
+            self.following, self._at = False, None

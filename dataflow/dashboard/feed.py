@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from dataflow.dashboard.fleet import Fleet
+from dataflow.dashboard import present
+from dataflow.dashboard.fleet import Fleet, Silence
 from dataflow.dashboard.intake import Intake
 from dataflow.dashboard.status import Condition, Counts, Tone
 from dataflow.errors import UserError
 from dataflow.formats.files import check_file, read_records
 from dataflow.records import Anomaly, Raw
 from dataflow.settings import Settings
-from dataflow.steps import score
+from dataflow.steps import calendars, score
+from dataflow.steps.anomaly import sayer
 
-__all__ = ["Feed", "FileFeed"]
+__all__ = ["Feed", "FileFeed", "Shown"]
 
 RATE_SECONDS = 5.0
+
+ROUND = 10.0
+"""Seconds between two looks at who has become silent, if no reading arrives."""
+
+
+class Shown(NamedTuple):
+    """What the page shows: the condition, the time that it is about, and how old that is.
+
+    `judged` is the time for which it is said who is silent: minus infinity says of none, as
+    partitions may not be read equally far. None stands for the readings' own clock.
+    """
+
+    condition: Condition
+    time: float | None
+    age: present.Age
+    judged: float | None
+
 
 _anomaly = msgspec.json.Decoder(Anomaly).decode
 
@@ -37,6 +58,11 @@ class Feed:
         self.condition = Condition(Tone.IDLE, "Starting", "Looking for readings.")
         self.source = settings.source_name
         self.since: float | None = None
+        self.arrived: float | None = None
+        """When the newest reading was written or read, in seconds since 1970."""
+        self.ends = False
+        """Whether the input is a file, which has an end."""
+        self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._progress: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._detector = score.detector(settings)
@@ -44,18 +70,32 @@ class Feed:
 
     def begin(self, *, whole: bool) -> None:
         """Start with an empty fleet. `whole`: readings come from the first one on."""
-        self.intake = Intake(self.settings)
+        settings = self.settings
+        self.intake = Intake(settings)
         self.fleet = Fleet(
             self._detector,
             self.keep,
-            threshold=self.settings.threshold,
+            threshold=settings.threshold,
             whole=whole,
-            bounded=self.settings.scale is not None,
+            bounded=settings.scale is not None and not settings.several_metrics,
+            rules=score.episode_rules(settings, self._detector),
+            clocks=calendars.of(settings),
+            say=sayer(settings),
+            silence=Silence(
+                settings.silence,
+                settings.interval,
+                settings.silence_gone,
+                tuple(filter(None, map(str.strip, settings.silence_except.split(",")))),
+            ),
+            quiet=settings.incident_quiet,
         )
+        self.arrived = None
+        self._present: float | None = None
 
     def start(self) -> None:
         """Read in the background, until the process ends or `stop` is called."""
-        threading.Thread(target=self._guard, name="feed", daemon=True).start()
+        self._thread = threading.Thread(target=self._guard, name="feed", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Ask the thread to stop."""
@@ -64,6 +104,33 @@ class Feed:
     def run(self) -> None:
         """Read until the end, or until `stop`."""
         raise NotImplementedError
+
+    def shown(self) -> Shown:
+        """Return the condition, and the time that the page shows. The caller holds the lock."""
+        read, fleet = self.condition, self.fleet
+        clock, now = fleet.clock(), time.time()
+        if read.tone is not Tone.GOOD:
+            # Who is silent is known as of the last time that all was read.
+            known = self._present
+            time_of = max((it for it in (known, clock) if it is not None), default=None)
+            return Shown(read, time_of, present.Age.OLD, -math.inf if known is None else known)
+        if not fleet.readings:
+            return Shown(read, None, present.Age.LIVE, None)
+        seen = present.present(
+            clock, now // ROUND * ROUND, self.arrived, fleet.patience(), ends=self.ends
+        )
+        self._present = seen.time
+        said = present.condition(read, seen, clock, now)
+        return Shown(said, seen.time, seen.age, seen.time)
+
+    def problem(self) -> str | None:
+        """Return why this feed does not read, in a sentence; None if it does, or waits for data."""
+        if self._thread is not None and not self._thread.is_alive() and not self.ends:
+            return f"The feed has stopped. {self.condition.happening}"
+        condition = self.condition
+        if condition.tone is Tone.TROUBLE:
+            return f"{condition.title}: {condition.happening} {condition.to_do}".strip()
+        return None
 
     def counts(self) -> Counts:
         """Return what has been read, and the rate of the last 5 seconds."""
@@ -90,7 +157,7 @@ class Feed:
         try:
             anomaly = _anomaly(line or b"")
             if anomaly.source.topic == self.source:
-                self.fleet.report(anomaly)
+                self.fleet.report(self.intake.named(anomaly))
         except ValueError:
             self.intake.rejected += 1
 
@@ -114,6 +181,7 @@ class FileFeed(Feed):
     def __init__(self, settings: Settings, keep: int) -> None:
         """Check the file. Raises `UserError` if it cannot be read."""
         super().__init__(settings, keep)
+        self.ends = True
         self._path = Path(settings.input)
         check_file(self._path, settings.columns)
         written = [Path(place) for place in settings.outputs if place.endswith(".jsonl")]

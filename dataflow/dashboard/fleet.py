@@ -9,16 +9,22 @@ has read, from the first reading on.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
 
+from dataflow.alerts.episode import EpisodeRules
+from dataflow.calendars.clock import Clock
+from dataflow.dashboard import lanes
 from dataflow.dashboard.history import REPORTED, SCORED, History, Rows
+from dataflow.dashboard.trouble import State, Trouble
 from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.records import Anomaly, Reading, seconds
+from dataflow.steps.score import Scored, scorer
 
-__all__ = ["DAY", "HOUR", "Fleet", "Overview", "Row"]
+__all__ = ["DAY", "HOUR", "Fleet", "Overview", "Row", "Silence"]
 
 HOUR = 3600.0
 DAY = 86_400.0
@@ -27,28 +33,47 @@ PENDING = 10_000
 """Anomalies kept at most that came before their readings."""
 
 
+class Silence(NamedTuple):
+    """When an instance counts as silent: the flow's settings.
+
+    It misses `missing` readings, which come each `interval` seconds, or in longer steps if its last
+    ones did. After `gone` more seconds it counts as switched off; 0: never. `excepted` are patterns
+    of names whose silence is no trouble.
+    """
+
+    missing: int = 3
+    interval: float = 300.0
+    gone: float = DAY
+    excepted: tuple[str, ...] = ()
+
+
 class Row(NamedTuple):
     """One instance in the overview; times are seconds since 1970, values as the flow scores them.
 
-    `score` is NaN if the detector has not scored the reading yet. `hour` and `day` count anomalies
-    of the hour and the day before the fleet's clock, None if readings have no time.
+    `silent` are the seconds since its last reading, None if it sends. `since` is when its trouble
+    began: the last reading before a silence, or the first anomaly of an episode that has not ended;
+    None if there is none. `score` is NaN if the detector has not scored the reading yet. `day`
+    counts anomalies of the day before the fleet's clock, None if readings have no time.
     """
 
     instance: str
+    state: State
+    since: float | None
+    silent: float | None
+    trouble: Trouble | None
     value: float
     score: float
-    hour: int | None
     day: int | None
     last_anomaly: float | None
     place: float
-    spark: str
 
 
 class Overview(NamedTuple):
-    """The rows of all instances, and the time from which `hour` and `day` count back."""
+    """The rows of all instances, the fleet's clock, and the time for which all this is said."""
 
     rows: list[Row]
     clock: float | None
+    present: float | None
 
 
 class Fleet:
@@ -59,13 +84,15 @@ class Fleet:
     is one: a detector that starts in the middle needs weeks to agree with the flow's.
 
     `bounded` means that values are from 0 to 1; bounds are then clipped to it, as in the flow.
+    `rules` and `clocks` are those of the flow's step `score`, and `say` says why a reading is an
+    anomaly. `silence` says when an instance is silent.
 
     >>> from dataflow.detectors import make
     >>> fleet = Fleet(make("tutorial"), keep=100)
     >>> for n, value in enumerate((0.5, 0.45, 0.43, 0.44, 0.445, 0.9)):
     ...     fleet.add(Reading("a", 300 * n, n, value, 300.0 * n, 0, n))
-    >>> [(row.instance, round(row.score, 3), row.hour) for row in fleet.overview().rows]
-    [('a', 0.827, 1)]
+    >>> [(row.instance, round(row.score, 3), row.since) for row in fleet.overview().rows]
+    [('a', 0.827, 1500.0)]
     """
 
     def __init__(
@@ -76,6 +103,11 @@ class Fleet:
         threshold: float | None = None,
         whole: bool = True,
         bounded: bool = True,
+        rules: EpisodeRules | None = None,
+        clocks: Callable[[str], Clock | None] | None = None,
+        say: Callable[[Scored], str] | None = None,
+        silence: Silence | None = None,
+        quiet: float = HOUR,
     ) -> None:
         self.threshold = detector.threshold if threshold is None else threshold
         self.keep = keep
@@ -87,10 +119,16 @@ class Fleet:
         """Increases with each change."""
         self._bounded = bounded
         self._detector = detector
-        self._windowed = isinstance(detector, WindowedDetector)
+        self._silence = silence or Silence()
+        self._quiet = quiet
+        self._rules = rules or EpisodeRules(self.threshold, self._silence.interval, quiet)
+        self._say = say or (lambda _scored: "")
+        self._score = None
+        if not isinstance(detector, WindowedDetector):
+            self._score = scorer(detector, self._rules, lambda _reading: None, clocks).score
         self._histories: dict[str, History] = {}
         self._pending: OrderedDict[tuple[str, float, float], Anomaly] = OrderedDict()
-        self._overview: tuple[int, Overview] | None = None
+        self._overview: tuple[tuple[int, float | None], Overview] | None = None
         self._clock: tuple[int, float | None] | None = None
 
     def __len__(self) -> int:
@@ -106,17 +144,19 @@ class Fleet:
         track = self._histories.get(reading.instance)
         if track is None:
             track = self._histories[reading.instance] = History(self.keep)
-        place = _place(reading.time, reading.index, reading.offset)
+        place = _place_of(reading)
         self.timed = reading.time is not None
         track.add(place, reading.value)
         self.readings += 1
         self.revision += 1
-        track.state, said = self._detector.update(track.state, reading.value, reading.time)
-        if self._windowed:
-            track.waiting += 1
-            self._settle(track, said)  # type: ignore[arg-type]
+        if self._score is not None:
+            track.state, scored = self._score(track.state, [reading])
+            for one in scored:
+                self._judge(track, track.total - 1, one)
         else:
-            self._judge(track, track.total - 1, said)  # type: ignore[arg-type]
+            track.state, said = self._detector.update(track.state, reading.value, reading.time)
+            track.waiting.append(reading)
+            self._settle(track, said)  # type: ignore[arg-type]
         if self._pending:
             key = (reading.instance, place, float(np.float32(reading.value)))
             anomaly = self._pending.pop(key, None)
@@ -176,45 +216,124 @@ class Fleet:
         newest = np.sort([float(track.last()["place"]) for track in self._histories.values()])
         return float(newest[-1 - min(2, len(newest) // 4)])
 
-    def overview(self) -> Overview:
-        """Return a row for each instance, in the order of their first readings."""
-        if self._overview is None or self._overview[0] != self.revision:
-            self._overview = (self.revision, self._rows())
+    def overview(self, present: float | None = None) -> Overview:
+        """Return a row for each instance, in the order of their first readings.
+
+        `present` is the time for which it is said who is silent; None: the fleet's clock.
+        """
+        present = self.clock() if present is None else present
+        if self._overview is None or self._overview[0] != (self.revision, present):
+            self._overview = ((self.revision, present), self._rows(present))
         return self._overview[1]
 
-    def _rows(self) -> Overview:
-        clock = self.clock()
+    def spark(self, instance: str) -> str:
+        """Return the last day of an instance, or its last 288 readings, as an SVG."""
         span = DAY if self.timed else 288.0
-        least = 0.02 if self._bounded else 0.0
-        rows = []
+        return self._histories[instance].spark(span, 0.02 if self._bounded else 0.0)
+
+    def lanes(self, present: float | None) -> str:
+        """Return the swim lanes of the day before `present`, as HTML; empty without anomalies.
+
+        They are those of the instances with anomalies in that day, the worst scores first.
+        """
+        if present is None or not self.timed:
+            return ""
+        found = []
         for instance, track in self._histories.items():
-            last = track.last()
-            marked = track.marked
-            if clock is not None:
-                while len(marked) > 1 and marked[0] <= clock - DAY:
-                    marked.popleft()
-            rows.append(
-                Row(
-                    instance,
-                    float(last["value"]),
-                    float(last["score"]),
-                    None if clock is None else sum(at > clock - HOUR for at in marked),
-                    None if clock is None else sum(at > clock - DAY for at in marked),
-                    max(marked) if marked else None,
-                    float(last["place"]),
-                    track.spark(span, least),
-                )
-            )
-        return Overview(rows, clock)
+            if track.marked and max(track.marked) > present - DAY:
+                found.append(lanes.worst(instance, track.rows(), present))
+        found.sort(key=lambda lane: -np.nanmax(lane.scores, initial=0.0))
+        shown = found[: lanes.LANES]
+        return lanes.drawn(shown, len(found), present, self.threshold)
+
+    def patience(self) -> float:
+        """Return the seconds without a reading after which an instance counts as silent.
+
+        It is that of the instance with the newest reading.
+        """
+        if not self._histories:
+            return self._silence.missing * self._silence.interval
+        newest = max(self._histories.values(), key=lambda track: float(track.last()["place"]))
+        return self._limit(newest)
+
+    def _limit(self, track: History) -> float:
+        interval = self._silence.interval
+        step = track.step()
+        return (self._silence.missing or 3) * (step if step > 2 * interval else interval)
+
+    def _rows(self, present: float | None) -> Overview:
+        clock = self.clock()
+        rows = [self._row(*each, clock, present) for each in self._histories.items()]
+        return Overview(rows, clock, present)
+
+    def row(self, instance: str, present: float | None = None) -> Row:
+        """Return the row of one instance, as `overview` does. Raises `KeyError` if it is new."""
+        clock = self.clock()
+        track = self._histories[instance]
+        return self._row(instance, track, clock, clock if present is None else present)
+
+    def _row(
+        self, instance: str, track: History, clock: float | None, present: float | None
+    ) -> Row:
+        last = track.last()
+        marked = track.marked
+        if clock is not None:
+            while len(marked) > 1 and marked[0] <= clock - DAY:
+                marked.popleft()
+        place = float(last["place"])
+        state, since, silent = State.ORDINARY, None, self._silent(track, place, present)
+        trouble = track.trouble
+        if trouble is not None and not self.whole and place - trouble.last >= self._quiet:
+            trouble = track.trouble = None  # no record says that it is over
+        if trouble is not None and not trouble.opens:
+            trouble = None
+        if silent is not None:
+            since, state = place, self._silent_state(instance, track, silent)
+        elif trouble is not None:
+            since, state = trouble.since, State.TROUBLED
+        return Row(
+            instance,
+            state,
+            since,
+            silent,
+            trouble,
+            float(last["value"]),
+            float(last["score"]),
+            None if clock is None else sum(at > clock - DAY for at in marked),
+            max(marked) if marked else None,
+            place,
+        )
+
+    def _silent(self, track: History, place: float, present: float | None) -> float | None:
+        if present is None or not self.timed:
+            return None
+        silent = present - place
+        # The step is measured only where it matters.
+        if silent <= (self._silence.missing or 3) * self._silence.interval:
+            return None
+        return silent if silent > self._limit(track) else None
+
+    def _silent_state(self, instance: str, track: History, silent: float) -> State:
+        rules = self._silence
+        if any(fnmatchcase(instance, pattern) for pattern in rules.excepted):
+            return State.GONE
+        gone = rules.gone and silent > self._limit(track) + rules.gone
+        return State.GONE if gone else State.TROUBLED
 
     def _settle(self, track: History, said: Sequence[Verdict]) -> None:
         """Apply verdicts to the waiting readings: to all of them, or to none."""
-        for number, verdict in enumerate(said, start=track.total - track.waiting):
-            self._judge(track, number, verdict)
-        if len(said):
-            track.waiting = 0
+        if not said:
+            return
+        first = track.total - len(track.waiting)
+        for number, (reading, verdict) in enumerate(
+            zip(track.waiting, said, strict=True), start=first
+        ):
+            track.watched, finding = self._rules.take(track.watched, reading, verdict.score, None)
+            self._judge(track, number, (reading, verdict, finding))
+        track.waiting = []
 
-    def _judge(self, track: History, number: int, verdict: Verdict) -> None:
+    def _judge(self, track: History, number: int, scored: Scored) -> None:
+        reading, verdict, finding = scored
         bound = self._bound
         track.judge(
             number,
@@ -223,16 +342,45 @@ class Fleet:
             bound(verdict.lower),
             bound(verdict.upper),
         )
-        if self.whole and verdict.score > self.threshold:
+        if not self.whole:
+            return
+        if verdict.score > self.threshold:
             track.mark(number, SCORED)
+        if finding is None or finding.ended is not None:
+            track.trouble = None
+        elif finding.trouble:
+            why = self._say(scored) if finding.alert else ""
+            place = _place_of(reading)
+            self._extend(track, finding.episode, place, verdict.score, why, finding.opens)
 
     def _note(self, track: History, number: int, anomaly: Anomaly) -> None:
         # The flow has read everything, so its score replaces the one computed here.
         track.judge(number, anomaly.score, anomaly.expected, anomaly.lower, anomaly.upper)
         track.mark(number, REPORTED)
+        if not self.whole:
+            place = float(track.row(number)["place"])
+            self._extend(track, anomaly.episode, place, anomaly.score, anomaly.why, anomaly.alert)
+
+    def _extend(
+        self, track: History, episode: str, place: float, score: float, why: str, opens: bool
+    ) -> None:
+        """Add a reading to the trouble of an instance, or begin one."""
+        trouble = track.trouble
+        if trouble is None or trouble.episode != episode:
+            track.trouble = Trouble(episode, place, place, score, place, why, opens)
+            return
+        trouble.last = max(trouble.last, place)
+        trouble.opens = trouble.opens or opens
+        trouble.why = why or trouble.why
+        if score > trouble.score:
+            trouble.score, trouble.peak = score, place
 
     def _bound(self, value: float | None) -> float | None:
         return value if value is None or not self._bounded else min(max(value, 0.0), 1.0)
+
+
+def _place_of(reading: Reading) -> float:
+    return _place(reading.time, reading.index, reading.offset)
 
 
 def _place(time: float | None, index: str | int | float | None, offset: int) -> float:

@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataflow.alerts.episode import Watched
+from dataflow.dashboard.trouble import Trouble
+from dataflow.records import Reading
+
 __all__ = ["REPORTED", "ROW", "SCORED", "History", "Rows"]
 
 ROW = np.dtype(
@@ -31,6 +35,9 @@ SCORED = 1
 REPORTED = 2
 """A mark: the flow has written this anomaly."""
 
+STEPS = 5
+"""Steps between readings of which the median is the usual one."""
+
 FIRST = 64
 SPARKS = 48
 
@@ -40,7 +47,8 @@ class History:
 
     `place` is the position of a reading on the axis: seconds since 1970, or its index if readings
     have no time. `total` counts all readings, also dropped ones. `state` is the state of the
-    instance's detector, `waiting` the number of readings that it has not scored yet.
+    instance's detector, `waiting` the readings that it has not scored yet. `trouble` is the episode
+    of anomalies that has not ended.
 
     >>> track = History(keep=3)
     >>> for number in range(5):
@@ -49,13 +57,18 @@ class History:
     (5, [2.0, 3.0, 4.0])
     """
 
-    __slots__ = ("_drawn", "_rows", "_spark", "keep", "marked", "state", "total", "waiting")
+    __slots__ = (
+        *("_drawn", "_rows", "_spark", "keep", "marked", "state", "total", "trouble", "waiting"),
+        "watched",
+    )
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
         self.total = 0
         self.state: Any = None
-        self.waiting = 0
+        self.waiting: list[Reading] = []
+        self.watched: Watched | None = None
+        self.trouble: Trouble | None = None
         self.marked: deque[float] = deque(maxlen=keep)
         """The places of the anomalies of the last day, possibly also of older ones."""
         self._rows: Rows = np.zeros(min(FIRST, keep), ROW)
@@ -121,6 +134,17 @@ class History:
     def last(self) -> Any:
         """Return the row of the latest reading."""
         return self._rows[(self.total - 1) % len(self._rows)]
+
+    def row(self, number: int) -> Any:
+        """Return the row of reading `number`, which must still be kept."""
+        return self._rows[number % len(self._rows)]
+
+    def step(self) -> float:
+        """Return the usual step between readings, on the axis: the median of the last five."""
+        size = len(self._rows)
+        numbers = range(max(0, self.total - min(STEPS + 1, size)), self.total)
+        places = self._rows["place"][[number % size for number in numbers]]
+        return float(np.median(np.abs(np.diff(places)))) if len(places) > 1 else 0.0
 
     def rows(self) -> Rows:
         """Return a copy of all rows, in order of arrival."""

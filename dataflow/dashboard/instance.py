@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import panel as pn
 
 from dataflow.dashboard.chart import Chart, Measure
 from dataflow.dashboard.feed import Feed
-from dataflow.dashboard.fleet import DAY, HOUR
+from dataflow.dashboard.fleet import DAY, HOUR, Fleet
 from dataflow.dashboard.history import REPORTED, Rows
-from dataflow.dashboard.page import blank, dark, html, page
+from dataflow.dashboard.page import argument, blank, dark, html, page
 from dataflow.dashboard.status import Condition, Tone, clock_text
+from dataflow.dashboard.trouble import said
 from dataflow.settings import Settings
 
 __all__ = ["instance", "measure_of"]
@@ -45,17 +48,27 @@ def measure_of(settings: Settings) -> Measure:
 
 
 def instance(feed: Feed) -> pn.Template:
-    """Return the page of the instance that the address names: `instance?name=3fb07c`."""
-    given = pn.state.session_args.get("name", [b""])[0]
-    name = given.decode("utf-8", "replace")
+    """Return the page of the instance that the address names: `instance?name=3fb07c`.
+
+    In the address, `range` is the range on screen, and `at` a place that the charts show.
+    """
+    name = argument("name")
     measure = measure_of(feed.settings)
     spans: dict[str, float | None] = SPANS if measure.timed else COUNTS
     chart = Chart(measure, feed.fleet.threshold, dark())
     now, empty, found = html(), html(), html()
     legend = html(_legend(measure))
+    first = argument("range")
     choice = pn.widgets.RadioButtonGroup(
-        options=list(spans), value=list(spans)[1], stylesheets=[_BUTTONS], margin=(4, 8, 4, 0)
+        options=list(spans),
+        value=first if first in spans else list(spans)[1],
+        stylesheets=[_BUTTONS],
+        margin=(4, 8, 4, 0),
     )
+    choice.jscallback(value=_ADDRESS)
+    at = _place(argument("at"))
+    if at is not None:
+        chart.go_to(at)
     pause = pn.widgets.Toggle(name="Pause", width=140, stylesheets=[_BUTTONS], margin=(4, 0))
     live = pn.Column(
         now,
@@ -86,8 +99,8 @@ def instance(feed: Feed) -> pn.Template:
         rows = fleet.rows(name)
         empty.visible = False
         live.visible = True
-        now.object = _now(rows, measure, fleet.clock(), fleet.threshold)
-        found.object = _found(rows, measure)
+        now.object = _now(rows, measure, fleet, name, feed.shown().judged)
+        found.object = _found(rows, measure, name, choice.value)
         shown[:] = [mark, fleet.total(name)[0]]
         chart.show(rows, spans[choice.value])
 
@@ -108,6 +121,23 @@ def instance(feed: Feed) -> pn.Template:
     return page(feed, name or "No instance", body, renew, back=True)
 
 
+_ADDRESS = """
+const asked = new URLSearchParams(location.search);
+asked.set("range", cb_obj.active === undefined ? cb_obj.value : cb_obj.labels[cb_obj.active]);
+asked.delete("at");
+history.replaceState(null, "", "?" + asked);
+"""
+"""Keeps the chosen range in the address, so that a link shows the same."""
+
+
+def _place(text: str) -> float | None:
+    try:
+        place = float(text)
+    except ValueError:
+        return None
+    return place if math.isfinite(place) else None
+
+
 def _unknown(feed: Feed, name: str) -> Condition:
     if len(feed.fleet):
         return Condition(
@@ -119,8 +149,13 @@ def _unknown(feed: Feed, name: str) -> Condition:
     return feed.condition
 
 
-def _now(rows: Rows, measure: Measure, clock: float | None, threshold: float) -> str:
-    last = rows[-1]
+def _now(rows: Rows, measure: Measure, fleet: Fleet, name: str, present: float | None) -> str:
+    last, clock, threshold = rows[-1], fleet.clock(), fleet.threshold
+    row = fleet.row(name, present)
+    wrong = said(row.silent, row.trouble, row.place, measure.timed)
+    why = row.trouble.why if row.trouble is not None else ""
+    state = f'<p class="lead{" trouble" if wrong else ""}" role="status">{wrong or "Ordinary"}</p>'
+    state += f'<p class="under">{escape(why)}</p>' if why else ""
     value = _value(last["value"], measure)
     band = ""
     if np.isfinite(last["lower"]) and np.isfinite(last["upper"]):
@@ -149,10 +184,10 @@ def _now(rows: Rows, measure: Measure, clock: float | None, threshold: float) ->
         parts.append(
             f"<div><dt>Last reading</dt><dd>{hour_text}<small>{day_text}</small></dd></div>"
         )
-    return f"<dl>{''.join(parts)}</dl>"
+    return f"{state}<dl>{''.join(parts)}</dl>"
 
 
-def _found(rows: Rows, measure: Measure) -> str:
+def _found(rows: Rows, measure: Measure, name: str, span: str) -> str:
     marked = rows[rows["mark"] > 0]
     if not len(marked):
         return '<h2>Anomalies</h2><p class="under">No anomaly in the readings that are kept.</p>'
@@ -163,9 +198,11 @@ def _found(rows: Rows, measure: Measure) -> str:
         band = "-"
         if np.isfinite(row["lower"]):
             band = f"{_value(row['lower'], measure, '')} to {_value(row['upper'], measure)}"
+        query = urlencode({"name": name, "range": span, "at": f"{place:.0f}"})
         written = "yes" if row["mark"] & REPORTED else "not yet"
         lines.append(
-            f"<tr><td>{when}</td><td>{_value(row['value'], measure)}</td><td>{band}</td>"
+            f'<tr><td><a href="instance?{escape(query)}">{when}</a></td>'
+            f"<td>{_value(row['value'], measure)}</td><td>{band}</td>"
             f"<td>{row['score']:.2f}</td><td class='wide'>{written}</td></tr>"
         )
     more = f", the last {LISTED} of {len(marked):,}" if len(marked) > LISTED else ""

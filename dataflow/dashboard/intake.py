@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from dataflow.records import Raw, Reading
+from msgspec.structs import replace
+
+from dataflow.records import Anomaly, Raw, Reading, key_of
 from dataflow.settings import Settings
 from dataflow.steps import admit
 from dataflow.steps.decode import decoder, is_reading
@@ -22,7 +24,7 @@ class Intake:
     def __init__(self, settings: Settings) -> None:
         self.rejected = 0
         self._admit = admit.admitter(settings, decoder(settings))
-        self._scale = normalizer(settings.scale)
+        self._scale = normalizer(settings.scale, several=settings.several_metrics)
         self._settings = settings
         self._buffers: dict[str, ReorderBuffer] = {}
         self._times: dict[str, Times] = {}
@@ -39,7 +41,7 @@ class Intake:
 
     def _ordered(self, record: Reading) -> Iterator[Reading]:
         if record.index is None:
-            times = self._times.setdefault(record.instance, Times())
+            times = self._times.setdefault(key_of(record), Times())
             news = times.take(record)
             if news is None:
                 return
@@ -47,9 +49,10 @@ class Intake:
         if not self._settings.reorder:
             yield self._normalize(record)
             return
-        buffer = self._buffers.get(record.instance)
+        key = key_of(record)
+        buffer = self._buffers.get(key)
         if buffer is None:
-            buffer = self._buffers[record.instance] = ReorderBuffer(
+            buffer = self._buffers[key] = ReorderBuffer(
                 self._settings.reorder_size,
                 self._settings.reorder_seconds,
                 by_time=self._settings.ordered_by_time,
@@ -58,7 +61,16 @@ class Intake:
 
     def _normalize(self, reading: Reading) -> Reading:
         self._scale([(reading.instance, [reading])])
+        if reading.metric is not None:
+            reading.instance = _name(reading.instance, reading.metric)
         return reading
+
+    def named(self, anomaly: Anomaly) -> Anomaly:
+        """Return an anomaly with the name that the readings of its metric have."""
+        settings = self._settings
+        if not settings.several_metrics or anomaly.metric == settings.default_metric:
+            return anomaly
+        return replace(anomaly, instance=_name(anomaly.instance, anomaly.metric))
 
     def overdue(self) -> Iterator[Reading]:
         """Yield the readings whose wait for earlier ones has timed out."""
@@ -72,3 +84,8 @@ class Intake:
         """Yield all readings that are still held: the input has ended."""
         for buffer in self._buffers.values():
             yield from map(self._normalize, buffer.finish())
+
+
+def _name(instance: str, metric: str) -> str:
+    """Return what the page calls a metric of an instance: it has a row for each."""
+    return f"{instance} {metric}"

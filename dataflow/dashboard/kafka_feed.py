@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import time
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from dataflow import kafka
 from dataflow.dashboard.feed import Feed
@@ -198,6 +205,7 @@ class KafkaFeed(Feed):
                     if message.topic() == topic:
                         offset = message.offset() or 0
                         self.take([Raw(partition, offset, message.value())])
+                        self._note_arrival(message)
                         self._next[partition] = offset + 1
                     else:
                         self.take_anomaly(message.value())
@@ -221,6 +229,15 @@ class KafkaFeed(Feed):
                     )
             for reading in self.intake.overdue():
                 self.fleet.add(reading)
+
+    def _note_arrival(self, message: Message) -> None:
+        """Note when a record came: now, or, of what was there before, when it was written."""
+        now = time.time()
+        kind, written = message.timestamp()
+        if not self._behind:
+            self.arrived = now
+        elif kind != TIMESTAMP_NOT_AVAILABLE:
+            self.arrived = max(self.arrived or 0.0, min(written / 1000, now))
 
     def _check_broker(self) -> None:
         """If no record has come for a while, check whether the broker answers."""

@@ -3,269 +3,225 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+import time
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
 
-import pandas as pd
 import panel as pn
 
-from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.feed import Feed, Shown
 from dataflow.dashboard.fleet import Overview, Row
-from dataflow.dashboard.page import asset, blank, html, page
-from dataflow.dashboard.status import Condition, Tone
+from dataflow.dashboard.page import argument, blank, html, page
+from dataflow.dashboard.present import Age
+from dataflow.dashboard.status import clock_text
+from dataflow.dashboard.table import Table
+from dataflow.dashboard.trouble import State, said
+from dataflow.dashboard.view import Column, View
 from dataflow.settings import Settings
 
-__all__ = ["Column", "columns_of", "overview", "sentence", "table_of"]
+__all__ = ["columns_of", "overview", "sentence"]
 
-PAGE_SIZE = 20
+LANES = 30.0
+"""Seconds between two drawings of the swim lanes."""
 
-_UNKNOWN = "x == null || Number.isNaN(x)"
-_LINK = """function(cell) {
-  const link = document.createElement("a");
-  link.textContent = cell.getValue();
-  link.href = "instance?name=" + encodeURIComponent(cell.getValue());
-  return link;
-}"""
-_COUNT = f"""function(cell) {{
-  const x = cell.getValue();
-  if ({_UNKNOWN}) return "-";
-  const tone = x >= 1 ? "alarm" : "none";
-  return `<span class="${{tone}}">${{Math.trunc(x)}}</span>`;
-}}"""
-_SPARK = "function(cell) { return cell.getValue(); }"
+_TONES = {State.TROUBLED: "trouble", State.GONE: "gone", State.ORDINARY: ""}
 
 
-class Column(NamedTuple):
-    """One column of the table.
-
-    `values` computes it from the instances' rows, a data frame with the fields of `Row`; by default
-    it is the field of that name. `format` is a JavaScript function that draws a cell. `width` is
-    its least width in pixels, and `grow` its share of the space that is left. On a narrow screen
-    the columns with the highest `hide` are hidden first. Numbers are aligned to the right.
-    """
-
-    field: str
-    title: str
-    format: str
-    width: int
-    hide: int
-    values: Callable[[pd.DataFrame], pd.Series[Any]] | None = None
-    grow: int | None = None
-    number: bool = True
-    sortable: bool = True
-
-
-def columns_of(settings: Settings, threshold: float) -> list[Column]:
+def columns_of(settings: Settings) -> list[Column]:
     """Return the columns from left to right. A further column is one more entry."""
     factor = 1.0 if settings.scale is None else settings.scale
     percent = settings.scale == 100
     value = "CPU %" if percent and settings.value_field == "value" else settings.value_field
     timed = settings.time_field is not None
+    number = _percent if percent else _digits
     spark = "Last 24 hours" if timed else "Last readings"
-    place = _place_format(timed)
+
+    def at(place: float | None) -> str:
+        return _moment(place) if timed else "-" if place is None else f"{place:g}"
+
     return [
-        Column("instance", "Instance", _LINK, width=108, hide=0, grow=2, number=False),
+        Column(
+            "instance", "Instance", lambda it: it.instance, lambda it: it.instance, number=False
+        ),
+        Column(
+            "state",
+            "Now",
+            lambda it: said(it.silent, it.trouble, it.place, timed) or "Ordinary",
+            _newest_trouble,
+            hint="Sort by the newest trouble",
+            descending=True,
+            number=False,
+        ),
         Column(
             "value",
             value,
-            _value_format(percent),
-            width=88,
-            hide=0,
-            values=lambda rows: rows["value"] * factor,
+            lambda it: number(it.value * factor),
+            lambda it: it.value,
+            hint="The newest reading",
         ),
-        Column("spark", spark, _SPARK, width=138, hide=4, grow=1, number=False, sortable=False),
-        Column("score", "Score", _score_format(threshold), width=78, hide=1),
-        Column("hour", "Anomalies 1 h", _COUNT, width=132, hide=3, values=_counts("hour")),
-        Column("day", "24 h", _COUNT, width=70, hide=0, values=_counts("day")),
-        Column("last_anomaly", "Last anomaly", place, width=112, hide=5),
+        Column("spark", spark, lambda _: "", number=False, hide=2),
+        Column(
+            "score",
+            "Score",
+            lambda it: "-" if math.isnan(it.score) else f"{it.score:.2f}",
+            lambda it: None if math.isnan(it.score) else it.score,
+            hide=1,
+            hint="Of the newest reading, from 0 to 1",
+        ),
+        Column(
+            "day",
+            "Anomalies 24 h",
+            lambda it: "-" if it.day is None else str(it.day),
+            lambda it: it.day,
+            hide=3,
+            hint="Readings whose score was above the threshold",
+        ),
+        Column(
+            "last_anomaly",
+            "Last anomaly",
+            lambda it: at(it.last_anomaly),
+            lambda it: it.last_anomaly,
+            hide=4,
+            hint="In UTC",
+        ),
         Column(
             "last_reading",
             "Last reading",
-            place,
-            width=112,
-            hide=6,
-            values=lambda rows: rows["place"],
+            lambda it: at(it.place),
+            lambda it: it.place,
+            hide=4,
+            hint="In UTC",
         ),
     ]
 
 
-def _counts(field: str) -> Callable[[pd.DataFrame], pd.Series[Any]]:
-    # Among equal counts the higher score comes first. The page shows counts without the fraction.
-    return lambda rows: rows[field] + rows["score"].fillna(0.0) / 2
+def _newest_trouble(row: Row) -> tuple[int, float, float]:
+    """Return what the table is sorted by: trouble, then what is ordinary, then what is gone."""
+    since = -math.inf if row.since is None else row.since
+    last = -math.inf if row.last_anomaly is None else row.last_anomaly
+    return row.state, since, last
 
 
-def _value_format(percent: bool) -> str:
-    digits = "x.toFixed(1)" if percent else 'x.toLocaleString("en", {maximumSignificantDigits: 4})'
-    return f"""function(cell) {{
-  const x = cell.getValue();
-  return {_UNKNOWN} ? "-" : {digits};
-}}"""
+def _hidden_columns(timed: bool) -> list[Column]:
+    """Return what stands in cells of other columns."""
+
+    def why(row: Row) -> str:
+        trouble = row.trouble
+        if trouble is None:
+            return ""
+        peak = f"peak {trouble.score:.2f}"
+        if timed:
+            peak = f"since {_moment(trouble.since)}, {peak} at {_moment(trouble.peak)}"
+        return f"{trouble.why}; {peak}" if trouble.why else peak
+
+    return [
+        Column("tone", "", lambda it: _TONES[it.state]),
+        Column("why", "", why),
+        Column("at", "", lambda it: "" if it.trouble is None else f"{it.trouble.peak:.0f}"),
+    ]
 
 
-def _score_format(threshold: float) -> str:
-    return f"""function(cell) {{
-  const x = cell.getValue();
-  if ({_UNKNOWN}) return '<span class="none" title="no score yet">-</span>';
-  return x > {threshold!r} ? '<span class="alarm">' + x.toFixed(2) + "</span>" : x.toFixed(2);
-}}"""
+def _percent(value: float) -> str:
+    return f"{value:.1f}"
 
 
-def _place_format(timed: bool) -> str:
-    text = 'new Date(1000 * x).toISOString().slice(5, 16).replace("T", " ")' if timed else '"" + x'
-    return f"""function(cell) {{
-  const x = cell.getValue();
-  return {_UNKNOWN} ? '<span class="none">-</span>' : {text};
-}}"""
+def _digits(value: float) -> str:
+    return f"{value:,.4g}"
+
+
+def _moment(place: float | None) -> str:
+    return "-" if place is None else f"{datetime.fromtimestamp(place, UTC):%m-%d %H:%M}"
 
 
 def overview(feed: Feed) -> pn.Template:
     """Return the page of all instances."""
-    lead = html()
-    empty = html(visible=False)
-    search = pn.widgets.TextInput(
-        placeholder="Find an instance",
-        name="",
-        width=260,
-        margin=(10, 0, 8, 0),
-        stylesheets=[
-            ":host input.bk-input{background:var(--ground);color:var(--ink);"
-            "border-color:var(--line);font:inherit;font-size:15px}"
-        ],
-    )
-    columns = columns_of(feed.settings, feed.fleet.threshold)
-    with feed.lock:
-        table = _table(_shared_parts(feed, columns)[0], columns)
-    body = pn.Column(lead, search, table, empty, sizing_mode="stretch_width", margin=0)
-    shown: list[object] = [None]
+    timed = feed.settings.time_field is not None
+    columns = columns_of(feed.settings)
+    asked = {name: argument(name) for name in ("sort", "find", "page")}
+    view = View([*columns, *_hidden_columns(timed)], asked)
+    lead, lanes, empty = html(), html(), html(visible=False)
+    ready = [False]
+    last: list[object] = [None]
+    drawn: list[Any] = [None, 0.0]
 
-    def renew() -> None:
-        now = (feed.fleet, feed.fleet.revision, search.value_input, feed.condition)
-        if shown[0] == now:
-            return
-        shown[0] = now
-        frame, said = _shared_parts(feed, columns)
-        there = bool(len(frame))
-        lead.object = said if there else ""
-        wanted = (search.value_input or "").strip().lower()
-        if wanted:
-            frame = frame[frame["instance"].str.lower().str.contains(wanted, regex=False)]
-        for part, visible in (
-            (search, there),
-            (table, bool(len(frame))),
-            (empty, not len(frame)),
-        ):
-            if part.visible != visible:
-                part.visible = visible
-        if len(frame):
-            last = math.ceil(len(frame) / PAGE_SIZE)
-            with pn.io.hold():
-                if table.page > last:
-                    table.page = last
-                if table.value is not frame:
-                    table.value = frame
-                table.css_classes = ["single"] if last == 1 else []
-        else:
-            empty.object = blank(_nothing(feed, wanted))
-
-    def find(_event: object) -> None:
+    def do(wish: dict[str, Any]) -> None:
+        match wish:
+            case {"ready": True}:
+                ready[0] = True
+                view.forget()
+            case {"sort": str(field)}:
+                view.sort_by(field)
+            case {"find": str(text)}:
+                view.search(text)
+            case {"page": int(number)}:
+                view.turn_to(number)
+            case {"held": bool(held)}:
+                view.held = held
+                return
+            case _:
+                return
         with feed.lock:
-            table.page = 1
             renew()
 
-    search.param.watch(find, "value_input")
+    table = Table(columns, do)
+
+    def renew() -> None:
+        shown = feed.shown()
+        seen = feed.fleet.overview(shown.judged)
+        there = bool(seen.rows)
+        for part, visible in ((table, there), (lead, there), (lanes, there), (empty, not there)):
+            if part.visible != visible:
+                part.visible = visible
+        if not there:
+            empty.object = blank(feed.condition)
+            return
+        if last[0] != (seen, shown):
+            last[0] = (seen, shown)
+            text = sentence(seen, shown)
+            if lead.object != text:
+                lead.object = text
+        minute = None if shown.time is None else shown.time // LANES
+        now = time.monotonic()
+        if minute != drawn[0] and (now >= drawn[1] or minute is None):
+            drawn[:] = [minute, now + LANES]
+            lanes.object = feed.fleet.lanes(shown.time)
+        if ready[0]:
+            message = view.message(seen.rows, time.monotonic(), feed.fleet.spark)
+            if message is not None:
+                table.send(message)
+
+    body = pn.Column(lead, table, lanes, empty, sizing_mode="stretch_width", margin=0)
     return page(feed, f"Anomalies in {feed.source}", body, renew)
 
 
-_shared: WeakKeyDictionary[Feed, tuple[Overview, pd.DataFrame, str]] = WeakKeyDictionary()
-
-
-def _shared_parts(feed: Feed, columns: Sequence[Column]) -> tuple[pd.DataFrame, str]:
-    """Return the table and the sentence that all viewers share until a reading arrives.
-
-    The caller holds the feed's lock.
-    """
-    seen = feed.fleet.overview()
-    kept = _shared.get(feed)
-    if kept is None or kept[0] is not seen:
-        kept = _shared[feed] = (seen, table_of(seen, columns), sentence(seen))
-    return kept[1:]
-
-
-def sentence(seen: Overview) -> str:
+def sentence(seen: Overview, shown: Shown) -> str:
     """Return one sentence on the fleet, as HTML."""
     count = len(seen.rows)
-    if seen.clock is None:
-        found = sum(row.last_anomaly is not None for row in seen.rows)
-        return f'<p class="lead">{found:,} of {count:,} with anomalies</p>'
-    hour = sum(bool(row.hour) for row in seen.rows)
-    day = sum(bool(row.day) for row in seen.rows)
-    if not day:
-        return (
-            '<p class="lead">No anomaly in the last 24 hours</p>'
-            f'<p class="under">{count:,} instances, counted back from the newest readings.</p>'
-        )
+    silent = sum(row.silent is not None and row.state is State.TROUBLED for row in seen.rows)
+    gone = sum(row.state is State.GONE for row in seen.rows)
+    anomalous = sum(row.silent is None and row.trouble is not None for row in seen.rows)
+    parts = [f"{anomalous:,} anomalous"] if anomalous else []
+    parts += [f"{silent:,} silent"] if silent else []
+    if gone and gone == count:
+        said = f"No data from {'the instance' if count == 1 else f'all {count:,} instances'}"
+    elif parts:
+        said = f"{' and '.join(parts)} of {count:,} instance{'' if count == 1 else 's'}"
+    else:
+        said = f"None of {count:,} instance{'' if count == 1 else 's'} is anomalous or silent"
+    if count == 1 and not (parts or gone):
+        said = "The instance is neither anomalous nor silent"
+    more = []
+    if gone and gone != count:
+        more.append(f"{gone:,} without data for so long that they count as switched off")
+    if seen.clock is not None:
+        day = sum(bool(row.day) for row in seen.rows)
+        more.append(f"{day:,} with anomalies in the last 24 hours of the readings")
+    when = ""
+    if shown.time is not None and shown.age in (Age.OLD, Age.ENDED):
+        when = f" at {clock_text(shown.time)}"
+    tone = " trouble" if parts or gone == count else ""
     return (
-        f'<p class="lead">{hour:,} of {count:,} instances with anomalies in the last hour</p>'
-        f'<p class="under">{day:,} in the last 24 hours, counted back from the newest readings.</p>'
+        f'<p class="lead{tone}" role="status">{escape(said + when)}</p>'
+        f'<p class="under">{escape("; ".join(more))}</p>'
     )
-
-
-def table_of(seen: Overview, columns: Sequence[Column]) -> pd.DataFrame:
-    """Return the rows as a table, values in the unit of the input."""
-    texts = ("instance", "spark")
-    rows = pd.DataFrame(seen.rows, columns=Row._fields).astype(
-        {field: object if field in texts else float for field in Row._fields}
-    )
-    return pd.DataFrame(
-        {
-            column.field: column.values(rows) if column.values else rows[column.field]
-            for column in columns
-        }
-    )
-
-
-def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> pn.widgets.Tabulator:
-    right = {column.field: "right" for column in columns if column.number}
-    layout = [
-        {
-            "field": column.field,
-            "minWidth": column.width,
-            "responsive": column.hide,
-            **({} if column.grow is None else {"widthGrow": column.grow}),
-            **({"cssClass": "number"} if column.number else {}),
-        }
-        for column in columns
-    ]
-    return pn.widgets.Tabulator(
-        frame,
-        pagination="remote",
-        page_size=PAGE_SIZE,
-        sorters=[{"field": "day", "dir": "desc"}],
-        formatters={column.field: pn.io.JSCode(column.format) for column in columns},
-        titles={column.field: column.title for column in columns},
-        sortable={column.field: False for column in columns if not column.sortable},
-        text_align=right,
-        header_align=right,
-        show_index=False,
-        disabled=True,
-        selectable=False,
-        theme="simple",
-        layout="fit_columns",
-        sizing_mode="stretch_width",
-        margin=0,
-        configuration={
-            "responsiveLayout": "hide",
-            "columns": layout,
-            "columnDefaults": {"resizable": False},
-        },
-        stylesheets=[asset("table.css")],
-    )
-
-
-def _nothing(feed: Feed, wanted: str) -> Condition:
-    if wanted and len(feed.fleet):
-        return Condition(
-            Tone.IDLE, f"No instance matches {wanted}", "", "Enter any part of a name."
-        )
-    return feed.condition

@@ -11,10 +11,10 @@ import panel as pn
 from bokeh.events import ConnectionLost, DocumentReady
 from bokeh.models import CustomJS
 
-from dataflow.dashboard.feed import Feed
+from dataflow.dashboard.feed import Feed, Shown
 from dataflow.dashboard.status import Condition, clock_text, facts
 
-__all__ = ["BEAT", "asset", "blank", "dark", "html", "page"]
+__all__ = ["BEAT", "argument", "asset", "blank", "dark", "html", "page"]
 
 BEAT = 1000
 """Milliseconds between two updates."""
@@ -36,6 +36,11 @@ def html(text: str = "", **params: object) -> pn.pane.HTML:
 def dark() -> bool:
     """Return whether this browser wants dark colors: `theme.js` sets a cookie."""
     return bool(pn.state.cookies.get("theme") == "dark")
+
+
+def argument(name: str) -> str:
+    """Return what the address of the page says of `name`; empty if nothing."""
+    return bytes(pn.state.session_args.get(name, [b""])[0]).decode("utf-8", "replace")
 
 
 def blank(condition: Condition) -> str:
@@ -71,7 +76,7 @@ def page(
 
     def beat() -> None:
         with feed.lock:
-            _set(status, _status(feed))
+            _set(status, _status(feed, feed.shown()))
             how = escape(_how_scored(feed)) if feed.fleet.readings else ""
             _set(notes, f'<p class="notes">{how}</p>' if how else "")
             renew()
@@ -93,15 +98,15 @@ def _set(pane: pn.pane.HTML, text: str) -> None:
         pane.object = text
 
 
-def _status(feed: Feed) -> str:
-    condition = feed.condition
+def _status(feed: Feed, shown: Shown) -> str:
+    condition = shown.condition
     tone = condition.tone
     said = escape(f"{condition.happening} {condition.to_do}".strip())
     fleet = feed.fleet
     # Without readings, `blank` shows this text.
     more = f'<p class="say {tone}">{said}</p>' if said and fleet.readings else ""
     return (
-        f'<div class="status" role="status"><span class="tone {tone}">{tone.mark} '
+        f'<div class="status"><span class="tone {tone}" role="status">{tone.mark} '
         f'{escape(condition.title)}</span><span class="facts">'
         f"{escape(facts(feed.counts(), fleet.clock(), feed.settings.detector, fleet.threshold))}"
         f"</span>{more}</div>"

@@ -29,12 +29,14 @@ from dataflow.dashboard.hosts import Hosts
 from dataflow.dashboard.instance import instance
 from dataflow.dashboard.overview import overview
 from dataflow.errors import UserError
-from dataflow.warnings import show
+from dataflow.warnings import one_line, show
 
 __all__ = ["PAGES", "Served", "serve"]
 
 Served = Any
 """A listening Bokeh server; its `io_loop` runs until it is stopped."""
+
+UNUSED_SCRIPTS = {"bokeh-mathjax", "bokeh-gl"}
 
 PAGES = 32
 """Pages that may be open at the same time: each holds a copy of the table."""
@@ -61,7 +63,7 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
     `origins` are further names under which browsers may open the page, as `Hosts` takes them.
     Raises `UserError` if one is not valid, or the address or port is not available.
     """
-    pn.extension("tabulator", inline=False)
+    pn.extension(inline=False)
     hv.extension("bokeh", logo=False)
     logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
     logging.getLogger("asyncio").addFilter(_is_news)
@@ -84,6 +86,10 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
         check_unused_sessions_milliseconds=CHECK,
         unused_session_lifetime_milliseconds=UNUSED,
         websocket_ping_interval=PING,
+        websocket_compression_level=6,
+        websocket_compression_mem_level=5,
+        compress_response=True,
+        extra_patterns=[("/healthz", _Health, {"feed": feed})],
         log_function=lambda _handler: None,
     )
     http = HTTPServer(application, idle_connection_timeout=HEADERS, body_timeout=HEADERS)
@@ -129,6 +135,11 @@ class _Application(BokehTornado):
             request, target_class, target_kwargs, path_args, path_kwargs
         )
 
+    def resources(self, absolute_url: str | bool | None = None) -> Any:
+        """Return the scripts of a page: without those of formulas and WebGL, which it has not."""
+        found = super().resources(absolute_url)
+        return found.clone(components=[it for it in found.components if it not in UNUSED_SCRIPTS])
+
     def is_full(self) -> bool:
         """Return whether as many pages are open as may be."""
         return self._count() >= PAGES
@@ -162,6 +173,22 @@ class _Forbidden(RequestHandler):
         self.set_status(403)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{_refusal(self._name)}\n")
+
+
+class _Health(RequestHandler):
+    """Says whether the feed reads: 200, or 503 with the reason in a sentence."""
+
+    def initialize(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def get(self) -> None:
+        problem = self._feed.problem()
+        if problem is not None:
+            self.set_status(503)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+        said = problem or f"{self._feed.condition.title}: {self._feed.fleet.readings:,} readings"
+        self.finish(f"{one_line(said)}\n")
 
 
 class _Page(DocHandler):

@@ -6,7 +6,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Condition", "Counts", "Tone", "clock_text", "facts", "waiting"]
+__all__ = ["Condition", "Counts", "Tone", "clock_text", "facts", "lasting", "waiting"]
+
+UNITS = (
+    (365.25 / 12 * 86_400, "month"),
+    (86_400.0, "d"),
+    (3600.0, "h"),
+    (60.0, "min"),
+)
+"""The units of durations, in seconds, the largest first."""
 
 
 class Tone(StrEnum):
@@ -52,6 +60,27 @@ def clock_text(time: float | None) -> str:
     if time is None:
         return "no time"
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def lasting(seconds: float) -> str:
+    """Return a duration in its two largest units, of which months need no other.
+
+    >>> [lasting(it) for it in (20.0, 720.0, 7800.0, 90_000.0, 3600.0, 52_000_000.0)]
+    ['0 min', '12 min', '2 h 10 min', '1 d 1 h', '1 h', '19 months']
+    """
+    for place, (size, unit) in enumerate(UNITS):
+        if seconds < size:
+            continue
+        count = int(seconds // size)
+        if unit == "month":
+            return f"{count} month{'s' if count > 1 else ''}"
+        text = f"{count} {unit}"
+        if place + 1 < len(UNITS):
+            smaller, name = UNITS[place + 1]
+            more = int(seconds % size // smaller)
+            text += f" {more} {name}" if more else ""
+        return text
+    return "0 min"
 
 
 def facts(counts: Counts, clock: float | None, detector: str, threshold: float) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from dataflow.formats.metrics import BOUNDS, CPU, MAX_LENGTH, Labels, Wanted
 from dataflow.records import Raw, Reading, Rejected, seconds
 
 __all__ = [
@@ -75,7 +76,9 @@ class Fields(msgspec.Struct, frozen=True):
     each element of which is a reading: all other paths begin at the element. Only records with each
     of the pairs of path and pattern in `where` are read, and of `invert`ed values what is missing
     to the scale. `renamed` says that the settings name the key: formats that know where it is
-    search for this name instead.
+    search for this name instead. `metrics` are the names and patterns of the metrics to read,
+    `metric` the field with the name of a record's metric, None where all are of one, and `labels`
+    the tags or paths of what is kept of each reading.
     """
 
     key: str | None
@@ -88,6 +91,9 @@ class Fields(msgspec.Struct, frozen=True):
     each: str | None = None
     invert: bool = False
     renamed: bool = False
+    metrics: tuple[str, ...] = (CPU,)
+    metric: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 class Point(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
@@ -99,6 +105,11 @@ class Point(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     does. `counter` has seconds of CPU that only grow, of which the flow makes a
     share: those that were idle, and all. The value is then the whole scale. `part` names the CPU
     whose idle seconds they are, where each comes in a reading of its own; all are then 0.
+
+    `metric` is the name of a metric that is not CPU. Its value is as it came, in `unit`: between 0
+    and 100 if that is `%`, between 0 and 1 if it is `ratio`, else without bounds. A format may
+    return all metrics: those that the settings do not select are skipped. `labels` are what
+    `Labels.of` returns.
     """
 
     instance: str
@@ -107,15 +118,18 @@ class Point(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     index: str | int | float | None = None
     counter: tuple[float, float] | None = None
     part: str | None = None
+    metric: str | None = None
+    unit: str | None = None
+    labels: dict[str, str] | None = None
 
 
 class RecordError(ValueError):
     """Raised by a format that cannot read a record.
 
     `reason` is a short code, by which rejected records are counted and replayed; the message is a
-    sentence for the person who reads them. `instance` and `time` (seconds since 1970) are those of
-    the record where they could be read: an instance that sends unusable values still sends. `part`
-    has the bytes of one reading of many, if they are a record of their own.
+    sentence for the person who reads them. `instance`, `time` (seconds since 1970) and `metric` are
+    those of the record where they could be read: an instance that sends unusable values still
+    sends. `part` has the bytes of one reading of many, if they are a record of their own.
     """
 
     def __init__(
@@ -125,12 +139,14 @@ class RecordError(ValueError):
         instance: str | None = None,
         time: float | None = None,
         part: bytes | None = None,
+        metric: str | None = None,
     ) -> None:
         super().__init__(sentence)
         self.reason = reason
         self.instance = instance
         self.time = time
         self.part = part
+        self.metric = metric
 
 
 class Format(ABC):
@@ -160,8 +176,17 @@ class Format(ABC):
     percent: ClassVar[bool] = False
     """Whether values are percentages of CPU, whatever ANOMALY_SCALE says of other formats."""
 
+    cpu_names: ClassVar[tuple[str, ...]] = ()
+    """What the feed calls CPU: ANOMALY_METRICS selects CPU by these names too."""
+
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
+        self.wanted = Wanted(fields.metrics, self.cpu_names)
+        self.labels = Labels(fields.labels)
+        self.labelled = bool(fields.labels)
+        self.several = self.wanted.others
+        self.only_cpu = not self.several and not self.labelled
+        self._no_cpu = self.percent and not self.wanted.cpu
         self._as_it_is = self.percent and fields.scale in (None, PERCENT)
 
     @abstractmethod
@@ -186,7 +211,8 @@ class Format(ABC):
     @property
     def usual(self) -> bool:
         """Whether values are percentages as they are, of instances that have their own name."""
-        return self._as_it_is and self.fields.key is not None and not self.fields.renamed
+        named = self.fields.key is not None and not self.fields.renamed
+        return self._as_it_is and self.only_cpu and named
 
     def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
         """Return the function that reads a batch of records. It never raises."""
@@ -206,6 +232,9 @@ class Format(ABC):
         try:
             found = self.read(raw.value)
             if isinstance(found, Point):
+                if (found.metric is not None or self._no_cpu) and self._is_other(found):
+                    skip(1)
+                    return ()
                 return (self._reading(found, raw, 0),)
             return self._many(found, raw, reject, skip)
         except Exception as wrong:
@@ -232,6 +261,9 @@ class Format(ABC):
             try:
                 if isinstance(point, RecordError):
                     raise point
+                if (point.metric is not None or self._no_cpu) and self._is_other(point):
+                    skipped += 1
+                    continue
                 out.append(self._reading(point, raw, number))
             except Exception as wrong:
                 broken.append((len(out), number, wrong))
@@ -275,18 +307,27 @@ class Format(ABC):
         if wrong.instance is None:
             return rejected
         # The reading is lost, not the sign that its instance sends.
-        return msgspec.structs.replace(rejected, instance=wrong.instance, time=wrong.time)
+        return msgspec.structs.replace(
+            rejected, instance=wrong.instance, time=wrong.time, metric=wrong.metric
+        )
+
+    def _is_other(self, point: Point) -> bool:
+        """Return whether a point is of a metric that the settings do not select."""
+        metric = point.metric
+        return self._no_cpu if metric is None else not self.wanted.named(metric)
 
     def _reading(self, point: Point, raw: Raw, number: int) -> Reading:
         instance, value, stamp, index = point.instance, point.value, point.time, point.index
         time: float | None
         if (
             self._as_it_is
+            and point.metric is None
             and index is None
             and value.__class__ is float
             and 0.0 <= value <= PERCENT
             and instance.__class__ is str
             and 0 < len(instance) <= MAX_INSTANCE_LENGTH
+            and not (self.several and "\0" in instance)
             and isinstance(stamp, int)
             and (time := usual_time(stamp)) is not None
         ):
@@ -302,7 +343,7 @@ class Format(ABC):
                 )
         return Reading(
             *(instance, stamp, index, value, time, raw.partition, raw.offset, number),
-            *(counter, part),
+            *(counter, part, point.metric, point.unit, point.labels),
         )
 
     def _check(self, point: Point) -> tuple[float, float | None]:
@@ -314,6 +355,16 @@ class Format(ABC):
                 f"{instance_name} is not text of 1 to {MAX_INSTANCE_LENGTH} characters",
                 "bad-instance",
             )
+        metric = point.metric
+        if self.several and "\0" in instance:
+            raise RecordError(
+                f"{instance_name} holds a NUL, which separates it from a metric", "bad-instance"
+            )
+        if metric is not None and not 0 < len(metric) <= MAX_LENGTH:
+            raise RecordError(
+                f"the name of the metric has not 1 to {MAX_LENGTH} characters: {short(metric)}",
+                "bad-metric",
+            )
         time = bad_time = None
         if point.time is not None:
             try:
@@ -321,7 +372,11 @@ class Format(ABC):
             except (TypeError, ValueError) as error:
                 bad_time = f"{time_name} cannot be read as a time ({error}): {short(point.time)}"
         try:
-            value = self._bounded(point.value, value_name)
+            if metric is None:
+                value = self._bounded(point.value, value_name)
+            else:
+                scale = None if point.unit is None else BOUNDS.get(point.unit)
+                value = _within(point.value, scale, f"{value_name} of {metric}")
             if bad_time:
                 raise RecordError(bad_time, "bad-timestamp")
             if isinstance(index, str):
@@ -335,30 +390,38 @@ class Format(ABC):
                     f"{index_name} is too large: {short(index)}, not below 2^63", "bad-index"
                 )
         except RecordError as wrong:
-            wrong.instance, wrong.time = instance, time
+            wrong.instance, wrong.time, wrong.metric = instance, time, metric
             raise
         return value, time
 
     def _bounded(self, value: int | float, name: str) -> float:
         """Return a value, or the bound that it is outside of by little. Raises `RecordError`."""
-        try:
-            finite = isinstance(value, (int, float)) and math.isfinite(value)
-        except OverflowError:  # an integer that is too large for a float
-            finite = False
-        if not finite:
-            raise RecordError(f"{name} is not a finite number", "not-a-number")
         scale = PERCENT if self.percent else self.fields.scale
+        value = _within(value, scale, name)
         if scale is None:
-            return float(value)
-        low, high = bounds(scale)
-        if not low <= value <= high:
-            raise RecordError(
-                f"{name} is {short(value)}, outside 0 to {short(scale)}", "out-of-range"
-            )
-        value = min(max(float(value), 0.0), float(scale))
+            return value
         if self.percent and self.fields.scale is not None:
             return value if self.fields.scale == scale else value / scale * self.fields.scale
         return inverted(value, scale) if self.fields.invert else value
+
+
+def _within(value: int | float, scale: float | None, name: str) -> float:
+    """Return a value of 0 to the scale, or the bound that it is outside of by little.
+
+    Raises `RecordError` for any other value, and for one that is not finite.
+    """
+    try:
+        finite = isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # an integer that is too large for a float
+        finite = False
+    if not finite:
+        raise RecordError(f"{name} is not a finite number", "not-a-number")
+    if scale is None:
+        return float(value)
+    low, high = bounds(scale)
+    if not low <= value <= high:
+        raise RecordError(f"{name} is {short(value)}, outside 0 to {short(scale)}", "out-of-range")
+    return min(max(float(value), 0.0), float(scale))
 
 
 def inverted(value: float, scale: float) -> float:

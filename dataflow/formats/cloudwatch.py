@@ -5,6 +5,10 @@ A record holds many objects, a line each, of several namespaces and metrics. CPU
 of several instances. `sum / count` is the mean of the period, in percent. In the OpenTelemetry
 formats, the same metrics are read by the format `otlp`.
 
+Other metrics of `AWS/EC2` have CloudWatch's name, such as `NetworkIn`, those of other namespaces
+the namespace before it, such as `CWAgent/mem_used_percent`, and all of them their further
+dimensions behind it. Their value is the mean too.
+
 The lines may also be in base64, in the body of an HTTP request of Firehose, in a field `message` as
 Vector writes them, or flat, with names such as `dimensions.InstanceId`.
 """
@@ -34,6 +38,7 @@ from dataflow.formats.base import (
 )
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded, number_of
+from dataflow.formats.metrics import series
 from dataflow.formats.otlp import Otlp, is_json
 from dataflow.records import Raw, Reading, Rejected
 
@@ -43,6 +48,9 @@ ENVELOPES = 3
 """Envelopes around one another, at most."""
 
 DIMENSION = "InstanceId"
+
+EC2 = "AWS/EC2"
+CPU = "CPUUtilization"
 
 
 class _Statistics(msgspec.Struct, gc=False):
@@ -58,6 +66,13 @@ class _Datum(msgspec.Struct, gc=False):
     value: _Statistics
 
 
+class _Whole(_Datum, gc=False):
+    unit: str | None = None
+    region: str = ""
+    account_id: str = ""
+    metric_stream_name: str = ""
+
+
 class _Envelope(msgspec.Struct, gc=False):
     records: list[_Data] | msgspec.UnsetType = msgspec.UNSET
     message: str | msgspec.UnsetType = msgspec.UNSET
@@ -68,13 +83,14 @@ class _Data(msgspec.Struct, gc=False):
 
 
 _datum = msgspec.json.Decoder(_Datum).decode
+_whole = msgspec.json.Decoder(_Whole).decode
 _envelope = msgspec.json.Decoder(_Envelope).decode
 
 Outcome = Point | RecordError | None
 
 
 class CloudWatch(Format):
-    """Reads the CPU of EC2 instances; other metrics and statistics are skipped.
+    """Reads the CPU of EC2 instances, and the metrics that are selected; the rest is skipped.
 
     ANOMALY_KEY_FIELD names another dimension: `AutoScalingGroupName` scores the groups.
 
@@ -86,9 +102,11 @@ class CloudWatch(Format):
     """
 
     percent = True
+    cpu_names = (CPU, f"{EC2}/{CPU}")
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
+        self._decode = _datum if self.only_cpu else _whole
         self._dimension = fields.key if fields.renamed and fields.key is not None else DIMENSION
         self._otlp = Otlp(fields)
 
@@ -159,11 +177,12 @@ class CloudWatch(Format):
         parts = content.split(b"\n")
         # A line each, as CloudWatch writes them; anything else is taken apart with more care.
         whole = all(part[:1] == b"{" and part[-1:] == b"}" for part in parts if part)
+        decode, others = self._decode, self.several
         for part in parts if whole else documents(content):
             if not part:
                 continue
             try:
-                datum = _datum(part)
+                datum = decode(part)
             except (ValueError, RecursionError):
                 several = documents(part) if whole else [part]
                 if len(several) > 1:  # objects on one line
@@ -172,10 +191,12 @@ class CloudWatch(Format):
                 else:
                     yield from self._object(part, envelopes)
                 continue
-            if datum.metric_name != "CPUUtilization" or datum.namespace != "AWS/EC2":
-                yield None
-            else:
+            if datum.metric_name == CPU and datum.namespace == EC2:
                 yield self._selected(datum, part)
+            elif others and isinstance(datum, _Whole):
+                yield self._other(datum, part)
+            else:
+                yield None
 
     def _object(self, document: bytes, envelopes: int) -> Iterator[Outcome]:
         inner = self._opened(document) if envelopes else []
@@ -199,7 +220,40 @@ class CloudWatch(Format):
         value = statistics.sum / statistics.count
         if value != statistics.sum:
             value = round(value, DIGITS)
+        if self.labelled and isinstance(datum, _Whole):
+            labels = self._labels(document, datum)
+            return Point(dimensions[self._dimension], value, datum.timestamp, labels=labels)
         return Point(dimensions[self._dimension], value, datum.timestamp)
+
+    def _other(self, datum: _Whole, document: bytes) -> Outcome:
+        """Return a metric that is not CPU, None if it is not selected, or not of an instance."""
+        metric = _named(datum.namespace, datum.metric_name)
+        if self._dimension not in datum.dimensions or not self.wanted.begins(metric):
+            return None
+        metric = self._series(metric, datum.dimensions)
+        statistics = datum.value
+        if not statistics.count > 0:
+            return RecordError(
+                "'value.count' is not above 0", "not-a-number", part=document, metric=metric
+            )
+        mean = round(statistics.sum / statistics.count, DIGITS)
+        return Point(
+            *(datum.dimensions[self._dimension], mean, datum.timestamp),
+            metric=metric,
+            unit=_unit(datum.unit),
+            labels=self._labels(document, datum),
+        )
+
+    def _series(self, metric: str, dimensions: Mapping[str, str]) -> str:
+        return series(
+            metric, {name: one for name, one in dimensions.items() if name != self._dimension}
+        )
+
+    def _labels(self, document: bytes, datum: _Whole) -> dict[str, str] | None:
+        if not self.labelled:
+            return None
+        record = decoded(document) if self.labels.paths else None
+        return self.labels.of(record, datum.dimensions, msgspec.structs.asdict(datum))
 
     def _opened(self, document: bytes) -> list[str]:
         """Return what an envelope holds, empty if the document is none."""
@@ -235,12 +289,19 @@ class CloudWatch(Format):
         for name in ("namespace", "metric_name"):
             if name not in record:
                 raise RecordError(f"the field {name!r} is missing", "missing-field")
-        if record["namespace"] != "AWS/EC2" or record["metric_name"] != "CPUUtilization":
+        namespace, name = record["namespace"], record["metric_name"]
+        if not isinstance(namespace, str) or not isinstance(name, str):
+            return None
+        metric = None if (namespace, name) == (EC2, CPU) else _named(namespace, name)
+        if metric is not None and not self.wanted.begins(metric):
             return None
         dimensions = _group(record, "dimensions")
-        if set(dimensions) != {self._dimension}:
+        if self._dimension not in dimensions or (metric is None and len(dimensions) > 1):
             return None
         instance = dimensions[self._dimension]
+        unit = None
+        if metric is not None:
+            metric, unit = self._series(metric, dimensions), _unit(record.get("unit"))
         if not isinstance(instance, str):
             raise RecordError(f"'dimensions.{self._dimension}' is not text", "bad-instance")
         value = _group(record, "value")
@@ -256,12 +317,24 @@ class CloudWatch(Format):
             if not count > 0:
                 raise RecordError("'value.count' is not above 0", "not-a-number", instance)
             mean = round(number_of(value["sum"], "value.sum") / count, DIGITS)
-            return Point(instance, mean, record["timestamp"])
-        for name in ("average", "max"):
-            if name in value:
-                percent = number_of(value[name], f"value.{name}")
-                return Point(instance, percent, record["timestamp"])
-        raise RecordError("the field 'value.sum' is missing", "missing-field", instance)
+        else:
+            statistic = next((name for name in ("average", "max") if name in value), None)
+            if statistic is None:
+                raise RecordError("the field 'value.sum' is missing", "missing-field", instance)
+            mean = number_of(value[statistic], f"value.{statistic}")
+        labels = self.labels.of(record, dimensions, record)
+        return Point(instance, mean, record["timestamp"], metric=metric, unit=unit, labels=labels)
+
+
+def _named(namespace: str, name: str) -> str:
+    return name if namespace == EC2 else f"{namespace}/{name}"
+
+
+def _unit(unit: Any) -> str | None:
+    """Return a unit of CloudWatch as the flow names it."""
+    if not isinstance(unit, str) or unit == "None":
+        return None
+    return "%" if unit == "Percent" else unit
 
 
 def _group(record: Mapping[str, Any], name: str) -> dict[str, Any]:

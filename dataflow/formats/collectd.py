@@ -2,14 +2,16 @@
 
 By default that counts jiffies, hundredths of a second, of each CPU and state; of these, the idle
 ones are read. With `ValuesPercentage true` and `ReportByCpu false` it sends percentages of all
-CPUs.
+CPUs. Any other gauge is a metric by the identifier that collectd itself gives it, without the host:
+`memory/memory-used`, and with the name of the value where there are several: `load/load/shortterm`.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
-from dataflow.formats.recipes import Recipe, RecipeFormat
+from dataflow.formats.recipes import Other, Recipe, RecipeFormat
 
 __all__ = ["Collectd"]
 
@@ -51,3 +53,23 @@ class Collectd(RecipeFormat):
             part="/plugin_instance",
         ),
     )
+
+    def others(self, record: Any) -> Iterator[Other]:
+        """Yield the gauges of a record that are not CPU of all CPUs."""
+        plugin, kind = record["plugin"], record.get("type", "")
+        values, kinds = record["values"], record.get("dstypes")
+        names = record.get("dsnames", ())
+        lists = isinstance(values, list) and isinstance(kinds, list) and isinstance(names, list)
+        if not lists or plugin == "cpu":
+            return
+        name = f"{_with(record, 'plugin')}/{_with(record, 'type')}"
+        for place, (value, sort) in enumerate(zip(values, kinds, strict=False)):
+            if sort == "gauge" and value is not None:
+                part = f"/{names[place]}" if len(values) > 1 and place < len(names) else ""
+                unit = "%" if isinstance(kind, str) and kind.startswith("percent") else None
+                yield Other(f"{name}{part}", value, HOST, TIME, unit)
+
+
+def _with(record: Any, field: str) -> str:
+    instance = record.get(f"{field}_instance")
+    return f"{record.get(field)}-{instance}" if instance else str(record.get(field))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from dataflow.formats.base import RecordError
 
@@ -16,13 +18,16 @@ __all__ = ["Line", "last_of", "lines", "plain_line"]
 
 
 class Line(NamedTuple):
-    """A line: its measurement, tags, fields, its time as the line has it, and its bytes."""
+    """A line: its measurement, tags, fields, its time as the line has it, and its bytes.
+
+    What Telegraf writes as JSON has the same parts.
+    """
 
     name: str
     tags: dict[str, str]
-    fields: dict[str, str | int | float | bool]
-    time: int | None
-    text: bytes
+    fields: dict[str, Any]
+    time: str | int | float | None
+    text: bytes | msgspec.Raw
 
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII).fullmatch

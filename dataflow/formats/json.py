@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from operator import attrgetter
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ from dataflow.formats.base import (
     short,
 )
 from dataflow.formats.framing import documents, unframed
+from dataflow.formats.metrics import BOUNDS, CPU, MAX_LENGTH, unit_of
 from dataflow.formats.paths import UNSET, find, parse, shape
 from dataflow.records import Raw, Reading, Rejected, number, seconds
 
@@ -36,7 +37,32 @@ CACHED = 8192
 CACHED_LENGTH = 64
 """Maximum length of a cached text, in characters."""
 
+CPU_NAMES = frozenset(
+    (
+        *(CPU, "cpuutilization", "cpu_utilization", "cpu_usage", "cpu_percent", "cpu_pct"),
+        *("cpu.utilization", "cpu.usage", "cpu.percent", "cpu_usage_percent"),
+        *("system.cpu.utilization", "aws/ec2/cpuutilization"),
+    )
+)
+"""What CPU is called, in small letters."""
+
 T = TypeVar("T")
+
+
+class Series(NamedTuple):
+    """A metric by the name that records have: `metric` is None of CPU, and of the only one."""
+
+    metric: str | None
+    unit: str | None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        most = None if self.unit is None else BOUNDS.get(self.unit)
+        return (-math.inf, math.inf) if most is None else (0.0, most)
+
+
+ONE = Series(None, None)
 
 
 class _Parsed(dict[str, T]):
@@ -64,6 +90,9 @@ class Json(Format):
     The settings name the fields, by name or by path; further fields are ignored. Numbers may be
     text, and the name of an instance a whole number. A record may hold several such objects.
 
+    ANOMALY_METRIC_FIELD names the field with the name of a metric. `cpu`, `CPUUtilization` and the
+    like are CPU; of other metrics, only a name that says a percentage or a ratio gives bounds.
+
     >>> fields = Fields("instance", "timestamp", "index", "value", None, 100.0)
     >>> Json(fields).read(b'{"index": "7", "timestamp": 0, "value": "13.2", "instance": "i-1"}')
     Point(instance='i-1', value=13.2, time=0, index=7)
@@ -82,16 +111,19 @@ class Json(Format):
             repr(fields.time),
             repr(fields.index),
         )
+        self._series: dict[str, Series | None] = {}
+        self._cpu = ""
         self._where = [(path, pattern, parse(path)) for path, pattern in fields.where]
         self._each = None if fields.each is None else parse(fields.each)
         self._paths = {
             name: parse(field)
-            for name in ("key", "time", "index", "value")
+            for name in ("key", "time", "index", "value", "metric")
             if (field := getattr(fields, name)) is not None
         }
         names = (fields.key, fields.time, fields.index, fields.value)
         flat = not any(name.startswith("/") for name in names if name is not None)
-        self._plain = flat and fields.index is not None and not fields.where and not fields.each
+        one = fields.metric is None and not fields.labels and not fields.where and not fields.each
+        self._plain = flat and fields.index is not None and one
         key = parse(fields.key or "key")
         found = shape({"key": (key, str | int)}) if not fields.each else None
         self._parse_key = None if found is None else msgspec.json.Decoder(found.type).decode
@@ -143,10 +175,14 @@ class Json(Format):
         record = decoded(document)
         if not all(self._matches(record, *one) for one in self._where):
             return None
+        series = self._metric(record)
+        if series is None:
+            return None
         try:
-            return self._point(record)
+            return self._point(record, series)
         except RecordError as wrong:
             wrong.instance, wrong.time = self._origin(record)
+            wrong.metric = series.metric
             raise
 
     @staticmethod
@@ -158,10 +194,12 @@ class Json(Format):
             found = msgspec.json.encode(found).decode()
         return fnmatchcase(found, pattern)
 
-    def _point(self, record: Any) -> Point:
+    def _point(self, record: Any, series: Series) -> Point:
         fields = self.fields
         found: dict[str, Any] = {"key": fields.only_instance, "time": None, "index": None}
         for name, path in self._paths.items():
+            if name == "metric":
+                continue
             found[name] = find(record, path)
             if found[name] is UNSET:
                 field = getattr(fields, name)
@@ -188,7 +226,50 @@ class Json(Format):
             )
         if isinstance(index, str) and len(index) <= MAX_INSTANCE_LENGTH:
             index = _index(index)
-        return Point(instance, value, time, index)
+        labels = self.labels.of(record, record)
+        return Point(
+            instance, value, time, index, metric=series.metric, unit=series.unit, labels=labels
+        )
+
+    def _series_of(self, name: str) -> Series | None:
+        """Return what a metric is, by its name; None if it is not selected.
+
+        Raises `RecordError` if it is a second one that is called CPU.
+        """
+        try:
+            return self._series[name]
+        except KeyError:
+            pass
+        found: Series | None = Series(name, unit_of(name))
+        if name.lower() in CPU_NAMES:
+            found = ONE if self.wanted.cpu or self.wanted.named(name) else None
+            if found is not None:
+                self._cpu = self._cpu or name
+                if name != self._cpu:
+                    raise RecordError(
+                        f"the metrics {self._cpu!r} and {name!r} are both CPU: select one of them "
+                        "by its name in ANOMALY_METRICS",
+                        "bad-metric",
+                    )
+        elif not self.wanted.named(name):
+            found = None
+        if len(self._series) >= CACHED:
+            self._series.clear()
+        self._series[name] = found
+        return found
+
+    def _metric(self, record: Any) -> Series | None:
+        """Return which metric a record is of, None if it is not selected."""
+        if self.fields.metric is None:
+            return ONE
+        name = find(record, self._paths["metric"])
+        if name is UNSET:
+            raise RecordError(f"the field {self.fields.metric!r} is missing", "missing-field")
+        if not isinstance(name, str) or not name:
+            raise RecordError(
+                f"{self.fields.metric!r} is {kind_of(name)}, no name of a metric", "bad-metric"
+            )
+        return self._series_of(name)
 
     def _origin(self, record: Any) -> tuple[str | None, float | None]:
         """Return the instance and the time of a record that cannot be used, None if unknown."""
@@ -271,7 +352,7 @@ class Json(Format):
         scalar = str | int | float
         kinds: dict[str, Any] = {
             **{"key": str | int, "value": float},
-            **{"time": scalar, "index": scalar},
+            **{"time": scalar, "index": scalar, "metric": str},
         }
         wanted: dict[str, tuple[tuple[str, ...], Any]] = {
             name: (path, kinds[name]) for name, path in self._paths.items()
@@ -280,10 +361,12 @@ class Json(Format):
         if exact:
             for field, _, path in self._where:
                 wanted[field] = path, str | int | float | bool | None
+        for label in fields.labels:
+            wanted[f"label {label}"] = parse(label), str | int | float | bool | None
         found = shape(wanted) if exact and self._each is None else None
         if found is None:
             return super().decoder(reject, skip)
-        parse: Callable[[bytes], Any] = msgspec.json.Decoder(found.type, strict=False).decode
+        read_fields: Callable[[bytes], Any] = msgspec.json.Decoder(found.type, strict=False).decode
         get = found.get
         conditions = [(get[field], pattern) for field, pattern, _ in self._where]
         only, timeless = fields.only_instance, fields.time is None
@@ -294,6 +377,9 @@ class Json(Format):
         key_of: Callable[[Any], Any] = get.get("key", lambda _: only)
         time_of, index_of = get.get("time", nothing), get.get("index", nothing)
         value_of = get["value"]
+        metric_of, series_of = get.get("metric"), self._series_of
+        labels = [(parse(label)[-1], get[f"label {label}"]) for label in fields.labels]
+        several = self.several
         scale, invert = fields.scale, fields.invert
         low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
         times, indexes = _Parsed(seconds), _Parsed(_index)
@@ -301,18 +387,25 @@ class Json(Format):
 
         def read(raw: Raw) -> Reading | None:
             """Read a record, None if it is not selected; any exception: look at it carefully."""
-            record = parse(raw.value)  # type: ignore[arg-type]
+            record = read_fields(raw.value)  # type: ignore[arg-type]
             for condition, pattern in conditions:
                 is_at = condition(record)
                 if is_at != pattern:
                     if is_at.__class__ is str or is_at is UNSET:
                         return None
                     raise ValueError
+            series: Series | None = ONE
+            if metric_of is not None and (series := series_of(metric_of(record))) is None:
+                return None
+            assert series is not None
             instance, timestamp, value = key_of(record), time_of(record), value_of(record)
             index = index_of(record)
             if instance.__class__ is int:
                 instance = str(instance)
-            if not (low <= value <= high and 0 < len(instance) <= MAX_INSTANCE_LENGTH):
+            least, most = (low, high) if series is ONE else series.bounds
+            if not (least <= value <= most and 0 < len(instance) <= MAX_INSTANCE_LENGTH):
+                raise ValueError
+            if several and ("\0" in instance or len(series.metric or "") > MAX_LENGTH):
                 raise ValueError
             if value.__class__ is not float or value - value != 0.0:
                 raise ValueError
@@ -325,7 +418,17 @@ class Json(Format):
                 raise ValueError
             if invert:
                 value = inverted(value, high)
-            return Reading(instance, timestamp, index, value, time, raw.partition, raw.offset)
+            reading = Reading(instance, timestamp, index, value, time, raw.partition, raw.offset)
+            if series is not ONE:
+                reading.metric, reading.unit = series.metric, series.unit
+            if labels:
+                found = {
+                    name: str(one)[:MAX_LENGTH]
+                    for name, of in labels
+                    if _is_label(one := of(record))
+                }
+                reading.labels = found or None
+            return reading
 
         def decode(batch: list[Raw]) -> list[Reading | Rejected]:
             out: list[Reading | Rejected] = []
@@ -345,6 +448,10 @@ class Json(Format):
             return out
 
         return decode
+
+
+def _is_label(value: Any) -> TypeGuard[str | int | float]:
+    return isinstance(value, (str, int, float))
 
 
 def _index(text: str) -> str | int | float:

@@ -11,12 +11,16 @@ dimensions as an attribute; the time is the end of the period, where CloudWatch'
 beginning.
 
 Names of before and since semantic conventions 1.23 are taken: `state` and `cpu.mode`.
+
+Other gauges, sums that may fall and CloudWatch's summaries are metrics by their names, and by the
+attributes of each point: points that differ by an attribute are metrics of their own. Sums that
+only grow and histograms are skipped.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,6 +41,7 @@ from dataflow.formats.base import (
 )
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.json import decoded
+from dataflow.formats.metrics import Wanted, series
 from dataflow.formats.otlp_template import Templates
 from dataflow.formats.protobuf import (
     BYTES,
@@ -60,8 +65,15 @@ TIME = "system.cpu.time"
 WANTED = {UTILIZATION, TIME, CLOUDWATCH, SUMMARY}
 _WANTED = {name.encode() for name in WANTED}
 
+STREAMED = "amazonaws.com/"
+OF_EC2 = "AWS/EC2/"
+"""How CloudWatch's names begin in a stream."""
+
 
 HOST = ("host.id", "host.name")
+PARTS = ("service.", "container.", "process.", "k8s.", "faas.")
+"""How the names of a resource's attributes begin that tell it from others on its host."""
+
 EC2 = {"service.namespace": "AWS", "service.name": "EC2"}
 
 Attributes = dict[str, Any]
@@ -95,10 +107,13 @@ class _Metric(NamedTuple):
     summaries: list[_Summary]
     delta: bool = False
     """Whether the points say what was added since the ones before."""
+    monotonic: bool = False
+    """Whether the points only grow."""
+    unit: str = ""
 
 
 class Otlp(Format):
-    """Reads the CPU of hosts and EC2 instances; other metrics are skipped.
+    """Reads the CPU of hosts and EC2 instances, and the metrics that are selected.
 
     ANOMALY_KEY_FIELD names another attribute of the resource, or of the point.
 
@@ -114,17 +129,22 @@ class Otlp(Format):
     """
 
     percent = True
+    cpu_names = (UTILIZATION, TIME, SUMMARY, f"{OF_EC2}{SUMMARY}")
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
         self._hosts = (fields.key,) if fields.renamed and fields.key is not None else HOST
         self._known = _Known()
+        self._reads: Callable[[str], bool] = WANTED.__contains__
+        if self.several:
+            names = _Names(self.wanted)
+            self._known.names, self._reads = names, names.selected
         self._templates = Templates()
 
     def decoder(self, reject: Reject, skip: Skip = lambda count: None) -> Decode:
         """Return the function that reads a batch: what comes again in one loop, else with care."""
         read_carefully, again = self.readings, self._templates.read
-        if not self._as_it_is:
+        if not (self._as_it_is and self.only_cpu):
             return super().decoder(reject, skip)
 
         def decode(batch: list[Raw]) -> list[Reading | Rejected]:
@@ -156,13 +176,14 @@ class Otlp(Format):
     def _carefully(self, content: bytes) -> Iterator[Outcome]:
         found: Iterable[_Metric | RecordError | None]
         if is_json(content):
-            found = _from_json(content)
+            found = _from_json(content, self._reads)
         else:
             try:
                 found = _from_protobuf(content, self._known)
             except ValueError as error:
                 raise RecordError(f"the record is no OTLP: {error}", "bad-record") from None
-            self._templates.learn(content, self._host_of, _state_of)
+            if self.only_cpu:
+                self._templates.learn(content, self._host_of, _state_of)
         metrics = list(found)
         # The resource of several metrics of a record is the same object.
         better = {
@@ -191,9 +212,70 @@ class Otlp(Format):
             return self._host(metric)
         if metric.name == TIME:
             return self._seconds(metric)
+        if metric.name not in WANTED:
+            return self._other(metric)
         if metric.name == SUMMARY and not EC2.items() <= metric.resource.items():
             return (None,)
         return [self._instance(one, metric.resource) for one in metric.summaries]
+
+    def _other(self, metric: _Metric) -> Iterator[Outcome]:
+        """Yield the points of a metric that is not CPU."""
+        name = _plain(metric.name)
+        for summary in metric.summaries:
+            try:
+                yield self._mean(summary, name, metric.unit.strip("{}"))
+            except RecordError as wrong:
+                yield wrong
+        if metric.monotonic:
+            yield None
+            return
+        unit = "ratio" if metric.unit == "1" and name.endswith(".utilization") else metric.unit
+        for time, value, attributes in metric.numbers:
+            whole = self._series(name, metric.resource, attributes)
+            if whole is None or value is None:
+                yield None
+                continue
+            try:
+                instance = self._name(metric.resource, attributes, time)
+            except RecordError as wrong:
+                wrong.metric = whole
+                yield wrong
+                continue
+            labels = self.labels.of(None, attributes, metric.resource)
+            yield Point(instance, value, time, metric=whole, unit=unit or None, labels=labels)
+
+    def _series(self, name: str, resource: Attributes, attributes: Attributes) -> str | None:
+        """Return the name of a metric with what tells it from others; None if that is unknown."""
+        further = {
+            key: one
+            for key, one in resource.items()
+            if key.startswith(PARTS) and key not in self._hosts and key not in self.labels.names
+        }
+        further |= {key: one for key, one in attributes.items() if key not in self._hosts}
+        if not all(isinstance(one, str) for one in further.values()):
+            return None
+        return series(name, further)
+
+    def _mean(self, one: _Summary, name: str, unit: str) -> Point | None:
+        """Return the mean of a period of CloudWatch, None if it is not of an instance."""
+        dimensions = _dimensions(one)
+        wanted = "InstanceId" if self._hosts is HOST else self._hosts[0]
+        if wanted not in dimensions:
+            return None
+        further = {key: value for key, value in dimensions.items() if key != wanted}
+        metric = series(name, further)
+        if not one.time:
+            raise RecordError("the point has no time", "bad-timestamp", metric=metric)
+        if not one.number > 0:
+            raise RecordError(
+                "the count of a summary is not above 0", "not-a-number", metric=metric
+            )
+        mean = round(one.total / one.number, DIGITS)
+        labels = self.labels.of(None, dimensions)
+        unit = "%" if unit == "Percent" else unit
+        return Point(
+            dimensions[wanted], mean, one.time, metric=metric, unit=unit or None, labels=labels
+        )
 
     def _host(self, metric: _Metric) -> Iterator[Outcome]:
         """Yield the CPU of a host at each time, from the points of its CPUs and states."""
@@ -233,10 +315,12 @@ class Otlp(Format):
                     raise RecordError(
                         "the points are not of 'idle' and other states", "missing-field", instance
                     )
+                labels = self.labels.of(None, metric.resource)
                 if not metric.delta:
-                    yield Point(instance, PERCENT, time, counter=(idle, total))
+                    yield Point(instance, PERCENT, time, counter=(idle, total), labels=labels)
                 elif total > 0.0:
-                    yield Point(instance, round(PERCENT * (1.0 - idle / total), DIGITS), time)
+                    percent = round(PERCENT * (1.0 - idle / total), DIGITS)
+                    yield Point(instance, percent, time, labels=labels)
                 else:
                     yield None
             except RecordError as wrong:
@@ -253,22 +337,13 @@ class Otlp(Format):
             raise RecordError(
                 f"a share of {UTILIZATION} is outside 0 to 1", "out-of-range", instance
             )
-        return Point(
-            instance, round(100.0 * (mean if None in states else 1.0 - mean), DIGITS), time
-        )
+        percent = round(100.0 * (mean if None in states else 1.0 - mean), DIGITS)
+        labels = self.labels.of(None, resource) if self.labelled else None
+        return Point(instance, percent, time, labels=labels)
 
     def _instance(self, one: _Summary, resource: Attributes) -> Outcome:
         """Return the CPU of an EC2 instance, None for a statistic of several."""
-        attributes = one.attributes
-        dimensions = attributes.get("Dimensions")
-        if not isinstance(dimensions, dict):
-            dimensions = {
-                name: value
-                for name, value in attributes.items()
-                if name not in ("Namespace", "MetricName")
-            }
-            if "service.instance.id" in dimensions:  # the Collector's name of it
-                dimensions["InstanceId"] = dimensions.pop("service.instance.id")
+        dimensions = _dimensions(one)
         wanted = "InstanceId" if self._hosts is HOST else self._hosts[0]
         if set(dimensions) != {wanted}:
             return None
@@ -277,7 +352,8 @@ class Otlp(Format):
             return RecordError("the point has no time", "bad-timestamp")
         if not one.number > 0:
             return RecordError("the count of a summary is not above 0", "not-a-number")
-        return Point(instance, round(one.total / one.number, DIGITS), one.time)
+        labels = self.labels.of(None, dimensions, resource)
+        return Point(instance, round(one.total / one.number, DIGITS), one.time, labels=labels)
 
     def _name(self, resource: Attributes, attributes: Attributes, time: int) -> str:
         """Return the instance of a point. Raises `RecordError` if it has none, or no time."""
@@ -295,6 +371,42 @@ class Otlp(Format):
             "ANOMALY_KEY_FIELD",
             "missing-field",
         )
+
+
+def _dimensions(one: _Summary) -> Mapping[str, Any]:
+    """Return the dimensions of a statistic of CloudWatch."""
+    attributes = one.attributes
+    dimensions = attributes.get("Dimensions")
+    if isinstance(dimensions, dict):
+        return dimensions
+    dimensions = {
+        name: value for name, value in attributes.items() if name not in ("Namespace", "MetricName")
+    }
+    if "service.instance.id" in dimensions:  # the Collector's name of it
+        dimensions["InstanceId"] = dimensions.pop("service.instance.id")
+    return dimensions
+
+
+def _plain(name: str) -> str:
+    """Return the name of a metric without what CloudWatch's streams write before it.
+
+    >>> _plain("amazonaws.com/AWS/EC2/NetworkIn"), _plain("amazonaws.com/CWAgent/mem_used_percent")
+    ('NetworkIn', 'CWAgent/mem_used_percent')
+    """
+    return name.removeprefix(STREAMED).removeprefix(OF_EC2)
+
+
+class _Names:
+    """The names of the metrics to read: those of CPU, and those that are selected."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+
+    def selected(self, name: str) -> bool:
+        return name in WANTED or self._wanted.begins(_plain(name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in _WANTED or (isinstance(name, bytes) and self.selected(name.decode()))
 
 
 def _usual(points: list[Point | None], raw: Raw) -> list[Reading] | None:
@@ -340,6 +452,8 @@ def is_json(content: bytes) -> bool:
 class _Value(msgspec.Struct, gc=False, frozen=True):
     stringValue: str | None = None  # noqa: N815
     intValue: str | int | None = None  # noqa: N815
+    boolValue: bool | None = None  # noqa: N815
+    doubleValue: float | None = None  # noqa: N815
     kvlistValue: _Pairs | None = None  # noqa: N815
 
 
@@ -370,6 +484,7 @@ class _JsonSummary(msgspec.Struct, gc=False, frozen=True):
 class _Points(msgspec.Struct, gc=False, frozen=True):
     dataPoints: list[msgspec.Raw] = []  # noqa: N815
     aggregationTemporality: int | str = 2  # noqa: N815
+    isMonotonic: bool = False  # noqa: N815
 
 
 DELTA = (1, "1", "AGGREGATION_TEMPORALITY_DELTA")
@@ -377,6 +492,7 @@ DELTA = (1, "1", "AGGREGATION_TEMPORALITY_DELTA")
 
 class _JsonMetric(msgspec.Struct, gc=False, frozen=True):
     name: str = ""
+    unit: str = ""
     gauge: _Points | None = None
     sum: _Points | None = None
     summary: _Points | None = None
@@ -408,7 +524,9 @@ _numbers = msgspec.json.Decoder(_JsonNumber, strict=False).decode
 _summaries = msgspec.json.Decoder(_JsonSummary, strict=False).decode
 
 
-def _from_json(content: bytes) -> Iterator[_Metric | RecordError | None]:
+def _from_json(
+    content: bytes, reads: Callable[[str], bool]
+) -> Iterator[_Metric | RecordError | None]:
     for document in documents(content):
         try:
             request = _request(document)
@@ -420,9 +538,10 @@ def _from_json(content: bytes) -> Iterator[_Metric | RecordError | None]:
                 attributes = _attributes(one.resource.attributes)
                 for scope in one.scopeMetrics:
                     for metric in scope.metrics:
-                        yield _json_metric(metric, attributes)
+                        yield _json_metric(metric, attributes, reads)
         elif not isinstance(request.name, msgspec.UnsetType):  # a metric, its resource inside
-            yield _json_metric(document, _attributes(request.resource.attributes))
+            attributes = _attributes(request.resource.attributes)
+            yield _json_metric(document, attributes, reads)
         else:
             yield RecordError(
                 "the field 'resourceMetrics' is missing", "missing-field", part=document
@@ -438,16 +557,19 @@ def _wrong(document: bytes, error: Exception) -> RecordError:
     return RecordError(f"the record is no OTLP: {error}", "bad-record", part=document)
 
 
-def _json_metric(document: bytes | msgspec.Raw, resource: Attributes) -> Any:
+def _json_metric(
+    document: bytes | msgspec.Raw, resource: Attributes, reads: Callable[[str], bool]
+) -> Any:
     try:
         metric = _metric(document)
-        if metric.name not in WANTED:
+        if not reads(metric.name):
             return None
         found = metric.gauge or metric.sum
         numbers = [] if found is None else list(map(_json_number, found.dataPoints))
         summary = [] if metric.summary is None else map(_json_summary, metric.summary.dataPoints)
         delta = found is not None and found.aggregationTemporality in DELTA
-        return _Metric(resource, metric.name, numbers, list(summary), delta)
+        grows = metric.sum is not None and metric.sum.isMonotonic
+        return _Metric(resource, metric.name, numbers, list(summary), delta, grows, metric.unit)
     except (ValueError, RecursionError) as error:
         return RecordError(f"a metric cannot be read: {error}", "bad-record")
 
@@ -474,7 +596,9 @@ def _content(value: _Value) -> Any:
         return _attributes(value.kvlistValue.values)
     if value.stringValue is None and value.intValue is not None:
         return str(value.intValue)
-    return value.stringValue
+    if value.boolValue is not None:
+        return str(value.boolValue).lower()
+    return value.stringValue if value.doubleValue is None else str(value.doubleValue)
 
 
 def _state(attributes: Attributes) -> Any:
@@ -494,6 +618,7 @@ class _Known:
     def __init__(self) -> None:
         self.of_resources: dict[bytes, Attributes] = {}
         self.of_points: dict[bytes, Attributes] = {}
+        self.names: Container[bytes] = _WANTED
 
     @staticmethod
     def add(known: dict[bytes, Attributes], data: bytes, attributes: Attributes) -> None:
@@ -559,19 +684,22 @@ def _read_metric(
     data: bytes, place: int, end: int, resource: Attributes, known: _Known
 ) -> _Metric | None:
     name: bytes | None = None
+    unit = b""
     bodies = []
     for number, kind, begin, stop in scan(data, place, end):
         if kind != BYTES:
             continue
         if number == 1:
             name = data[begin:stop]
-            if name not in _WANTED:
+            if name not in known.names:
                 return None
+        elif number == 3:
+            unit = data[begin:stop]
         elif number in (5, 7, 11):  # gauge, sum, summary
             bodies.append((number, begin, stop))
     if name is None:
         return None
-    metric = _Metric(resource, name.decode(), [], [])
+    metric = _Metric(resource, name.decode(), [], [], unit=unit.decode())
     for body, begin, stop in bodies:
         if body != 11:
             begin, delta = _read_numbers(data, begin, stop, metric.numbers, known.of_points)
@@ -580,6 +708,8 @@ def _read_metric(
         for number, kind, first, last in scan(data, begin, stop):
             if number == 2 and kind == VARINT and body == 7:
                 metric = metric._replace(delta=first == 1)
+            elif number == 3 and kind == VARINT and body == 7:
+                metric = metric._replace(monotonic=first == 1)
             if number != 1 or kind != BYTES:
                 continue
             if body == 11:
@@ -704,8 +834,10 @@ def _add_attribute(data: bytes, place: int, end: int, pairs: Attributes) -> None
             for at, sort, first, last in scan(data, begin, stop):
                 if sort == BYTES and at == 1:
                     value = data[first:last].decode()
-                elif sort == VARINT and at == 3:
-                    value = str(first)
+                elif sort == VARINT and at in (2, 3):
+                    value = str(first) if at == 3 else str(bool(first)).lower()
+                elif sort == FIXED64 and at == 4:
+                    value = str(double(data, first)[0])
                 elif sort == BYTES and at == 6:
                     value = _read_attributes(data, first, last, 1)
     pairs[key] = value

@@ -3,6 +3,9 @@
 CPU is read from three of its inputs. `cpu` says per CPU and for all together which share is idle:
 only the total counts. `cloudwatch_metric_streams` and `cloudwatch` bring CPUUtilization of EC2; the
 tag `host` is then that of the collector, not of the instance.
+
+Any other number is a metric `MEASUREMENT.FIELD`, such as `mem.used_percent`, with the tags that are
+not those of the host in its name. What only grows (`COUNTERS`) is none.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ from dataflow.formats.base import (
     usual_time,
 )
 from dataflow.formats.framing import documents, unframed
-from dataflow.formats.influx import last_of, lines, plain_line
+from dataflow.formats.influx import Line, last_of, lines, plain_line
 from dataflow.formats.json import decoded
+from dataflow.formats.metrics import same_everywhere, series, unit_of
 from dataflow.records import Raw, Reading, Rejected
 
 __all__ = ["Telegraf"]
@@ -79,7 +83,7 @@ _batch = msgspec.json.Decoder(_Batch).decode
 
 
 class Telegraf(Format):
-    """Reads the CPU of a host, and of EC2 from CloudWatch; other metrics are skipped.
+    """Reads the CPU of a host, and of EC2 from CloudWatch, and the metrics that are selected.
 
     ANOMALY_KEY_FIELD names the tag of the instance, if it is not `host`.
 
@@ -91,6 +95,7 @@ class Telegraf(Format):
     """
 
     percent = True
+    cpu_names = ("cpu.usage_active", "cpu.usage_idle", "CPUUtilization")
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
@@ -130,6 +135,8 @@ class Telegraf(Format):
 
     def read(self, value: bytes) -> Point | Iterable[Point | RecordError | None]:
         """Read the metrics of a record."""
+        if self.several:
+            return self._all(value)
         try:
             metric = _metric(value)
         except (ValueError, RecursionError):
@@ -138,13 +145,8 @@ class Telegraf(Format):
         return SKIPPED if found is None else found
 
     def _several(self, value: bytes) -> Iterator[Point | RecordError | None]:
-        content = unframed(value)
-        head = content[:64].lstrip()[:1]
-        if not head:
-            raise RecordError("the record is empty", "no-value")
-        if head in (b"{", b"["):
-            return map(self._part, _metrics(content))
-        return map(self._line, lines(content))
+        content, is_json = _content(value)
+        return map(self._part, _metrics(content)) if is_json else map(self._line, lines(content))
 
     def _part(self, document: bytes | msgspec.Raw) -> Point | RecordError | None:
         try:
@@ -157,7 +159,59 @@ class Telegraf(Format):
             wrong.part = bytes(document)
             return wrong
 
-    def _line(self, line: Any) -> Point | RecordError | None:
+    def _all(self, value: bytes) -> Iterator[Point | RecordError | None]:
+        """Read what is selected of a record: CPU, and any other field of each metric."""
+        content, is_json = _content(value)
+        for line in map(_as_line, _metrics(content)) if is_json else lines(content):
+            if isinstance(line, RecordError):
+                yield line
+                continue
+            yield self._line(line) if self.wanted.cpu else None
+            for field in line.fields:
+                try:
+                    yield self._other(line.name, line.tags, line.fields, field, line.time)
+                except RecordError as wrong:
+                    wrong.part = bytes(line.text)
+                    yield wrong
+
+    def _other(self, name: str, tags: Tags, values: Values, field: str, time: Any) -> Point | None:
+        """Return a metric that is not CPU, None if it is not selected, no number, or a counter."""
+        value = values[field]
+        if value.__class__ is not float and value.__class__ is not int:
+            return None
+        # A statistic of a metric stream has the sum of a period: the other fields are not read.
+        streamed = "accountId" in tags and "sum" in values
+        if streamed and field != "sum":
+            return None
+        metric = name if streamed else f"{name}.{field}"
+        if not self.wanted.begins(metric) or _is_cpu(name, field) or _only_grows(name, field):
+            return None
+        usual = "InstanceId" if streamed else "host"
+        if name.startswith("cloudwatch_"):
+            usual = "instance_id"
+        tag = self._tag or usual
+        if usual != "host" and tag not in tags:
+            return None  # of a group, or of another service
+        further = {
+            key: one
+            for key, one in tags.items()
+            if key not in (tag, "host", *self.labels.names) and not same_everywhere(key)
+        }
+        metric = series(metric, further)
+        if time is None:
+            raise RecordError("the line has no time", "missing-field", metric=metric)
+        if streamed:
+            value = _mean(values)
+        return Point(
+            self._instance(tags, usual),
+            float(value),
+            time,
+            metric=metric,
+            unit="%" if name == "cpu" else unit_of(f"{name}.{field}"),
+            labels=self.labels.of(None, tags),
+        )
+
+    def _line(self, line: Line | RecordError) -> Point | RecordError | None:
         if isinstance(line, RecordError):
             return line
         name, tags, values, time, text = line
@@ -166,7 +220,7 @@ class Telegraf(Format):
                 raise RecordError("the line has no time", "missing-field")
             return self._point(name, tags, values, time)
         except RecordError as wrong:
-            wrong.part = text
+            wrong.part = bytes(text)
             return wrong
 
     def _point(self, name: str, tags: Tags, values: Values, time: Any) -> Point | None:
@@ -182,15 +236,16 @@ class Telegraf(Format):
             if "usage_idle" in values:
                 return self._idle(tags, values, "usage_idle", time)
             if "usage_active" in values:
-                return Point(self._instance(tags, "host"), _number(values, "usage_active"), time)
+                return self._cpu(tags, "host", _number(values, "usage_active"), time)
             return None
         if name == "aws_ec2_cpuutilization":
             return self._streamed(tags, values, time)
         if name == "cloudwatch_aws_ec2":
-            if "instance_id" not in tags or "cpu_utilization_average" not in values:
+            tag = self._tag if self._tag in POLLED else "instance_id"
+            if tag not in tags or "cpu_utilization_average" not in values:
                 return None
             percent = _number(values, "cpu_utilization_average")
-            return Point(self._instance(tags, "instance_id"), percent, time)
+            return self._cpu(tags, "instance_id", percent, time)
         if name == "win_cpu":
             if tags.get("instance") != "_Total" or "Percent_Idle_Time" not in values:
                 return None
@@ -203,17 +258,20 @@ class Telegraf(Format):
         if not low <= idle <= high:
             raise RecordError(f"{field!r} is {idle:g}, outside 0 to 100", "out-of-range")
         value = inverted(min(max(idle, 0.0), PERCENT), PERCENT)
-        return Point(self._instance(tags, "host"), value, time)
+        return self._cpu(tags, "host", value, time)
 
     def _streamed(self, tags: Tags, values: Values, time: Any) -> Point | None:
-        """Read a statistic of a metric stream: only those of single instances count."""
-        if "InstanceId" not in tags or not GROUPS.isdisjoint(tags):
+        """Read a statistic of a metric stream: of single instances, or of the groups asked for."""
+        wanted = self._tag if self._tag in STREAMED else "InstanceId"
+        if tags.keys() & STREAMED != {wanted}:
             return None
-        count = _number(values, "samplecount" if "samplecount" in values else "count")
-        if not count > 0:
-            raise RecordError("'count' is not above 0", "not-a-number")
-        mean = _number(values, "sum") / count
-        return Point(self._instance(tags, "InstanceId"), round(mean, DIGITS), time)
+        return self._cpu(tags, "InstanceId", _mean(values), time)
+
+    def _cpu(self, tags: Tags, tag: str, value: float, time: Any) -> Point:
+        instance = self._instance(tags, tag)
+        if self.labelled:
+            return Point(instance, value, time, labels=self.labels.of(None, tags))
+        return Point(instance, value, time)
 
     def _instance(self, tags: Tags, tag: str) -> str:
         tag = self._tag or tag
@@ -278,8 +336,64 @@ def _usual(host: str, idle: float, stamp: int, raw: Raw, number: int) -> Reading
     return Reading(host, stamp, None, value, time, raw.partition, raw.offset, number)
 
 
-GROUPS = frozenset({"AutoScalingGroupName", "ImageId", "InstanceType"})
-"""Dimensions of EC2's statistics of several instances."""
+STREAMED = frozenset({"InstanceId", "AutoScalingGroupName", "ImageId", "InstanceType"})
+POLLED = frozenset({"instance_id", "auto_scaling_group_name", "image_id", "instance_type"})
+"""Dimensions of EC2's statistics, as tags of a metric stream and of the poller."""
+
+COUNTERS = frozenset({"diskio", "interrupts", "kernel", "kernel_vmstat", "net", "nstat"})
+"""Inputs whose fields only grow, but for `GAUGES`."""
+
+GAUGES = frozenset({"diskio.iops_in_progress", "kernel.entropy_avail", "net.speed"})
+
+GROWING = frozenset({"swap.in", "swap.out", "system.uptime"})
+"""Fields of other inputs that only grow."""
+
+
+def _only_grows(name: str, field: str) -> bool:
+    metric = f"{name}.{field}"
+    if name in COUNTERS:
+        return metric not in GAUGES
+    return (
+        metric in GROWING
+        or field.endswith(("_total", "_counter"))
+        or (name == "cpu" and field.startswith("time_"))
+    )
+
+
+def _is_cpu(name: str, field: str) -> bool:
+    """Return whether a field is read as CPU, or is what is left of it."""
+    return (
+        (name == "cpu" and field in ("usage_active", "usage_idle"))
+        or (name == "win_cpu" and field == "Percent_Idle_Time")
+        or name == "aws_ec2_cpuutilization"
+        or (name == "cloudwatch_aws_ec2" and field == "cpu_utilization_average")
+    )
+
+
+def _mean(values: Values) -> float:
+    """Return the mean of a statistic of a metric stream. Raises `RecordError`."""
+    count = _number(values, "samplecount" if "samplecount" in values else "count")
+    if not count > 0:
+        raise RecordError("'count' is not above 0", "not-a-number")
+    return round(_number(values, "sum") / count, DIGITS)
+
+
+def _content(value: bytes) -> tuple[bytes, bool]:
+    """Return the content of a record, and whether it is JSON. Raises `RecordError` if empty."""
+    content = unframed(value)
+    head = content[:64].lstrip()[:1]
+    if not head:
+        raise RecordError("the record is empty", "no-value")
+    return content, head in (b"{", b"[")
+
+
+def _as_line(document: bytes | msgspec.Raw) -> Line | RecordError:
+    """Return a metric in JSON as a line."""
+    try:
+        metric = _metric(document)
+    except (ValueError, RecursionError) as error:
+        return _no_metric(bytes(document), error)
+    return Line(metric.name, metric.tags, metric.fields, metric.timestamp, document)
 
 
 def _metrics(content: bytes) -> Iterator[bytes | msgspec.Raw]:

@@ -1,14 +1,19 @@
 """Vector's metrics as JSON: gauges of CPU, and the counters of its source `host_metrics`.
 
-A name that says a percentage is read as one, a name that says a ratio as a share from 0 to 1;
-anything else is skipped. `cpu_seconds_total` has the idle seconds of each CPU so far.
+A name that says a percentage is read as one, a name that says a ratio as a share from 0 to 1.
+`cpu_seconds_total` has the idle seconds of each CPU so far. Any other gauge is a metric by its
+name, with the tags that are not those of the host behind it; what else there is, is skipped.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
 
-from dataflow.formats.recipes import Recipe, RecipeFormat
+from dataflow.formats.metrics import series
+from dataflow.formats.paths import UNSET, find
+from dataflow.formats.recipes import Other, Recipe, RecipeFormat
 
 __all__ = ["Vector"]
 
@@ -34,6 +39,7 @@ class Vector(RecipeFormat):
     """
 
     feed = "Vector"
+    cpu_names = ("cpu_usage_percent", "cpu_seconds_total", "aws_ec2_cpuutilization_average")
     marks: ClassVar = ("/name", "/kind")
     inside = "/metric"
     key_prefix = "/tags/"
@@ -50,3 +56,14 @@ class Vector(RecipeFormat):
             part="/tags/cpu",
         ),
     )
+
+    def others(self, record: Any) -> Iterator[Other]:
+        """Yield the gauge, if it is not CPU."""
+        name, value, tags = record["name"], find(record, ("gauge", "value")), record.get("tags")
+        if not isinstance(name, str) or value is UNSET:
+            return
+        tags = tags if isinstance(tags, dict) else {}
+        if any(fnmatchcase(name, str(recipe.where[0][1])) for recipe in self.recipes):
+            return
+        own = {tag: one for tag, one in tags.items() if tag != "collector"}
+        yield Other(series(name, self.further(own, HOST)), value, HOST, TIME)

@@ -201,6 +201,8 @@ class EpisodeTracker:
             reasons=episode.reasons,
             ordinary=episode.ordinary,
             why=episode.why,
+            metric=reading.metric or self._rules.metric,
+            labels=reading.labels or {},
         )
         episode.sequence += 1
         episode.reported = episode.peak

@@ -128,6 +128,13 @@ class InstanceMonitor:
         incident = self._silence.report()
         return [incident, *(self._end(last, incident) if incident.ended == "gone" else [])]
 
+    def dismiss(self) -> list[Incident]:
+        """Return the records that resolve what is open, as gone: the metric is read no longer."""
+        last = self._silence.last
+        if last is None:
+            return []
+        return [*self._silence.dismiss(), *self._episodes.end(self._clock, last, last.time)]
+
     def _end(self, last: Reading, gone: Incident) -> list[Incident]:
         time = None if gone.resolved_at is None else gone.resolved_at.timestamp()
         return self._episodes.end(self._clock, last, time)

@@ -23,7 +23,8 @@ class Rules(msgspec.Struct, frozen=True):
 
     An instance is silent `silence` after its last reading, by the progress of other instances, or
     `wall` after it by the machine's clock. It is gone after `gone` more. 0 turns either off, and so
-    does a name that matches one of the patterns `silence_except`.
+    does a name that matches one of the patterns `silence_except`. `metric` is the name of what is
+    scored by default.
     """
 
     topic: str = ""
@@ -38,6 +39,7 @@ class Rules(msgspec.Struct, frozen=True):
     gone: float = 86_400.0
     silence_except: tuple[str, ...] = ()
     plan: Plan = Plan()
+    metric: str = "cpu"
 
 
 class Judged(NamedTuple):

@@ -155,6 +155,14 @@ class Silence:
         self._alive = None
         return out
 
+    def dismiss(self) -> list[Incident]:
+        """Watch no longer; return the record that resolves a silence that is open."""
+        last, open_now = self.last, self.state is SilenceState.SILENT
+        self.state = SilenceState.GONE
+        if last is None or not open_now:
+            return []
+        return [self._incident(last, 1, last, self._opened_at, "gone")]
+
     def rejected(self, time: float | None) -> None:
         """Take the time of a rejected reading: a gap in which there are such is no silence."""
         last = self.last
@@ -193,6 +201,8 @@ class Silence:
             anomalies=0,
             source=Source(self._rules.topic, cause.partition, cause.offset, cause.number),
             duration=None if time is None or last.time is None else time - last.time,
+            metric=last.metric or self._rules.metric,
+            labels=cause.labels or {},
         )
 
     def save(self) -> Saved:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dataflow.formats.paths import UNSET, find, parse
-from dataflow.records import Raw, Reading
+from dataflow.records import Raw, Reading, key_of, series_parts
 from dataflow.settings import Settings
 
 __all__ = ["advice"]
@@ -61,7 +61,8 @@ def _mixed(settings: Settings, raws: list[Raw], proposed: Proposed) -> Iterator[
     inside = parse(settings.value_field)[:-1]
     for field in SELECTORS:
         path = (*inside, field)
-        if path in named or field in (settings.key_field, settings.value_field):
+        own = (settings.key_field, settings.value_field, settings.metric_field)
+        if path in named or field in own or settings.metric_field == f"/{'/'.join(path)}":
             continue
         seen = Counter(_texts(raws, path))
         if len(seen) < 2:
@@ -73,7 +74,8 @@ def _mixed(settings: Settings, raws: list[Raw], proposed: Proposed) -> Iterator[
             proposed["where"] = (*proposed.get("where", ()), (where, cpu[0]))
         yield (
             f"several metrics are mixed, by the field {field!r} ({shown}): select one, such as "
-            f"ANOMALY_WHERE='{where}={cpu[0] if cpu else seen.most_common(1)[0][0]}'."
+            f"ANOMALY_WHERE='{where}={cpu[0] if cpu else seen.most_common(1)[0][0]}', or score "
+            f"each by itself, with ANOMALY_METRIC_FIELD={where} and their names in ANOMALY_METRICS."
         )
 
 
@@ -103,7 +105,7 @@ def _names(settings: Settings, proposed: Proposed) -> Iterator[str]:
 
 
 def _shares(settings: Settings, readings: list[Reading], proposed: Proposed) -> Iterator[str]:
-    values = [reading.value for reading in readings]
+    values = [reading.value for reading in readings if reading.metric is None]
     if settings.scale is None or settings.scale <= 1 or not values or max(values) > 1.0:
         return
     if not any(0.0 < value < 1.0 for value in values):
@@ -117,14 +119,15 @@ def _shares(settings: Settings, readings: list[Reading], proposed: Proposed) -> 
 
 
 def _counters(settings: Settings, readings: list[Reading]) -> Iterator[str]:
-    for instance, own in _by_instance(readings).items():
+    for key, own in _by_key(readings).items():
+        instance, metric = series_parts(key)
         values = [reading.value for reading in own]
         rises = sum(later > value for value, later in pairwise(values))
         falls = any(later < value for value, later in pairwise(values))
         if len(values) >= 2 * ENOUGH and not falls and 2 * rises > len(values):
             yield (
-                f"the values of {settings.value_field!r} of the instance {instance!r} only grow: "
-                "this looks like a counter; send its rate instead."
+                f"the values of {metric or settings.value_field!r} of the instance {instance!r} "
+                "only grow: this looks like a counter; send its rate instead."
             )
             return
 
@@ -136,7 +139,7 @@ def _several(readings: list[Reading]) -> Iterator[str]:
     for reading in readings:
         if reading.time is None:
             continue
-        place = reading.instance, reading.time
+        place = key_of(reading), reading.time
         if place not in first:
             first[place] = reading.value
         elif first[place] == reading.value:
@@ -160,7 +163,7 @@ def _several(readings: list[Reading]) -> Iterator[str]:
 def _interval(settings: Settings, readings: list[Reading], proposed: Proposed) -> Iterator[str]:
     steps = [
         later - time
-        for own in _by_instance(readings).values()
+        for own in _by_key(readings).values()
         for time, later in pairwise(sorted({one.time for one in own if one.time is not None}))
     ]
     if len(steps) < 3:
@@ -209,8 +212,8 @@ def _changing(readings: list[Reading]) -> Iterator[str]:
         )
 
 
-def _by_instance(readings: list[Reading]) -> dict[str, list[Reading]]:
+def _by_key(readings: list[Reading]) -> dict[str, list[Reading]]:
     groups: defaultdict[str, list[Reading]] = defaultdict(list)
     for reading in readings:
-        groups[reading.instance].append(reading)
+        groups[key_of(reading)].append(reading)
     return groups

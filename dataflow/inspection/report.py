@@ -9,6 +9,7 @@ import msgspec
 
 from dataflow.formats.base import PERCENT
 from dataflow.formats.detect import Choice, guess
+from dataflow.formats.metrics import CPU
 from dataflow.inspection.advice import advice
 from dataflow.inspection.unknown import seems
 from dataflow.records import Raw, Reading, Rejected
@@ -25,7 +26,7 @@ NO_CPU = (
 
 
 class Found(msgspec.Struct):
-    """A reading: `time` is in seconds since 1970, `value` in percent for CPU."""
+    """A reading: `time` is in seconds since 1970, `value` in percent for CPU, else as it came."""
 
     instance: str
     metric: str
@@ -38,7 +39,8 @@ class Report(msgspec.Struct):
     """What records are. `format` is None if nothing is known that looks like them.
 
     `settings` are the variables to copy, `readings` those of the records in their order, `skipped`
-    counts those of other metrics, `refused` the rejected ones by reason.
+    counts those of other metrics, `refused` the rejected ones by reason. `others` counts the
+    readings of metrics that ANOMALY_METRICS does not select, by their names.
     """
 
     format: str | None
@@ -47,6 +49,7 @@ class Report(msgspec.Struct):
     skipped: int
     refused: dict[str, int]
     warnings: list[str]
+    others: dict[str, int]
 
 
 def inspect(settings: Settings, raws: list[Raw]) -> Report:
@@ -82,7 +85,20 @@ def inspect(settings: Settings, raws: list[Raw]) -> Report:
         skipped=skipped,
         refused=dict(refused.most_common()),
         warnings=warnings,
+        others=_others(chosen, raws),
     )
+
+
+def _others(settings: Settings, raws: list[Raw]) -> dict[str, int]:
+    """Return how many readings there are of metrics that are not selected, by their names."""
+    if settings.format == "json" and settings.metric_field is None:
+        return {}
+    every, _, _ = _read(settings.model_copy(update={"metrics": ("*",)}), raws)
+    seen = Counter(reading.metric or CPU for reading in every)
+    own, _, _ = _read(settings, raws)
+    for reading in own:
+        seen.pop(reading.metric or CPU, None)
+    return dict(seen.most_common())
 
 
 def _read(settings: Settings, raws: list[Raw]) -> tuple[list[Reading], Counter[str], int]:
@@ -95,7 +111,8 @@ def _read(settings: Settings, raws: list[Raw]) -> tuple[list[Reading], Counter[s
 
 
 def _found(reading: Reading, settings: Settings) -> Found:
-    value = reading.value
-    if settings.scale is not None and settings.scale != PERCENT:
+    value, metric = reading.value, reading.metric
+    if metric is None and settings.scale is not None and settings.scale != PERCENT:
         value = value / settings.scale * PERCENT
-    return Found(reading.instance, "cpu", reading.time, value, {})
+    name = settings.default_metric if metric is None else metric
+    return Found(reading.instance, name, reading.time, value, reading.labels or {})

@@ -56,19 +56,23 @@ class HealthCheck:
         self._answered = 0.0
         self._silent = False
 
+    @property
+    def silent(self) -> bool:
+        """Whether the broker has not answered for `SILENT` seconds."""
+        return self._silent
+
     def start(self) -> None:
         """Start the thread."""
         self._answered = time.monotonic()
         self._thread.start()
-        # An answer that librdkafka hands over while the interpreter ends can crash the process.
-        atexit.register(self._join)
+        _started.append(self)
 
     def end(self) -> None:
         """End the thread once it has its present answer. Any thread may call this."""
         self._ended.set()
 
-    def _join(self) -> None:
-        self.end()
+    def join(self) -> None:
+        """Wait for the end of the thread, `END` seconds at most."""
         self._thread.join(END)
 
     def _run(self) -> None:
@@ -105,3 +109,18 @@ class HealthCheck:
                 f"no answer from the broker {self._settings.brokers} for {silent:.0f} s "
                 f"({reason}): {self._meaning}.",
             )
+
+
+_started: list[HealthCheck] = []
+
+
+@atexit.register
+def _end_all() -> None:
+    """End all threads before the process ends.
+
+    An answer that librdkafka hands over while the interpreter ends can crash the process.
+    """
+    for check in _started:
+        check.end()
+    for check in _started:
+        check.join()

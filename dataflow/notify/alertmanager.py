@@ -13,6 +13,9 @@ __all__ = ["Alertmanager"]
 ALERT = {"anomaly": "InstanceAnomalous", "silence": "InstanceSilent"}
 """The label `alertname` of each kind of incident."""
 
+CPU = "cpu"
+"""The metric that is not a label: alerts of before go on."""
+
 FIRES = timedelta(minutes=5)
 """How long an alert fires after each post, at least."""
 
@@ -57,6 +60,7 @@ class Alertmanager(Target):
             annotations["anomalies"] = str(incident.anomalies)
         if incident.expected is not None:
             annotations["expected"] = f"{incident.expected:g}"
+        labels = {} if incident.metric == CPU else {"metric": incident.metric}
         alert = {
             # Labels identify the alert: none of them may change while the incident is open.
             "labels": {
@@ -65,6 +69,7 @@ class Alertmanager(Target):
                 "kind": incident.kind,
                 "severity": "warning",
                 "topic": incident.source.topic,
+                **labels,
             },
             "annotations": annotations,
             "startsAt": _iso(starts),

@@ -19,25 +19,26 @@ KNOWN = 50_000
 Place = tuple[int, int]
 """Partition and offset of a record."""
 
-Subject = tuple[str, str, str]
-"""What has one open incident at a time: the topic of the readings, the instance and the kind."""
+Subject = tuple[str, str, str, str]
+"""What has one open incident at a time: the topic, the instance, its metric and the kind."""
 
 
 def _subject(incident: Incident) -> Subject:
     """Return what the incident is about."""
-    return incident.source.topic, incident.instance, incident.kind
+    return incident.source.topic, incident.instance, incident.metric, incident.kind
 
 
 class Record(NamedTuple):
     """An entry of the queue: `incident` is None if there is nothing to deliver.
 
     `place` is None if the incident was open when the target was new. `offsets` are what to commit
-    once it is done.
+    once it is done. `written` is when the record was written, in seconds since 1970, if known.
     """
 
     incident: Incident | None
     place: Place | None
     offsets: dict[int, int]
+    written: float | None = None
 
 
 class Batch(NamedTuple):
@@ -74,10 +75,17 @@ class Backlog:
         self._open: dict[Subject, _Open] = {}
         self._last: dict[tuple[str, str], float] = {}
         self._queued: dict[tuple[str, str], int] = {}
+        self.superseded = 0
+        """Updates that were not posted, because a later record of their incident was."""
 
     def __len__(self) -> int:
         """Return the number of records in the queue."""
         return len(self._queue)
+
+    def oldest(self) -> float | None:
+        """Return when the first record that is to be posted was written; None if there is none."""
+        waiting = (it.written for it in self._queue if it.incident is not None)
+        return next((it for it in waiting if it is not None), None)
 
     @property
     def open_count(self) -> int:
@@ -166,13 +174,13 @@ class Backlog:
         if self._repeats:
             for incident in batch.incidents:
                 self.remember(incident, now)
-        return self._take(batch.taken)
+        return self._take(batch)
 
     def drop(self, batch: Batch) -> dict[int, int]:
         """Take what will never be posted from the queue; return the offsets to commit."""
         for incident in batch.repeated:
             self._open.pop(_subject(incident), None)
-        return self._take(batch.taken)
+        return self._take(batch)
 
     def drop_one(self, incident: Incident) -> None:
         """Leave out one incident of the next batch."""
@@ -183,10 +191,12 @@ class Backlog:
                 return
         self._open.pop(_subject(incident), None)
 
-    def _take(self, count: int) -> dict[int, int]:
+    def _take(self, batch: Batch) -> dict[int, int]:
         offsets: dict[int, int] = {}
-        for _ in range(count):
+        self.superseded -= len(batch.new)
+        for _ in range(batch.taken):
             record = self._queue.popleft()
+            self.superseded += record.incident is not None
             offsets |= record.offsets
             if record.incident is not None:
                 self._leave_queue(record.incident)

@@ -32,9 +32,11 @@ from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.notify.backlog import REPEAT, Backlog, Batch, Place, Record
 from dataflow.notify.base import Target, link_to
+from dataflow.notify.counts import Counts
 from dataflow.notify.decode import decode
 from dataflow.notify.history import History
 from dataflow.notify.http import Answer, post
+from dataflow.notify.log import log
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.summary import visible
 from dataflow.records import Incident, encode
@@ -119,6 +121,12 @@ class Delivery:
         self._accepts_since = time.monotonic()
         self._took = 0.0
         self.failure: str | None = None
+        self.counts = Counts()
+
+    @property
+    def target(self) -> Target:
+        """The target that it delivers to."""
+        return self._target
 
     def run(self) -> None:
         """Deliver until `stop` is set; with ANOMALY_FOLLOW=false, to the end of the topic."""
@@ -133,6 +141,7 @@ class Delivery:
         try:
             self._begin(consumer)
             while not self._stop.is_set() and not self._finished():
+                self._count()
                 self._assign_added(consumer)
                 self._fetch(consumer)
                 if time.monotonic() >= self._retry_at:
@@ -157,6 +166,14 @@ class Delivery:
             if self.failure is not None:
                 self._stop.set()
             consumer.close()
+
+    def _count(self) -> None:
+        backlog, counts = self._backlog, self.counts
+        counts.turned = time.monotonic()
+        counts.waiting, counts.oldest = len(backlog), backlog.oldest()
+        counts.open = backlog.open_count if self._target.repeats else 0
+        counts.accepting = not self._failures
+        counts.held_back["superseded"] = backlog.superseded
 
     def partitions_found(self, present: set[int]) -> None:
         """Read partitions that were added, from their first record. Any thread may call this."""
@@ -272,9 +289,12 @@ class Delivery:
         is_earlier = offset < self._begins[partition]
         incident = self._decode(place, record, report=not is_earlier)
         if incident is not None and self._backlog.is_repetition(incident):
+            self.counts.held_back["repeated"] += not is_earlier
             incident = None
         if not is_earlier:
-            self._backlog.add(Record(incident, place, {partition: offset + 1}))
+            kind, at = record.timestamp()
+            written = None if kind == TIMESTAMP_NOT_AVAILABLE else at / 1e3
+            self._backlog.add(Record(incident, place, {partition: offset + 1}, written))
 
     def _decode(self, place: Place, record: Message, *, report: bool) -> Incident | None:
         try:
@@ -282,12 +302,14 @@ class Delivery:
         except ValueError as reason:
             if report:
                 self._skipped.add(place, str(reason))
+                self.counts.held_back["invalid"] += 1
             return None
         kind, at = record.timestamp()
         written = None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(at / 1e3, UTC)
         if self._history.is_history(incident, written):
             if report:
                 self._history.add(place)
+                self.counts.held_back["history"] += 1
             return None
         return incident
 
@@ -309,13 +331,15 @@ class Delivery:
             self._failures = 0
             for record in batch.new:
                 if record.incident is not None:
-                    print(
+                    self.counts.sent[record.incident.state] += 1
+                    self.counts.last_sent = time.time()
+                    log(
                         f"delivered to {self._target}: {record.incident.state} "
-                        f"{record.incident.id} {visible(record.incident.instance)}",
-                        flush=True,
+                        f"{record.incident.id} {visible(record.incident.instance)}"
                     )
             self._commit(consumer, self._backlog.done(batch, started))
             return
+        self.counts.failed += 1
         # The target may not take as many at once, or not one of them: find out which.
         self._size = max(1, len(bodies) // 2)
         if not answer.rejected:
@@ -352,8 +376,9 @@ class Delivery:
             place = traceback.extract_tb(error.__traceback__)[-1]
             show(
                 f"{self._target} has no body for record {incident.sequence} of the "
-                f"incident {incident.id} ({type(error).__name__} at {place.filename}:"
-                f"{place.lineno}): skipped. It stays in the topic {self._topic!r}."
+                f"incident {incident.id} of {visible(incident.instance)} "
+                f"({type(error).__name__} at {place.filename}:{place.lineno}): skipped. "
+                f"It stays in the topic {self._topic!r}."
             )
             return None
 
@@ -373,11 +398,13 @@ class Delivery:
 
     def _warn_rejected(self, batch: Batch, reason: str) -> None:
         (incident,) = batch.incidents
+        self.counts.rejected += 1
         place = batch.new[0].place if batch.new else None
         where = "" if place is None else f" at partition {place[0]}, offset {place[1]}"
         show(
             f"{self._target} rejects record {incident.sequence} of the incident "
-            f"{incident.id} ({reason}): skipped. It stays in the topic {self._topic!r}{where}."
+            f"{incident.id} of {visible(incident.instance)} ({reason}): skipped. "
+            f"It stays in the topic {self._topic!r}{where}."
         )
 
     def _commit(self, consumer: Consumer, offsets: dict[int, int], *, wait: bool = False) -> None:

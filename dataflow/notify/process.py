@@ -12,8 +12,11 @@ from dataflow import kafka
 from dataflow.errors import UserError
 from dataflow.kafka import access, topics
 from dataflow.kafka.health import HealthCheck
+from dataflow.metrics.http import serve
+from dataflow.notify import metrics
 from dataflow.notify.delivery import OWN_KAFKA_SETTINGS, Delivery
 from dataflow.notify.history import History
+from dataflow.notify.log import log
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.targets import targets
 from dataflow.settings import Settings
@@ -54,10 +57,17 @@ def run(settings: Settings) -> None:
     deliveries = [Delivery(settings, target, stop, skipped, history) for target in configured]
     threads = [threading.Thread(target=delivery.run, daemon=True) for delivery in deliveries]
     for thread, target in zip(threads, configured, strict=True):
-        print(f"delivering the topic {topic!r} to {target}", flush=True)
+        log(f"delivering the topic {topic!r} to {target}")
         thread.start()
     check = health_check(settings, deliveries)
     check.start()
+    if settings.notify_metrics_port is not None:
+        serve(
+            settings.metrics_host,
+            settings.notify_metrics_port,
+            metrics.application(deliveries, lambda: check.silent),
+            "ANOMALY_NOTIFY_METRICS_PORT",
+        )
     while not stop.is_set() and any(thread.is_alive() for thread in threads):
         stop.wait(0.1)
         skipped.print_counts()

@@ -50,6 +50,8 @@ def summary(incident: Incident) -> str:
     'web\\\\n1 is silent'
     """
     name = visible(incident.instance)
+    if incident.kind == "silence" and incident.metric != "cpu":
+        name += f" ({visible(incident.metric)})"
     since = "" if incident.since is None else f" since {_utc(incident.since)}"
     lasted = "" if incident.duration is None else f" after {_lasting(incident.duration)}"
     if incident.kind == "silence":

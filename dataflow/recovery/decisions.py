@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dataflow.errors import UserError, stop_process
-from dataflow.records import Reading
+from dataflow.records import Reading, key_of
 from dataflow.recovery.store import Store
 
 __all__ = ["Decisions"]
@@ -153,8 +153,9 @@ class Decisions:
         `read` says how far the instance was read. The decision is on disk when this returns. If it
         cannot be written, the process ends.
         """
-        row = (last.instance, last.partition, last.offset, state, time.time(), last.number)
-        self._write(last.instance, read, row)
+        key = key_of(last)
+        row = (key, last.partition, last.offset, state, time.time(), last.number)
+        self._write(key, read, row)
 
     def reach(self, instance: str, read: Mapping[int, int]) -> None:
         """Write how far an instance was read, before its records are written.

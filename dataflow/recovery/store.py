@@ -36,7 +36,7 @@ CARRIED_OVER = 2
 
 DECIDE_STATE = (
     *("topic", "partitions", "format", "key_field", "value_field", "time_field", "index_field"),
-    *("where", "each", "invert"),
+    *("metric_field", "where", "each", "invert"),
     *("scale", "detector", "seed", "interval", "reorder", "time_zone", "holidays"),
 )
 """Settings that the states in a store depend on: they cannot change later."""
@@ -87,7 +87,7 @@ class Store:
                 owner.settings, owner.states = decided, states
             # A store from before formats had names holds readings in JSON.
             owner.settings.setdefault("format", "json")
-            for name in ("where", "each", "invert"):
+            for name in ("metric_field", "where", "each", "invert"):
                 owner.settings.setdefault(name, Settings.model_fields[name].default)
             if isinstance(owner.settings["where"], tuple):
                 owner.settings["where"] = list(owner.settings["where"])

@@ -51,10 +51,13 @@ class Output(ABC):
 
     @abstractmethod
     def anomalies(self) -> Sink[Any]:
-        """Return the sink for anomalies: pairs of instance and `dataflow.records.Anomaly`."""
+        """Return the sink for anomalies: pairs of key and `dataflow.records.Anomaly`.
+
+        The key is the instance, or for another metric than the default one, instance and metric.
+        """
 
     def incidents(self) -> Sink[Any] | None:
-        """Return the sink for pairs of instance and `dataflow.records.Incident`.
+        """Return the sink for pairs of key and `dataflow.records.Incident`.
 
         None, the default, if this output takes no incidents.
         """

@@ -28,6 +28,7 @@ from dataflow.sinks.base import Output
 from dataflow.sinks.identity import BY_SEQUENCE, BY_SOURCE, Identity
 from dataflow.sinks.pending import Pending
 from dataflow.sinks.snapshot import Snapshot, resume
+from dataflow.warnings import one_line
 
 __all__ = ["JsonLinesOutput", "JsonLinesSink", "StandardOutput", "StreamSink", "write_all"]
 
@@ -216,7 +217,7 @@ def _as_json(record: Record) -> bytes:
 
 def _to_read(record: Record) -> bytes:
     said = shown(record)
-    return b"" if said is None else f"{said}\n".encode(errors="backslashreplace")
+    return b"" if said is None else f"{one_line(said)}\n".encode(errors="backslashreplace")
 
 
 class StreamSink(DynamicSink[tuple[str, Record]]):

@@ -193,7 +193,8 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         messages = self._reader.take(
             self._partition, self._size.records if alignment is None else ALIGNED_BATCH
         )
-        self._idle = self._waits = not messages
+        self._idle = not messages
+        self._waits = not messages and self._reader.drained
         if not messages:
             return []
         partition = self._partition
@@ -272,7 +273,8 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
     def waits(self) -> bool:
         """Whether it asked for records just now and got none.
 
-        A flow that waits for its output asks for none: its input is not to blame.
+        A flow that waits for its output asks for none: its input is not to blame. Nor is it while
+        the records of other partitions are more than it can take.
         """
         return self._waits and time.monotonic() - self._asked < ASKED
 

@@ -61,6 +61,12 @@ class Reader:
         self._wake = datetime.now(UTC)
         self.last_error: KafkaError | None = None
         """The last error that librdkafka reported, such as a broker that cannot be reached."""
+        self.drained = True
+        """Whether the last answer held all that had been fetched.
+
+        If not, records of a partition may lie behind those of others: librdkafka fetches from one
+        partition after the other, and no more while it holds many records.
+        """
         config = {
             "enable.partition.eof": True,
             "error_cb": self._note,
@@ -148,12 +154,14 @@ class Reader:
                 self._consumer.incremental_assign(self._new)
                 self._new = []
             several = self._aligned or len(self._inboxes) > 1
-            messages = self._consumer.consume(max(most, POLL_RECORDS) if several else most, POLL)
+            wanted = max(most, POLL_RECORDS) if several else most
+            messages = self._consumer.consume(wanted, POLL)
         except KafkaException as error:
             stop_process(
                 f"cannot read the topic {self._topic!r} ({kafka.describe(error)}): check that the "
                 "topic exists, and the broker's log."
             )
+        self.drained = len(messages) < wanted
         if messages:
             wait = BUSY_PER_PARTITION * len(self._inboxes)
             self._deliver(messages)

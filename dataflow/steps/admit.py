@@ -17,7 +17,7 @@ import msgspec
 
 from dataflow.formats.base import Decode
 from dataflow.metrics import counters
-from dataflow.records import Raw, Reading, Rejected
+from dataflow.records import Raw, Reading, Rejected, key_of
 from dataflow.settings import Settings
 from dataflow.steps.decode import in_percent, reject
 from dataflow.steps.growth import BOUNDED, READINGS, OnlyGrows, grown_warning
@@ -70,6 +70,7 @@ class Admission:
         # Several readings of an instance must fall into a period.
         period = max(min(DAY, settings.forget), 10 * settings.interval) if settings.forget else 0.0
         self._living = Living(settings.max_instances, period, settings.forget)
+        self._several = settings.several_metrics
         self._forgotten: dict[int, list[str]] = {}
         self._grows = OnlyGrows(
             grown_warning(settings, warnings), READINGS if settings.scale is None else BOUNDED
@@ -84,10 +85,12 @@ class Admission:
             self._usable.look(self._settings, batch, records, self._warnings)
         partitions = self._living.recent
         kept = -1
+        several = self._several
         for position, record in enumerate(records):
             try:
                 # As a rule, this look-up is all that a reading costs.
-                if partitions[record.instance] == record.partition:  # type: ignore[union-attr, index]
+                name = key_of(record) if several else record.instance  # type: ignore[arg-type]
+                if partitions[name] == record.partition:  # type: ignore[union-attr, index]
                     continue
             except (KeyError, AttributeError):
                 pass
@@ -116,14 +119,14 @@ class Admission:
         partition = record.partition
         with self._lock:
             before = self._living.size
-            if self._living.passed(partition, record.instance, record.time):
+            if self._living.passed(partition, key_of(record), record.time):
                 counters.INSTANCES.dec(before - self._living.size)
                 forgotten = self._living.forgotten(partition)
                 if forgotten:
                     self._forgotten.setdefault(partition, []).extend(forgotten)
 
     def forgotten(self, partition: int) -> list[str]:
-        """Return the instances whose states are to be discarded before the next reading.
+        """Return the keys whose states are to be discarded before the next reading.
 
         They have sent nothing for `forget` seconds. The worker that reads the partition calls this
         after each batch, so that they are discarded at the same place of the partition's readings.
@@ -141,7 +144,7 @@ class Admission:
         # Two workers may meet the same new instance, or the last free place, at once.
         with self._lock:
             before = self._living.size
-            first = self._living.admit(instance, record.partition)
+            first = self._living.admit(key_of(record), record.partition)
             if self._living.size > before:
                 counters.INSTANCES.inc()
         if first is None:

@@ -10,11 +10,12 @@ import msgspec
 
 from dataflow.alerts.sentence import PERCENT, Metric, sentence
 from dataflow.detectors.base import AnyDetector
-from dataflow.records import Anomaly, Source, anomaly_id
+from dataflow.records import Anomaly, Reading, Source, anomaly_id
 from dataflow.settings import Settings
+from dataflow.steps.normalize import scale_of
 from dataflow.steps.score import Scored
 
-__all__ = ["bounder", "from_scored", "index_namer", "metric_of", "sayer"]
+__all__ = ["bounder", "from_scored", "index_namer", "metrics_of", "sayer"]
 
 
 def index_namer(field: str | None) -> Callable[[Anomaly], Anomaly]:
@@ -61,20 +62,29 @@ def bounder(scale: float | None) -> Callable[[float | None], float | None]:
     return lambda value: None if value is None else min(max(value, 0.0), 1.0)
 
 
-def metric_of(settings: Settings) -> Metric:
-    """Return what the values measure, as far as the settings say."""
+def metrics_of(settings: Settings) -> Callable[[Reading], Metric]:
+    """Return the function that says what a reading measures, as far as is known."""
     percent = settings.scale == PERCENT
     named = settings.value_field != "value"
-    return Metric(settings.value_field if named else "CPU" if percent else "value", settings.scale)
+    name = settings.value_field if named else "CPU" if percent else "value"
+    default = Metric(name, settings.scale, "%" if percent else None)
+
+    def of(reading: Reading) -> Metric:
+        if reading.metric is None:
+            return default
+        return Metric(reading.metric, scale_of(reading.unit), reading.unit)
+
+    return of
 
 
 def sayer(settings: Settings) -> Callable[[Scored], str]:
     """Return the function that says in a sentence why a scored reading is an anomaly."""
-    metric = metric_of(settings)
-    bounded = bounder(settings.scale)
+    metrics = metrics_of(settings)
 
     def say(scored: Scored) -> str:
         reading, verdict, finding = scored
+        metric = metrics(reading)
+        bounded = bounder(metric.scale)
         lower, upper = bounded(verdict.lower), bounded(verdict.upper)
         bounds = None if lower is None or upper is None else (lower, upper)
         explanation = None if finding is None else finding.explanation
@@ -90,13 +100,15 @@ def from_scored(
     topic = settings.source_name
     name = detector.name
     with_index = index_namer(settings.index_field)
-    bounded = bounder(settings.scale)
-    metric = metric_of(settings)
+    metrics = metrics_of(settings)
+    default = settings.default_metric
     say = sayer(settings)
 
     def convert(scored: Scored) -> Anomaly:
         reading, verdict, finding = scored
         assert finding is not None
+        metric = metrics(reading)
+        bounded = bounder(metric.scale)
         anomaly = Anomaly(
             instance=reading.instance,
             timestamp=reading.timestamp,
@@ -108,7 +120,7 @@ def from_scored(
             lower=bounded(verdict.lower),
             upper=bounded(verdict.upper),
             detector=name,
-            id=anomaly_id(reading.instance, reading.index, reading.timestamp),
+            id=anomaly_id(reading.instance, reading.index, reading.timestamp, reading.metric),
             source=Source(topic, reading.partition, reading.offset, reading.number),
             alert=finding.alert,
             episode=finding.episode,
@@ -117,6 +129,8 @@ def from_scored(
             reasons=None if finding.explanation is None else finding.explanation.reasons,
             ordinary=None if finding.explanation is None else finding.explanation.ordinary,
             why=say(scored),
+            metric=default if reading.metric is None else reading.metric,
+            labels=reading.labels or {},
         )
         return with_index(anomaly)
 

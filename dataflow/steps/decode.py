@@ -17,7 +17,7 @@ from dataflow.metrics import counters
 from dataflow.records import BadLine, Raw, Reading, Rejected, Source
 from dataflow.recovery.store import FORMAT, Store
 from dataflow.settings import PREFIX, Settings
-from dataflow.warnings import say
+from dataflow.warnings import say, warn_once
 
 __all__ = [
     "choice",
@@ -53,6 +53,9 @@ def fields(settings: Settings) -> Fields:
         each=settings.each,
         invert=settings.invert,
         renamed="key_field" in settings.model_fields_set,
+        metrics=settings.metrics,
+        metric=settings.metric_field,
+        labels=settings.label_fields,
     )
 
 
@@ -172,6 +175,13 @@ class _Auto:
 
     def _take(self, found: Choice) -> None:
         settings = chosen(self._settings, found)
+        if found.format == "json" and settings.several_metrics and settings.metric_field is None:
+            warn_once(
+                "unusable",
+                "the records are JSON, and ANOMALY_METRICS selects none of them: all are scored as "
+                "one metric; name the field with the name of the metric in ANOMALY_METRIC_FIELD.",
+                key="metric-field",
+            )
         self.percent = record_format(settings).percent
         self._decode = format_decoder(settings)
         note_format(found.format)

@@ -19,7 +19,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
-from dataflow.records import Reading
+from dataflow.records import Reading, key_of
 from dataflow.runtime import PICKLE_CODE
 from dataflow.runtime.routing import Routes, worker_of
 from dataflow.steps.admit import Admission
@@ -28,7 +28,7 @@ from dataflow.steps.repeats import in_order
 __all__ = ["Keyed", "Parcel", "hand_over", "keyed", "keyer", "unpack"]
 
 Keyed = tuple[str, list[Reading]]
-"""An instance and its readings in a batch, which stay together up to the filter.
+"""The key of an instance's metric, and its readings in a batch, together up to the filter.
 
 No readings say that the instance is forgotten: each step discards what it knows of it."""
 
@@ -36,24 +36,28 @@ _pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Keyed]).decode
 
 
-def keyed(readings: list[Reading]) -> list[Keyed]:
-    """Group readings by instance, each in their order.
+def keyed(readings: list[Reading], *, several: bool = False) -> list[Keyed]:
+    """Group readings by instance and, of `several` metrics, by metric, each in their order.
 
     >>> batch = [Reading(name, None, at, 0.5, None, 0, at) for at, name in enumerate("abab")]
     >>> [(name, [reading.index for reading in readings]) for name, readings in keyed(batch)]
     [('a', [0, 2]), ('b', [1, 3])]
     """
     groups: defaultdict[str, list[Reading]] = defaultdict(list)
-    for reading in readings:
-        groups[reading.instance].append(reading)
+    if several:
+        for reading in readings:
+            groups[key_of(reading)].append(reading)
+    else:
+        for reading in readings:
+            groups[reading.instance].append(reading)
     return list(groups.items())
 
 
-def keyer(admission: Admission) -> Callable[[list[Reading]], list[Keyed]]:
-    """Return `keyed` of a batch, after the instances of its partition that are forgotten now."""
+def keyer(admission: Admission, *, several: bool = False) -> Callable[[list[Reading]], list[Keyed]]:
+    """Return `keyed` of a batch, after the keys of its partition that are forgotten now."""
 
     def key(readings: list[Reading]) -> list[Keyed]:
-        groups = keyed(readings)
+        groups = keyed(readings, several=several)
         if readings and readings[-1].index is None:
             groups = [(name, in_order(group)) for name, group in groups]
         admission.look(groups)

@@ -28,12 +28,10 @@ def above(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Sco
         counters.SCORES.observe(scores)
         if max(scores, default=0.0) <= threshold:
             return []
-        anomalies = [
-            (instance, one) for instance, scored in batch for one in scored if one[1][0] > threshold
-        ]
+        anomalies = [(key, one) for key, scored in batch for one in scored if one[1][0] > threshold]
         counters.ANOMALIES_FOUND.inc(len(anomalies))
         counters.ALERTS_FOUND.inc(sum(1 for _, one in anomalies if one[2] and one[2].alert))
-        counters.ANOMALOUS.add([instance for instance, _ in anomalies], time.time())
+        counters.ANOMALOUS.add([one[0].instance for _, one in anomalies], time.time())
         return anomalies
 
     return keep
@@ -42,8 +40,14 @@ def above(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Sco
 def ends(batch: list[ScoredBatch]) -> list[tuple[str, Over]]:
     """Return the ends of those episodes in a batch of which there was an alert."""
     return [
-        (instance, Over(instance, found.episode, reading.time, found.ended, found.duration))
-        for instance, scored in batch
+        (
+            key,
+            Over(
+                *(reading.instance, found.episode, reading.time, found.ended, found.duration),
+                reading.metric,
+            ),
+        )
+        for key, scored in batch
         for reading, _, found in scored
         if found is not None and found.ended is not None and found.opens
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dataflow.records import Reading
+from dataflow.records import Reading, series_parts
 from dataflow.settings import Settings
 from dataflow.warnings import Warnings
 
@@ -62,12 +62,14 @@ class OnlyGrows:
 
     def look(self, groups: Iterable[tuple[str, list[Reading]]]) -> None:
         """Take the readings of a batch, by instance."""
+        watched = self._watched
         for instance, readings in groups:
-            if instance in self._watched or self._begins(instance):
+            # As a rule, as many are watched as may be, and this one is not.
+            if instance in watched or (len(watched) < AT_ONCE and self._begins(instance)):
                 for reading in readings:
                     self.add(instance, reading.value)
-            if self.done:
-                return
+                if self.done:
+                    return
 
     def add(self, instance: str, value: float) -> None:
         """Take the next value of an instance."""
@@ -105,11 +107,12 @@ class OnlyGrows:
 def grown_warning(settings: Settings, warnings: Warnings) -> Callable[[str], None]:
     """Return what `OnlyGrows` calls: it warns once."""
 
-    def warn(instance: str) -> None:
+    def warn(key: str) -> None:
+        instance, metric = series_parts(key)
         warnings.once(
             "only-grows",
-            f"the values of {settings.value_field!r} of the instance {instance!r} only grow: this "
-            "looks like a counter; send its rate instead, the difference per second.",
+            f"the values of {metric or settings.value_field!r} of the instance {instance!r} only "
+            "grow: this looks like a counter; send its rate instead, the difference per second.",
         )
 
     return warn

@@ -12,6 +12,7 @@ from bytewax.operators import StatefulBatchLogic
 from dataflow.calendars import zones
 from dataflow.detectors.base import AnyDetector, WindowedDetector
 from dataflow.errors import stop_process
+from dataflow.formats.metrics import Wanted
 from dataflow.incidents import maintenance
 from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
@@ -19,12 +20,12 @@ from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
-from dataflow.records import Incident, Reading, Rejected
+from dataflow.records import Incident, Reading, Rejected, key_of, series_key
 from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
 from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
-from dataflow.steps.anomaly import bounder, sayer
+from dataflow.steps.anomaly import bounder, metrics_of, sayer
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
@@ -62,6 +63,7 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
     late = isinstance(detector, WindowedDetector)
     return Rules(
         topic=settings.source_name,
+        metric=settings.default_metric,
         interval=settings.interval,
         anomalies=settings.incident_anomalies,
         readings=settings.incident_readings,
@@ -77,9 +79,12 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
 
 
 def signs_of_life(batch: Sequence[Reading | Rejected]) -> list[tuple[str, Sign]]:
-    """Return, by instance, the rejected readings among records that name their instance."""
+    """Return, by their keys, the rejected readings among records that name their instance."""
     return [
-        (record.instance, Sign(record.source.partition, record.source.offset, record.time))
+        (
+            series_key(record.instance, record.metric),
+            Sign(record.source.partition, record.source.offset, record.time),
+        )
         for record in batch
         if isinstance(record, Rejected) and record.instance is not None
     ]
@@ -99,17 +104,20 @@ def monitors(
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
-    bounded = bounder(settings.scale)
+    metrics = metrics_of(settings)
     say = sayer(settings)
+    wanted = Wanted(settings.metrics)
+    # A format knows other names of CPU.
+    cpu = any("cpu" in name.lower() or "*" in name for name in settings.metrics)
 
     def judged(scored: Scored) -> Judged | None:
-        _, verdict, finding = scored
+        reading, verdict, finding = scored
         if finding is None:
             return None
         return Judged(
             finding,
             verdict.score,
-            bounded(verdict.expected),
+            bounder(metrics(reading).scale)(verdict.expected),
             say(scored) if finding.anomaly else "",
         )
 
@@ -123,9 +131,13 @@ def monitors(
                     f"the recovery store cannot be read ({error}): resume with that version, or "
                     "start with a new store."
                 )
-        return _InstanceLogic(
+        logic = _InstanceLogic(
             incident_rules, progress, decisions, steps, caught_up, judged, monitor
         )
+        if monitor is not None and monitor.last is not None:
+            metric = monitor.last.metric
+            logic.dismissed = not (cpu if metric is None else wanted.named(metric))
+        return logic
 
     return build
 
@@ -150,10 +162,12 @@ class _InstanceLogic(Logic):
         self._caught_up = caught_up
         self._judged = judged
         self._monitor = monitor
+        self.dismissed = False
+        """Whether the metric is not selected any more, so that no reading will come."""
         self._decided: Mapping[tuple[int, int, int], int] = {}
         self._reached: Mapping[int, int] = {}
         if monitor is not None and monitor.last is not None:
-            self._decided, self._reached = decisions.of(monitor.last.instance)
+            self._decided, self._reached = decisions.of(key_of(monitor.last))
         # The time while the flow stood still does not count as silence.
         self._arrived = time.monotonic()
         self._check = min(CHECK, rules.silence / 8)
@@ -172,6 +186,7 @@ class _InstanceLogic(Logic):
                 out += self._add(scored)
         monitor = self._monitor
         values = [scored for scored in values if scored]
+        self.dismissed = self.dismissed and not values
         if not values:
             # The instance is forgotten; a silence that is open is still to be resolved.
             over = monitor is None or monitor.silence is SilenceState.GONE
@@ -179,8 +194,8 @@ class _InstanceLogic(Logic):
         if monitor is None:
             return [], self.DISCARD
         out += self._repeat_decisions(monitor)
-        if out and self._rules.silence:
-            self._decisions.reach(out[0].instance, monitor.read)
+        if out and self._rules.silence and monitor.last is not None:
+            self._decisions.reach(key_of(monitor.last), monitor.read)
         self._arrived = time.monotonic()
         self._noticed = None
         return out, self.RETAIN
@@ -191,7 +206,7 @@ class _InstanceLogic(Logic):
         if monitor is None:
             monitor = InstanceMonitor(self._rules, self._progress, reading.instance)
             self._monitor = monitor
-            self._decided, self._reached = self._decisions.of(reading.instance)
+            self._decided, self._reached = self._decisions.of(key_of(reading))
         usual = self._steps.add(monitor.last, reading)
         if usual is not None:
             interval = self._rules.interval
@@ -210,6 +225,9 @@ class _InstanceLogic(Logic):
         # Bytewax also calls this at times that were asked for before and no longer apply.
         if monitor is None or now < self._next:
             return [], self.RETAIN
+        if self.dismissed:
+            self.dismissed = False
+            return self._repeat_decisions(monitor) + monitor.dismiss(), self.RETAIN
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
         last = monitor.last
@@ -255,6 +273,8 @@ class _InstanceLogic(Logic):
 
     def notify_at(self) -> datetime | None:
         monitor = self._monitor
+        if self.dismissed:
+            return wake(0.0)
         if not self._rules.silence or monitor is None or monitor.silence is SilenceState.GONE:
             return None
         return wake(self._next - time.monotonic())

@@ -38,7 +38,7 @@ Scored = tuple[Reading, Verdict, Finding | None]
 """A reading, the detector's opinion of it, and what it is in its episode; None if in none."""
 
 ScoredBatch = tuple[str, list[Scored]]
-"""An instance, and its readings in a batch with their verdicts."""
+"""The key of an instance's metric, and its readings in a batch with their verdicts."""
 
 
 def detector(settings: Settings) -> AnyDetector:

@@ -18,7 +18,7 @@ READINGS = 100
 
 
 class Shares:
-    """Watches the first readings of all instances.
+    """Watches the first readings of all instances, but for those of further metrics.
 
     `found` says that all of them lie from 0 to 1, and some between.
 
@@ -40,6 +40,8 @@ class Shares:
     def look(self, groups: Iterable[tuple[str, list[Reading]]]) -> None:
         """Take the readings of a batch, by instance, before they are normalized."""
         for _, readings in groups:
+            if readings[0].metric is not None:  # it has a unit of its own
+                continue
             for reading in readings:
                 if reading.value > 1.0:
                     self.done = True

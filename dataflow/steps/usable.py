@@ -93,8 +93,8 @@ class Usable:
         elif not self.readings:
             warnings.once(
                 REASON,
-                f"the first {self.records:,} records hold no CPU that can be read, only other "
-                "metrics: run `python -m dataflow inspect`.",
+                f"the first {self.records:,} records hold none of the metrics in ANOMALY_METRICS "
+                f"({', '.join(settings.metrics)}): run `python -m dataflow inspect`.",
             )
 
     def help(self, settings: Settings) -> str:
