@@ -273,7 +273,7 @@ def test_the_flow_of_this_machine_reads_what_telegraf_writes(
 ) -> None:
     """The file of Telegraf is that of docs/feeds.md, which is tested with Telegraf itself."""
     telegraf, host = SERVICES["telegraf"], SERVICES["host"]
-    config = tomllib.loads((REPOSITORY / "deploy" / "telegraf" / "telegraf.conf").read_text())
+    config = tomllib.loads((REPOSITORY / "monitoring" / "telegraf" / "telegraf.conf").read_text())
     page = (REPOSITORY / "docs" / "feeds.md").read_text()
     documented = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])
     own = {name: value for name, value in host["environment"].items() if value is not None}

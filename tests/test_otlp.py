@@ -9,7 +9,7 @@ from feeds import Row, field, otlp_protobuf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.formats import Fields, Point, RecordError
+from dataflow.formats import Fields, Point, RecordError, otlp_template
 from dataflow.formats.otlp import Otlp
 
 json_format = pytest.importorskip("google.protobuf.json_format", reason="needs the extra `test`")
@@ -222,6 +222,20 @@ def test_what_comes_again_is_not_walked_through_again(monkeypatch: pytest.Monkey
         (point,) = outcomes(known, value)
         assert (point.instance, point.time) == (row.instance, row.time * 10**9)
         assert point.value == pytest.approx(row.value)
+
+
+def test_what_is_remembered_of_requests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp_template, "MOST", 20_000)
+    monkeypatch.setattr(otlp_template, "INSTANCES", 10)
+    known = Otlp(FIELDS)
+    for length in range(1, 120):
+        row = Row("h" * length, 1_741_449_600, 5.0)
+        for at in range(2):  # the second one is known, so that the next one is learned from
+            value = otlp_protobuf(row._replace(time=row.time + at), 1, backwards=True)
+            assert [one.instance for one in outcomes(known, value)] == [row.instance]
+    templates = known._templates
+    assert sum(size * len(those) for size, those in templates._known.items()) < 30_000
+    assert len(templates._instances) <= 10
 
 
 @pytest.mark.parametrize("length", [ord("{"), ord("["), ord(" "), 300])

@@ -66,7 +66,7 @@ def own_telegraf_runs(folder: Path, brokers: str, topic: str, form: str) -> list
     path = folder / "telegraf.conf"
     path.write_text(
         changed(
-            (REPOSITORY / "deploy" / "telegraf" / "telegraf.conf").read_text(),
+            (REPOSITORY / "monitoring" / "telegraf" / "telegraf.conf").read_text(),
             ("host_metrics", topic),
             (
                 'interval = "10s"\n  flush_interval = "10s"',

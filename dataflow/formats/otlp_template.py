@@ -17,8 +17,11 @@ from dataflow.formats.protobuf import BYTES, FIXED64, VARINT, scan
 
 __all__ = ["Templates"]
 
-LENGTHS = 256
-"""Lengths of requests that are remembered."""
+MOST = 32_000_000
+"""Bytes of requests that are remembered, about."""
+
+INSTANCES = 50_000
+"""Resources whose instance is remembered."""
 
 EACH = 4
 """Requests of a length that are remembered."""
@@ -58,6 +61,7 @@ class Templates:
         self._known: dict[int, list[Template]] = {}
         self._instances: dict[bytes, str] = {}
         self._left = MISSES
+        self._size = 0
 
     def read(self, content: bytes) -> list[Point | None] | None:
         """Return the points of a request, None if it is another one than those before."""
@@ -88,14 +92,16 @@ class Templates:
         except ValueError:
             self._left -= 1
             return
-        if len(self._instances) >= LENGTHS * LENGTHS:
+        if len(self._instances) >= INSTANCES:
             self._instances.clear()
         self._instances[resource] = instance
-        if len(self._known) >= LENGTHS:
+        if self._size > MOST:
             self._known.clear()
+            self._size = 0
         known = self._known.setdefault(len(content), [])
         if all(template.literals != one.literals for one in known):
             self._left -= 1
+            self._size += len(content)
             del known[: max(len(known) - EACH + 1, 0)]
             known.append(template)
 
