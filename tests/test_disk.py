@@ -41,6 +41,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 def test_a_store_that_does_not_fit(
     run_command: Callable[..., subprocess.CompletedProcess[str]],
     small_disk: Callable[[str], Path],
+    needs_bytewax: None,
 ) -> None:
     folder = small_disk("64k")
     refused(run_command("recovery", str(folder / "store")), "No space left", "has room")
