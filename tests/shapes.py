@@ -47,6 +47,8 @@ class Found(NamedTuple):
 
     scored: list[Scored]
     incidents: list[Incident]
+    stored: int
+    """Bytes of the largest state that was saved."""
 
     @property
     def resolved(self) -> list[tuple[float, float, str]]:
@@ -70,19 +72,21 @@ def run(values: list[float], breaks: Collection[int] = ()) -> Found:
         Reading("host", START + STEP * at, at, value, START + STEP * at, 0, at)
         for at, value in enumerate(values)
     ]
-    tracker, state = EpisodeTracker(Rules(), "host"), None
+    tracker, state, stored = EpisodeTracker(Rules(), "host"), None, 0
     scored: list[Scored] = []
     incidents: list[Incident] = []
     for at, one in enumerate(readings):
         if at in breaks and state is not None:
-            state = step.load(step.dump(state))
+            data = step.dump(state)
+            stored = max(stored, len(data))
+            state = step.load(data)
         state, found = step.score(state, [one])
         scored += found
         ((reading, verdict, finding),) = found
         judged = None if finding is None else Judged(finding, verdict.score, verdict.expected)
         records = tracker.add(STEP * at, reading, judged)
         incidents += records if at >= BEFORE else []
-    return Found(scored[BEFORE:], incidents)
+    return Found(scored[BEFORE:], incidents, stored)
 
 
 def within(first: int, last: int, value: Change) -> Change:

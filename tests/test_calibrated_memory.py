@@ -17,7 +17,10 @@ from dataflow.detectors.calibrated.memory import Memory, read
 MARK = b"calibrated/2 "
 MASSES = 512
 BEFORE = len(MARK) + 4 + 25 + 5 * 8 + 21 * 8 + 192 * 4
-"""What stands before the masses: mark, checksum, signature, counts, numbers, hours."""
+"""What stands before the masses: mark, checksum, signature, counts, numbers, hours.
+
+Two places, of a count and a number, are empty.
+"""
 
 
 def sealed(body):
@@ -33,8 +36,8 @@ def memories(draw):
     signature = (draw(st.integers(0, 2**64 - 1)), draw(st.floats(1e-3, 1e6)), b"8 bytes.", code)
     return Memory(
         signature,
-        draw(st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 5)),
-        draw(st.tuples(*[st.floats()] * 21)),
+        draw(st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 4)),
+        draw(st.tuples(*[st.floats()] * 20)),
         array("f", rng.randbytes(192 * 4)),
         masses,
     )
@@ -43,7 +46,7 @@ def memories(draw):
 def held(memory):
     """All that a state holds, to the bit."""
     counts = memory._counts()
-    numbers = struct.pack("<21d", *memory._numbers())
+    numbers = struct.pack("<20d", *memory._numbers())
     return memory.signature, counts, numbers, memory.hours.tobytes(), memory.masses.view()
 
 

@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
-from conftest import Flow, fill_topic, read_json_lines, read_topic
+from conftest import Flow, await_handlers, fill_topic, read_json_lines, read_topic
 from faults import (
     INSTANCES,
     Feed,
@@ -23,6 +24,8 @@ from faults import (
     wait_for,
     with_store,
 )
+from shapes import DAY, habit
+from shapes import START as TUESDAY
 from test_flow import (
     FIVE_MINUTES,
     START,
@@ -36,8 +39,10 @@ from test_flow import (
 )
 from test_incidents import recount
 
+from dataflow import kafka
 from dataflow.incidents.rules import Rules
 from dataflow.records import Reading
+from dataflow.settings import Settings
 
 pytestmark = pytest.mark.kafka
 
@@ -161,6 +166,135 @@ def written(output: str, brokers: str, topic: str, folder: Path) -> list[dict[st
         return [record for _, record in records]
     path = folder / "found.incidents.jsonl"
     return read_json_lines(path) if path.exists() else []
+
+
+ONSET = 28 * DAY
+HALF = DAY // 2
+
+
+def pinned_beside_others(hosts: int) -> list[list[Row]]:
+    """The readings of hosts with a daily habit, by place; the first is pinned for twelve hours."""
+    generators = [random.Random(host) for host in range(hosts)]
+    return [
+        [
+            {
+                "index": str(place),
+                "timestamp": str(TUESDAY + place * 300),
+                "value": str(
+                    99.5
+                    if host == 0 and ONSET <= place < ONSET + HALF
+                    else round(max(habit(place, generator), 0.0), 3)
+                ),
+                "instance": f"host-{host}",
+            }
+            for host, generator in enumerate(generators)
+        ]
+        for place in range(ONSET + HALF + DAY)
+    ]
+
+
+@pytest.mark.short("embedded-1-found.jsonl", "apache-3-kafka")
+@pytest.mark.parametrize("output", ["kafka", "found.jsonl"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_pinned_host_is_one_incident_through_kill_9(
+    request: pytest.FixtureRequest,
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    store: Path,
+    tmp_path: Path,
+    tally: Tally,
+    long: bool,
+    workers: int,
+    output: str,
+) -> None:
+    """Four weeks of habit, twelve hours at 99.5%, and a day of habit, as they come in.
+
+    Lives end in the trouble, and while the way back decides how it ended. What is written is that
+    of a flow that nothing disturbed, each record once.
+    """
+    skip_if_embedded(request, output)
+    generator = random.Random(f"pinned{workers}{output}")
+    settings = topic_to(output, brokers, topic, silence=0, interval=300)
+    settings |= {"detector": "calibrated", "rejected_topic": f"{topic}.rejected"}
+    fill_topic(brokers, f"{topic}.rejected", [])
+    places = pinned_beside_others(6 if long else 3)
+    lives = 24 if long else 3
+    # From just after the onset to the end of the hour that decides: a life for each.
+    ends = [ONSET + 2 + life * (HALF + 20) // (lives - 1) for life in range(lives)]
+    arguments = ["-r", str(store), "-b", "0", "-w", str(workers)]
+    sent = 0
+
+    def send(until: int) -> None:
+        nonlocal sent
+        fill_topic(brokers, topic, keyed([row for rows in places[sent:until] for row in rows]))
+        sent = until
+
+    def progress() -> int:
+        """Anything that grows with each anomaly that is written."""
+        if output == "kafka":
+            own = Settings(_env_file=None, brokers=brokers)
+            return sum(kafka.end_offsets(own, f"{topic}.out").values())
+        path = tmp_path / "found.jsonl"
+        return path.stat().st_size if path.exists() else 0
+
+    for life, end in enumerate(ends):
+        send(end)
+        before = progress()
+        # Snapshots never, each second, or as often as Bytewax takes them.
+        flow = run_flow.start(*arguments, "-s", ["3600", "0", "1"][life % 3], **settings)
+        await_handlers(flow)
+        if end <= ONSET + HALF:
+            wait_for(lambda before=before: progress() > before)  # type: ignore[misc]
+        time.sleep(generator.uniform(0, 1.5))
+        assert flow.poll() is None, flow.communicate()
+        kill(flow)
+        tally.counts["kills"] += 1
+    send(len(places))
+    done = run_flow(*arguments, "-s", "1", follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    undisturbed = {"output": "whole.jsonl", "follow": "false"}
+    done = run_flow("-w", str(workers), **settings | undisturbed)
+    assert done.returncode == 0, done.stderr
+    found = {
+        "anomalies": faults.written(output, brokers, topic, tmp_path),
+        "incidents": written(output, brokers, topic, tmp_path),
+    }
+    wanted = {
+        "anomalies": read_json_lines(tmp_path / "whole.jsonl"),
+        "incidents": read_json_lines(tmp_path / "whole.incidents.jsonl"),
+    }
+    for kind, records in found.items():
+        counts, expected = (Counter(map(json.dumps, it)) for it in (records, wanted[kind]))
+        tally.counts[kind] = len(wanted[kind])
+        tally.counts[f"{kind}, lost"] = (expected - counts).total()
+        tally.counts[f"{kind}, twice or other"] = (counts - expected).total()
+    tally.close()
+    assert not {name: count for name, count in tally.counts.items() if ", " in name and count}
+    onset = TUESDAY + ONSET * 300
+
+    def hours(moment: str | None) -> float:
+        assert moment is not None
+        return (datetime.fromisoformat(moment).timestamp() - onset) / 3600
+
+    trouble = [
+        it
+        for it in found["incidents"]
+        if it["instance"] == "host-0" and hours(it["opened_at"]) >= 0
+    ]
+    assert len({it["id"] for it in trouble}) == 1
+    (opened,) = [it for it in trouble if it["state"] == "opened"]
+    (resolved,) = [it for it in trouble if it["state"] == "resolved"]
+    assert hours(opened["opened_at"]) <= 0.25
+    assert 12 <= hours(resolved["resolved_at"]) <= 14
+    assert resolved["ended"] == "recovered"
+    pinned = [
+        it
+        for it in found["anomalies"]
+        if it["instance"] == "host-0" and ONSET <= it["index"] < ONSET + HALF
+    ]
+    assert len(pinned) >= 130
+    assert {it["episode"] for it in pinned} == {opened["id"]}
 
 
 @pytest.mark.short("embedded-found.jsonl", "apache-kafka")

@@ -60,10 +60,12 @@ def test_a_level_shift_that_stays_is_no_further_incident() -> None:
     assert [ended for _, _, ended in found.resolved] == ["adapted"]
 
 
-@pytest.mark.parametrize("shape", ["pinned", "level shift that stays"])
+@pytest.mark.parametrize("shape", ["pinned", "level shift that stays", "noisy"])
 def test_states_saved_and_loaded_anywhere_change_nothing(shape: str) -> None:
     values = series(SHAPES[shape])
     breaks = {BEFORE + random.Random(shape).randrange(800) for _ in range(200)}
     whole, broken = run(values), run(values, breaks)
     assert broken.incidents == whole.incidents
     assert [one[1:] for one in broken.scored] == [one[1:] for one in whole.scored]
+    # Also in an episode, which keeps what the detector knew before it.
+    assert 2000 < broken.stored <= 2200

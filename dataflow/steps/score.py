@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ __all__ = [
     "scorer",
 ]
 
-WATCHED = b"watched/1 "
+WATCHED = b"watched/2 "
 """Begins the bytes of an instance that had an anomaly lately."""
 
 Scored = tuple[Reading, Verdict, Finding | None]
@@ -233,14 +234,16 @@ def scorer(
         if watched is not None or data.startswith(WATCHED):
             habit = instance.habit
             known = b"" if habit is None or habit.state is None else detector.dump(habit.state)
-            data = seal(WATCHED, _encode(_Saved(watched, data, instance.passed, known)))
+            saved = _encode(_Saved(watched, data, instance.passed, known))
+            # What the detector knew before an episode is much like what it knows.
+            data = seal(WATCHED, zlib.compress(saved, 1 if known else 0))
         return data if instance.times is None else instance.times.dump(data)
 
     def load(data: bytes) -> _Instance:
         times, data = Times.load(data)
         if not data.startswith(WATCHED):
             return _Instance(detector.load(data), None, times)
-        saved = _decode(unseal(WATCHED, data, detector.name))
+        saved = _decode(zlib.decompress(unseal(WATCHED, data, detector.name)))
         instance = _Instance(detector.load(saved.state), saved.watched, times)
         instance.passed = saved.passed
         if saved.watched is not None and saved.watched.episode is not None:
