@@ -23,6 +23,18 @@ Two places, of a count and a number, are empty.
 """
 
 
+EMPTY = (len(MARK) + 4 + 25 + 8, BEFORE - 192 * 4 - 8)
+"""Where the two empty places of 8 bytes begin, which versions before filled."""
+
+
+def emptied(data):
+    """The same state as this version dumps it."""
+    body = bytearray(data)
+    for at in EMPTY:
+        body[at : at + 8] = bytes(8)
+    return sealed(bytes(body[len(MARK) + 4 :]))
+
+
 def sealed(body):
     return MARK + struct.pack("<I", zlib.crc32(body)) + body
 
@@ -78,7 +90,7 @@ def read_or_error(data):
     except ValueError as wrong:
         message = str(wrong)
     else:
-        assert memory.dump() == data
+        assert memory.dump() == emptied(data)
         return
     assert message.endswith("empty recovery store.")
 

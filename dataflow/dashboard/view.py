@@ -46,7 +46,9 @@ class View:
     The order is made again each `TICK` seconds, never while the reader points at the table or has
     the focus in it (`held`), and at once when he asks for another.
 
-    >>> columns = [Column("instance", "Instance", lambda row: row.instance, number=False)]
+    >>> def name(row: Row) -> str:
+    ...     return row.instance
+    >>> columns = [Column("instance", "Instance", name, name, number=False)]
     >>> View(columns, {"find": "web", "sort": "-instance", "page": "2"}).query()
     'sort=-instance&find=web&page=2'
     """
