@@ -135,8 +135,9 @@ class Chart:
         self._setting = False
         self._ranges: dict[str, Any] = {}
         self._marks: list[_Marks] = []
+        self._source: Any = ColumnDataSource()
         # Bokeh wants each column that a glyph shows, before there are rows too.
-        self._source: Any = ColumnDataSource(self._dots(np.zeros(0, ROW)))
+        self._source.data = self._dots(np.zeros(0, ROW))
         self._drawn: Rows | None = None
         self._shown: tuple[Rows, float | None] = (np.zeros(0, ROW), None)
         self.pane = pn.pane.HoloViews(
