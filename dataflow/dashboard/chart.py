@@ -136,9 +136,9 @@ class Chart:
         self._ranges: dict[str, Any] = {}
         self._marks: list[_Marks] = []
         self._source: Any = ColumnDataSource()
-        # Bokeh wants each column that a glyph shows, before there are rows too.
-        self._source.data = self._dots(np.zeros(0, ROW))
         self._drawn: Rows | None = None
+        # Bokeh wants each column that a glyph shows, before there are rows too.
+        self._draw(np.zeros(0, ROW))
         self._shown: tuple[Rows, float | None] = (np.zeros(0, ROW), None)
         self.pane = pn.pane.HoloViews(
             self._plots(),
