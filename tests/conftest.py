@@ -34,8 +34,15 @@ if TYPE_CHECKING:
     from faults import Tally
 
 # How long an example takes says how busy the machine is.
+# The same examples in each run: a run that passes does so again. The long form takes new ones.
 hypothesis.settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "any machine",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "new examples", hypothesis.settings.get_profile("any machine"), derandomize=False
 )
 hypothesis.settings.load_profile("any machine")
 
@@ -99,6 +106,12 @@ LONGEST = (
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself groups tests by their fixtures
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the examples of property tests, before the test modules are read."""
+    if config.getoption("--faults") == "long":
+        hypothesis.settings.load_profile("new examples")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests, and leave those out that only the long form has."""
     order = {name: place for place, name in enumerate(LONGEST)}
