@@ -317,3 +317,8 @@ def test_the_demo_shows_alerts_and_when_they_are_over(run_command: Command) -> N
     )
     assert len(found) / 2 < len(over) <= len(found)
     assert re.search(r"32,256 records in [\d.]+ s \([\d,]+ a second", done.stdout)
+    # The README shows some of these lines.
+    shown = (REPOSITORY / "README.md").read_text().partition("$ make run\n")[2].partition("```")[0]
+    lines = [line for line in shown.splitlines() if line != "..."]
+    assert lines
+    assert set(lines) <= set(done.stdout.splitlines())
