@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import tempfile
@@ -203,7 +204,7 @@ def evaluate(
         typer.Option(
             metavar="PATH",
             help="Readings: a CSV file with timestamp, value, instance, or records as the flow "
-            "reads them, by its settings; or a folder of CSV files, gzip too, of any values: "
+            "reads them, by its settings; or a .csv.gz file or folder of CSV files, of any values: "
             "timestamp, a column a metric, maybe instance, metric, is_anomaly.",
         ),
     ] = None,
@@ -275,10 +276,10 @@ def evaluate(
     options = settings.load() if nab is None else None
     if interval is None:
         interval = options.interval if options else NAB_INTERVAL
-    candidates = _candidates(detector, baselines, seeds, threshold, interval)
     skipped = None if skip is None else _skipped(skip)
     series = [replace(one, skip=skipped) for one in _series(data, labels, nab, files, interval)]
-    raw = options is None or options.scale is None or (data is not None and data.is_dir())
+    candidates = _candidates(detector, baselines, seeds, threshold, interval)
+    raw = options is None or options.scale is None or (data is not None and _is_unscaled(data))
     judged = AnyOf(series)
     corpus = Corpus(judged.instances)
     labeled = any(one.windows for one in series)
@@ -315,9 +316,19 @@ def _series(
     assert data is not None
     if data.is_dir():
         return load_directory(data, files, labels, interval)
+    if _is_packed(data):
+        return load_directory(data.parent, glob.escape(data.name), labels, interval)
     if files is not None:
         raise UserError("--files goes with a folder: leave it out, or give one in --data or --nab.")
     return _of_file(data, labels)
+
+
+def _is_packed(data: Path) -> bool:
+    return data.name.endswith(".csv.gz") and data.is_file()
+
+
+def _is_unscaled(data: Path) -> bool:
+    return data.is_dir() or _is_packed(data)
 
 
 def _skipped(text: str) -> float:

@@ -50,7 +50,11 @@ def load_sample(data: Path, labels: Path | None) -> list[Series]:
     table = _table(data, COLUMNS)
     _check(data, table["instance"] == "", "has no instance")
     low, high = bounds(SCALE)
-    _check(data, ~table["value"].between(low, high), f"has a value outside 0 to {SCALE:g}")
+    _check(
+        data,
+        ~table["value"].between(low, high),
+        f"has a value outside 0 to {SCALE:g} (ANOMALY_SCALE=none: any)",
+    )
     table["value"] = table["value"].clip(0.0, SCALE) / SCALE
     return _labeled(table, data, labels)
 
