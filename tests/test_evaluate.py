@@ -90,7 +90,8 @@ def test_json_has_every_figure_of_the_asked_and_the_baselines(run, sample):
     figures = {key for name in FIGURES for key in (name, f"{name}_sd")}
     for one in found.values():
         judged = {"at_threshold", "at_best", "at_best_f1", "average_precision"}
-        assert set(one) == {"threshold", *judged}
+        assert set(one) == {"threshold", "instances", *judged}
+        assert list(one["instances"]) == ["i-a", "i-b"]
         # A share of 1.5% to 3% of the readings is labeled.
         assert 0.2 < one["average_precision"] <= 1
         assert set(one["at_threshold"]) == figures
@@ -204,8 +205,8 @@ def test_a_threshold_can_be_tuned_without_labels(run, sample):
     tuned = run("--data", data, "--tune", 2, "--detector", "zscore", "--json")
     found = json.loads(tuned.stdout)["detectors"]
     assert found["zscore"]["tuned"]["alerts_per_week"] <= 2
-    assert set(found["zscore"]) == {"threshold", "at_threshold", "tuned"}
-    assert set(found["tutorial"]) == {"threshold", "at_threshold"}
+    assert set(found["zscore"]) == {"threshold", "at_threshold", "instances", "tuned"}
+    assert set(found["tutorial"]) == {"threshold", "at_threshold", "instances"}
     judged = run("--data", data, "--labels", labels, "--tune", 2, "--detector", "zscore", "--json")
     with_labels = json.loads(judged.stdout)["detectors"]["zscore"]["tuned"]
     assert found["zscore"]["tuned"].items() <= with_labels.items()

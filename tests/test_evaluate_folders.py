@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from dataflow.alerts import news
 from dataflow.commands import evaluate as command
 from dataflow.errors import UserError
+from dataflow.evaluation import pairs
 from dataflow.evaluation.datasets import load_directory
 from dataflow.evaluation.instances import AnyOf, held
 
@@ -173,6 +174,69 @@ def test_alerts_are_held_back_as_the_flow_does() -> None:
         for interval in (60.0, 300.0, 3600.0):
             expected = news.held(scores.tolist(), threshold, interval)
             assert held(scores, threshold, interval).tolist() == expected
+
+
+def test_a_run_is_compared_with_another_detector_and_with_an_earlier_run(tmp_path: Path) -> None:
+    folder = wide(tmp_path)
+    windows = {"web": [[str(STAMPS[500]), str(STAMPS[510])]]}
+    (folder / "labels.json").write_text(json.dumps(windows))
+    asked = ("--data", folder, "--no-baselines", "--detector", "zscore")
+    result = evaluate(*asked, "--against", "tutorial", "--json")
+    found = json.loads(result.stdout)
+    (pair,) = found["pairs"]
+    assert (pair["detector"], pair["against"]) == ("zscore", "tutorial")
+    assert list(pair["figures"]) == [
+        *("standard", "precision", "recall", "f1", "false_alarms_per_day", "alerts_per_day"),
+        *("best_f1", "best_f1_false_alarms_per_day", "average_precision"),
+    ]
+    for name in ("standard", "f1", "alerts_per_day"):
+        one, other = (
+            found["detectors"][each]["at_threshold"][name] for each in ("zscore", "tutorial")
+        )
+        one_pair = pair["figures"][name]
+        assert (one_pair["value"], one_pair["against"]) == pytest.approx((one, other))
+        assert one_pair["low"] <= one - other <= one_pair["high"]
+    before = tmp_path / "before.json"
+    before.write_text(result.stdout)
+    again = json.loads(evaluate(*asked, "--against", before, "--json").stdout)
+    (same,) = again["pairs"]
+    assert {one["difference"] for one in same["figures"].values()} == {0}
+    text = evaluate(*asked, "--against", before, "--skip", "1d").exception
+    assert "is of other readings" in str(text)
+    shown = evaluate(*asked, "--against", before).stdout
+    assert f"zscore against {before}:\n" in shown
+    for arguments, says in (
+        ((*asked[:-1], "calibrated", "--against", before), "has no detector calibrated"),
+        ((*asked, "--against", "zscore"), "needs another one"),
+        ((*asked, "--against", tmp_path / "no.json"), "Cannot read"),
+        ((*asked, "--against", folder / "labels.json"), "has no counts of instances"),
+        (
+            ("--data", folder, "--files", "web*", "--detector", "zscore", "--against", before),
+            "other",
+        ),
+    ):
+        assert says in str(evaluate(*arguments).exception)
+
+
+def test_an_interval_is_that_of_the_choice_of_instances() -> None:
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(20, (2, 1, 400)).astype(float)
+    days = np.ones((1, 400))
+    one, other = ({"alarms": each, "days": days} for each in counts)
+    found = pairs.compare(one, other)["alerts_per_day"]
+    differences = counts[0, 0] - counts[1, 0]
+    # What the central limit theorem says of a mean of 400.
+    deviation = differences.std() / 20
+    assert found.difference == pytest.approx(differences.mean())
+    assert found.low == pytest.approx(found.difference - 1.645 * deviation, abs=deviation / 5)
+    assert found.high == pytest.approx(found.difference + 1.645 * deviation, abs=deviation / 5)
+    # Paired: what both have in common is no uncertainty, whatever the instance.
+    much = {"alarms": counts[0] + 1000 * rng.integers(0, 2, 400), "days": days}
+    more = {"alarms": much["alarms"] + 1, "days": days}
+    assert pairs.compare(more, much)["alerts_per_day"][2:] == pytest.approx((1, 1, 1))
+    assert pairs.compare(
+        *({name: values[:, :1] for name, values in each.items()} for each in (one, other))
+    )["alerts_per_day"][3:] == (None, None)
 
 
 HEAD = "timestamp,value\n2024-03-01,1\n"

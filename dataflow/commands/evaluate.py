@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -24,7 +24,7 @@ from dataflow.dashboard.intake import Intake
 from dataflow.detectors import compiled, find
 from dataflow.detectors.base import AnyDetector
 from dataflow.errors import UserError, missing_extra
-from dataflow.evaluation import alarms
+from dataflow.evaluation import alarms, pairs
 from dataflow.evaluation.backtest import (
     FIGURES,
     Figures,
@@ -69,6 +69,9 @@ _TITLES = {
     "alerts_per_day": "alerts/day",
     "instances_alerting": "instances",
     "delay_hours": "delay h",
+    "best_f1": "best F1",
+    "best_f1_false_alarms_per_day": "its FP/day",
+    "average_precision": "AP",
 }
 _DIGITS = {
     "standard": 1,
@@ -85,6 +88,10 @@ _UNLABELED = ("alerts_per_day", "instances_alerting")
 _LEGEND_UNLABELED = """\
 Alerts are per instance and day, those within an hour count as one; what repeats a known one is held
 back for seven hours. The last column has how many instances have any."""
+
+_LEGEND_PAIRS = """\
+An interval that has no 0 in it is a difference that other instances like these would show as well:
+it comes from drawing the instances anew 2,000 times, the same for both."""
 
 _LEGEND = """\
 NAB's scores: 0 for a detector that never alerts, 100 for a perfect one. "best" is the threshold
@@ -109,6 +116,8 @@ class Candidate:
     outcome: Outcome | None = None
     at_best_f1: tuple[float, Figures] | None = None
     alerts: Figures = field(default_factory=dict)  # without labels
+    tally: pairs.Tally = field(default_factory=dict)
+    instances: list[str] = field(default_factory=list)
     metrics: dict[str, Figures] = field(default_factory=dict)
     tuned: tuple[float, float] | None = None  # the threshold and its alerts a week
     at_tuned: Figures | None = None
@@ -120,6 +129,14 @@ class Candidate:
             self.at_best_f1 = best_f1(corpus, judged, self.runs, self.threshold, self.interval)
             return
         self.alerts = alerts_at(corpus, self._alerts(judged, self.threshold), self.threshold)
+
+    def count(self, corpus: Corpus, judged: Judged) -> None:
+        """Count by instance, after `judge`."""
+        ranked = [judged.ranked(scores) for scores in self.runs]
+        best = self.at_best_f1 and (self.at_best_f1[0], self._alerts(judged, self.at_best_f1[0]))
+        alerts = self._alerts(judged, self.threshold)
+        self.tally = pairs.tally(corpus, ranked, alerts, self.threshold, best)
+        self.instances = [one.instance for one in corpus.series]
 
     def judge_metrics(self, series: Sequence[Series], labeled: bool) -> None:
         """Judge each metric by itself, over all instances that have it."""
@@ -173,6 +190,8 @@ class Candidate:
             found["at_threshold"] = self.alerts
         if self.metrics:
             found["metrics"] = self.metrics
+        if self.tally:
+            found["instances"] = pairs.to_json(self.instances, self.tally)
         if self.tuned:
             found["tuned"] = {
                 "threshold": self.tuned[0],
@@ -196,6 +215,19 @@ class Candidate:
             threshold, figures = self.at_best_f1
             rows.append(("", f"best F1 {threshold:.4g}", figures, ranked))
         return rows
+
+
+class Pair(NamedTuple):
+    """A detector, what it is compared with, and the differences."""
+
+    detector: str
+    against: str
+    figures: dict[str, pairs.Difference]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison as it appears in JSON."""
+        figures = {name: one._asdict() for name, one in self.figures.items()}
+        return {"detector": self.detector, "against": self.against, "figures": figures}
 
 
 def evaluate(
@@ -254,6 +286,14 @@ def evaluate(
         ),
     ] = False,
     baselines: Annotated[bool, typer.Option(help="Evaluate tutorial and zscore as well.")] = True,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|JSON",
+            help="Compare with another detector, or with the same one in a file that --json "
+            "printed earlier: differences and their 90% intervals.",
+        ),
+    ] = None,
     tune: Annotated[
         float | None,
         typer.Option(
@@ -278,7 +318,9 @@ def evaluate(
         interval = options.interval if options else NAB_INTERVAL
     skipped = None if skip is None else _skipped(skip)
     series = [replace(one, skip=skipped) for one in _series(data, labels, nab, files, interval)]
-    candidates = _candidates(detector, baselines, seeds, threshold, interval)
+    earlier = Path(against) if against is not None and against.endswith(".json") else None
+    beside = [*(BASELINES if baselines else ()), *([against] if against and not earlier else ())]
+    candidates = _candidates(detector, beside, seeds, threshold, interval)
     raw = options is None or options.scale is None or (data is not None and _is_unscaled(data))
     judged = AnyOf(series)
     corpus = Corpus(judged.instances)
@@ -286,22 +328,39 @@ def evaluate(
     _check_skip(corpus, skip, labeled)
     if nab is None:
         _check_interval(series, interval)
+    asked = [one for one in candidates if one.asked and one.name != against]
+    if against is not None and not asked:
+        raise UserError(f"--against {against} needs another one in --detector.")
+    before = {}
+    if earlier:
+        before = _earlier(earlier, asked, corpus)
     if plot is not None:
         _check_plot(plot)
     _replay(candidates, series, raw)
     for candidate in candidates:
         candidate.judge(corpus, judged, labeled)
+        if as_json or against is not None:
+            candidate.count(corpus, judged)
         if by_metric:
             candidate.judge_metrics(series, labeled)
         if tune is not None and candidate.asked:
             candidate.tune(corpus, judged, tune, labeled)
     if plot is not None:
         _plot([one for one in candidates if one.asked], series, raw, plot)
+    compared = []
+    if against is not None:
+        tallies = {one.name: one.tally for one in candidates}
+        for one in asked:
+            other = before[one.name] if earlier else tallies[against]
+            compared.append(Pair(one.name, against, _compare(one.tally, other, against)))
     if as_json:
-        found = {one.name: one.as_dict() for one in candidates}
-        print(json.dumps({"detectors": found}, indent=2))
+        found: dict[str, Any] = {"detectors": {one.name: one.as_dict() for one in candidates}}
+        if compared:
+            found["pairs"] = [one.as_dict() for one in compared]
+        print(json.dumps(found, indent=2))
     else:
         _print(candidates, corpus, len(series), seeds, tune)
+        _print_pairs(compared)
 
 
 def _series(
@@ -387,7 +446,7 @@ def _readings(data: Path, options: settings.Settings) -> Iterator[Reading]:
 
 def _candidates(
     asked: list[str] | None,
-    baselines: bool,
+    beside: Sequence[str],
     seeds: int,
     threshold: float | None,
     interval: float,
@@ -400,7 +459,7 @@ def _candidates(
         raise UserError(f"--interval must be a number of seconds above 0, not {interval:g}.")
     chosen = asked or [DEFAULT]
     candidates = []
-    for name in dict.fromkeys([*chosen, *(BASELINES if baselines else ())]):
+    for name in dict.fromkeys([*chosen, *beside]):
         try:
             makes = _makes(name, seeds, interval, threshold if name in chosen else None)
         except ValueError as error:
@@ -416,6 +475,43 @@ def _makes(name: str, seeds: int, interval: float, threshold: float | None) -> l
         kind.create(seed=FIRST_SEED + i, interval=interval, threshold=threshold)
         for i in range(seeds)
     ]
+
+
+def _earlier(path: Path, asked: Sequence[Candidate], corpus: Corpus) -> dict[str, pairs.Tally]:
+    """Return what an earlier run on the same readings counted, by detector."""
+    try:
+        detectors = json.loads(path.read_bytes())["detectors"]
+        found = {name: one["instances"] for name, one in detectors.items()}
+        tallies: dict[str, pairs.Tally] = {
+            name: pairs.from_json(instances) for name, instances in found.items()
+        }
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {path} ({error.strerror}): give a file that evaluate --json printed."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} has no counts of instances: give a file that this version's evaluate --json "
+            "printed."
+        ) from error
+    for one in asked:
+        if one.name not in tallies:
+            raise UserError(f"{path} has no detector {one.name}: give one of a run that had it.")
+        if list(found[one.name]) != [each.instance for each in corpus.series]:
+            raise _other_readings(path)
+    return tallies
+
+
+def _compare(one: pairs.Tally, other: pairs.Tally, against: str) -> dict[str, pairs.Difference]:
+    if one.keys() != other.keys() or not np.allclose(one["days"][0], other["days"][0]):
+        raise _other_readings(against)
+    return pairs.compare(one, other)
+
+
+def _other_readings(against: object) -> UserError:
+    return UserError(
+        f"{against} is of other readings: run both on the same, with the same labels and --skip."
+    )
 
 
 def _check_plot(directory: Path) -> None:
@@ -518,6 +614,22 @@ def _print(
                 f"{one.name}: threshold {one.tuned[0]:.6g} gives {one.tuned[1]:.3g} alerts per "
                 f"instance and week (asked: at most {rate:g}), counted without labels."
             )
+
+
+def _print_pairs(compared: Sequence[Pair]) -> None:
+    for one in compared:
+        print(f"\n{one.detector} against {one.against}:")
+        rows = []
+        for name, found in one.figures.items():
+            digits = 1 if name == "standard" else 3
+            numbers = [f"{number:.{digits}f}" for number in found[:2]]
+            bounds = ["-" if number is None else f"{number:+.{digits}f}" for number in found[3:]]
+            rows.append(
+                [_TITLES[name], *numbers, f"{found.difference:+.{digits}f}", " .. ".join(bounds)]
+            )
+        print_table(rows, ["", one.detector, "against", "difference", "90% interval"])
+    if compared:
+        print(_LEGEND_PAIRS)
 
 
 def _print_metrics(candidates: Sequence[Candidate], seeds: int) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "alerts_at",
     "average_precision",
+    "average_precisions",
     "best_f1",
     "counts",
     "held",
@@ -115,19 +116,27 @@ def average_precision(series: Sequence[Series], scores: Sequence[Floats]) -> flo
     counted if it is not skipped; no threshold and no rule of alerts has a part in it. A score that
     knows nothing has the share of readings in windows. None without scikit-learn, or labels.
     """
+    found = [one for one in average_precisions(series, scores) if one is not None]
+    return fmean(found) if found else None
+
+
+def average_precisions(series: Sequence[Series], scores: Sequence[Floats]) -> list[float | None]:
+    """Return the average precision of each series, None without scikit-learn, or labels."""
     try:
         from sklearn.metrics import average_precision_score
     except ModuleNotFoundError:
-        return None
-    found = []
+        return [None] * len(series)
+    found: list[float | None] = []
     for one, score in zip(series, scores, strict=True):
         inside = np.zeros(len(score), bool)
         for left, right in one.spans().values():
             inside[left : right + 1] = True
         start = one.start
-        if inside[start:].any():
-            found.append(float(average_precision_score(inside[start:], score[start:])))
-    return fmean(found) if found else None
+        known = inside[start:].any()
+        found.append(
+            float(average_precision_score(inside[start:], score[start:])) if known else None
+        )
+    return found
 
 
 def judge(
