@@ -13,14 +13,17 @@ import pandas as pd
 import pytest
 import typer
 from feeds import FEEDS, Row
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dataflow.commands import evaluate as command
 from dataflow.detectors import make
 from dataflow.errors import UserError
+from dataflow.evaluation import datasets
 from dataflow.evaluation.backtest import FIGURES, series_for
 from dataflow.evaluation.datasets import load_nab, load_sample, to_unit_range
-from dataflow.records import seconds
+from dataflow.records import number, seconds
 
 READINGS = 700
 STAMPS = pd.date_range("2024-03-01", periods=READINGS, freq="5min")
@@ -243,6 +246,45 @@ def test_timestamps_come_as_text_seconds_or_milliseconds(tmp_path, stamp):
     data.write_text(f"index,timestamp,value,instance\n0,{stamp},1,NA\n")
     (one,) = load_sample(data, None)
     assert (one.instance, one.times[0]) == ("NA", 1709251200)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["1", "-0.50", "1.0000000000000002", "123456789012345.25", "1e3", "", "1_0"]
+        )
+        | st.floats(allow_nan=False, width=32).map(repr),
+        max_size=3,
+    ),
+    st.lists(
+        st.sampled_from(["2024-02-29 23:59:59", "2023-02-29 00:00:00", "1709251200", "", "soon"])
+        | st.datetimes().map(lambda moment: str(moment.replace(microsecond=0))),
+        max_size=3,
+    ),
+)
+def test_texts_are_read_together_as_one_by_one(numbers, stamps):
+    def one_by_one(read, texts):
+        found = []
+        for text in texts:
+            try:
+                found.append(float(read(text)))
+            except (ValueError, OverflowError):
+                found.append(np.nan)
+        return np.array(found)
+
+    np.testing.assert_array_equal(datasets._values(numbers), one_by_one(number, numbers))
+    np.testing.assert_array_equal(datasets._times(stamps), one_by_one(seconds, stamps))
+
+
+def test_metrics_of_an_instance_have_drawings_of_their_own(run, tmp_path):
+    folder = tmp_path / "services"
+    folder.mkdir()
+    table = pd.DataFrame({"timestamp": STAMPS, "cpu": values(1), "disk": values(2)})
+    table.to_csv(folder / "web.csv", index=False)
+    options = ("--detector", "zscore", "--no-baselines", "--plot", tmp_path / "plots")
+    assert run("--data", folder, *options).exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert names == ["web-cpu-zscore.png", "web-disk-zscore.png"]
 
 
 def test_a_drawing_a_series(run, sample, tmp_path):

@@ -44,7 +44,7 @@ from dataflow.evaluation.datasets import (
     load_sample,
     series_of,
 )
-from dataflow.evaluation.instances import AnyOf, Judged
+from dataflow.evaluation.instances import AnyOf
 from dataflow.evaluation.nab import Corpus, Floats, Series
 from dataflow.formats.files import KINDS, check_file, is_file, read_records
 from dataflow.records import Reading
@@ -122,7 +122,7 @@ class Candidate:
     tuned: tuple[float, float] | None = None  # the threshold and its alerts a week
     at_tuned: Figures | None = None
 
-    def judge(self, corpus: Corpus, judged: Judged, labeled: bool) -> None:
+    def judge(self, corpus: Corpus, judged: AnyOf, labeled: bool) -> None:
         """Count the alerts; with labels, also what they were worth."""
         if labeled:
             self.outcome = judge(corpus, judged, self.runs, self.threshold, self.interval)
@@ -130,7 +130,7 @@ class Candidate:
             return
         self.alerts = alerts_at(corpus, self._alerts(judged, self.threshold), self.threshold)
 
-    def count(self, corpus: Corpus, judged: Judged) -> None:
+    def count(self, corpus: Corpus, judged: AnyOf) -> None:
         """Count by instance, after `judge`."""
         ranked = [judged.ranked(scores) for scores in self.runs]
         best = self.at_best_f1 and (self.at_best_f1[0], self._alerts(judged, self.at_best_f1[0]))
@@ -152,10 +152,10 @@ class Candidate:
                 name: figures[name] for name in figures if name.removesuffix("_sd") in kept
             }
 
-    def _alerts(self, judged: Judged, threshold: float) -> list[list[Floats]]:
+    def _alerts(self, judged: AnyOf, threshold: float) -> list[list[Floats]]:
         return [judged.alerts(scores, threshold, self.interval) for scores in self.runs]
 
-    def tune(self, corpus: Corpus, judged: Judged, rate: float, labeled: bool) -> None:
+    def tune(self, corpus: Corpus, judged: AnyOf, rate: float, labeled: bool) -> None:
         """Find the threshold for a rate of alerts; labels only judge it afterwards.
 
         At another threshold, other alerts are held back: the alerts at the threshold that is found
@@ -546,12 +546,12 @@ def _plot(
 ) -> None:
     from dataflow.evaluation.plot import draw  # an extra, slow to import
 
-    names = _file_names([one.instance for one in series])
+    names = _file_names([_called(one) for one in series])
     with progress.bar("drawing", len(candidates) * len(series)) as advance:
         for candidate in candidates:
             detector = candidate.makes[0]
             for one in series_for(detector, series, raw):
-                path = directory / f"{names[one.instance]}-{_plain(candidate.name)}.png"
+                path = directory / f"{names[_called(one)]}-{_plain(candidate.name)}.png"
                 try:
                     found = list(verdicts(detector, one))
                     draw(path, one, found, candidate.name, candidate.threshold, candidate.interval)
@@ -562,11 +562,16 @@ def _plot(
                 advance(1)
 
 
+def _called(series: Series) -> str:
+    name = series.instance.removesuffix(".csv")
+    return f"{name}-{series.metric}" if series.metric else name
+
+
 def _file_names(instances: Sequence[str]) -> dict[str, str]:
     """Return a file name for each instance, whose own name may hold any characters."""
     names: dict[str, str] = {}
     for instance in instances:
-        plain = _plain(instance.removesuffix(".csv"))
+        plain = _plain(instance)
         taken = {name.casefold() for name in names.values()}
         choices = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
         names[instance] = next(name for name in choices if name and name.casefold() not in taken)

@@ -12,7 +12,7 @@ from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.evaluation import alarms
 from dataflow.evaluation.alarms import Counts
 from dataflow.evaluation.datasets import to_unit_range
-from dataflow.evaluation.instances import Judged
+from dataflow.evaluation.instances import AnyOf
 from dataflow.evaluation.instances import held as _held
 from dataflow.evaluation.nab import Corpus, Floats, Scores, Series
 
@@ -141,7 +141,7 @@ def average_precisions(series: Sequence[Series], scores: Sequence[Floats]) -> li
 
 def judge(
     corpus: Corpus,
-    judged: Judged,
+    judged: AnyOf,
     runs: Sequence[Sequence[Floats]],
     threshold: float,
     interval: float = 300.0,
@@ -175,7 +175,7 @@ def judge_at(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float)
 
 def best_f1(
     corpus: Corpus,
-    judged: Judged,
+    judged: AnyOf,
     runs: Sequence[Sequence[Floats]],
     threshold: float,
     interval: float,

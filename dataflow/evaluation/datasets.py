@@ -35,6 +35,9 @@ __all__ = [
 SCALE = 100.0
 COLUMNS = ("timestamp", "value", "instance")
 Windows = tuple[tuple[float, float], ...]
+# The usual forms of numbers and times, a line each.
+_NUMBERS = re.compile(r"(?:-?\d{1,15}(?:\.\d{1,17})?\n)+", re.ASCII)
+_DATES = re.compile(r"(?:[12]\d{3}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\n)+", re.ASCII)
 _LABELS_FORM = "{instance: [[start, end], ...]}"
 
 
@@ -241,13 +244,30 @@ def _texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     table = _texts(path, columns)
-    values = pd.Series([_value(text) for text in table["value"]], index=table.index, dtype=float)
+    values = pd.Series(_values(table["value"].tolist()), index=table.index, dtype=float)
     _check(path, ~values.between(-1.7e308, 1.7e308), "has a value that is not a finite number")
-    times = pd.Series(_seconds(table["timestamp"]), index=table.index, dtype=float)
+    times = pd.Series(_times(table["timestamp"].tolist()), index=table.index, dtype=float)
     _check(path, times.isna(), "has a timestamp that cannot be read")
     if table.empty:
         raise UserError(f"{path} has no readings: give a file with some.")
     return table.assign(value=values, time=times)
+
+
+def _values(texts: list[str]) -> Floats:
+    """Return the numbers as the flow reads them; NaN for what is none."""
+    if _NUMBERS.fullmatch("\n".join([*texts, ""])):  # ten times faster
+        return np.array(texts, dtype=float)
+    return np.array([_value(text) for text in texts], dtype=float)
+
+
+def _times(texts: list[str]) -> Floats:
+    """Return times as `_seconds` does."""
+    if _DATES.fullmatch("\n".join([*texts, ""])):  # faster as well
+        try:
+            return np.array(texts, dtype="datetime64[s]").astype(float)
+        except ValueError:
+            pass
+    return _seconds(texts)
 
 
 def _value(text: str) -> float:

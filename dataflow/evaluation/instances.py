@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
 from dataflow.alerts.news import Heard, News
 from dataflow.evaluation.nab import Floats, Series
 
-__all__ = ["AnyOf", "Judged", "held"]
+__all__ = ["AnyOf", "held"]
 
 
 def held(scores: Floats, threshold: float, interval: float) -> Floats:
@@ -35,27 +34,14 @@ def held(scores: Floats, threshold: float, interval: float) -> Floats:
     return found
 
 
-class Judged(Protocol):
-    """What makes one score an instance of the scores of its metrics.
-
-    `scores` have one array per series that was replayed, what is returned has one array per
-    instance, with a score for each of its moments, as `instances` has them.
-    """
-
-    instances: tuple[Series, ...]
-
-    def ranked(self, scores: Sequence[Floats]) -> list[Floats]:
-        """Return the scores of the instances."""
-
-    def alerts(self, scores: Sequence[Floats], threshold: float, interval: float) -> list[Floats]:
-        """Return the scores of the instances; those above the threshold are alerts."""
-
-
 class AnyOf:
     """An alert of any metric is one of its instance, whose score is the highest of its metrics.
 
-    The windows are the same for all metrics of an instance. With one metric each, all stays as it
-    is.
+    The windows are the same for all metrics of an instance. With one series each, all stays as it
+    is: scores that are of all metrics together already are judged as those of a single one.
+
+    `instances` have a moment for each reading of any metric. The arguments `scores` have one array
+    per series, what is returned has one per instance, with a score for each of its moments.
 
     >>> times = np.arange(3.0)
     >>> judged = AnyOf([Series("a", times, times, metric=name) for name in ("cpu", "disk")])

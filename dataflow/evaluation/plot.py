@@ -73,7 +73,7 @@ def draw(
         above.yaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False)
     name = series.instance if len(series.instance) <= 100 else f"{series.instance[:99]}…"
-    title = f"{name} · {detector}"
+    title = " · ".join(filter(None, (name, series.metric, detector)))
     found = f"{counts.tp} found (tp), {counts.fn} missed (fn), {counts.fp} false alarms (fp)"
     above.set_title(f"{title}\n{found}", loc="left", fontsize=12, parse_math=False)
 
