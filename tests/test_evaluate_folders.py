@@ -16,8 +16,11 @@ from dataflow.alerts import news
 from dataflow.commands import evaluate as command
 from dataflow.errors import UserError
 from dataflow.evaluation import pairs
+from dataflow.evaluation.alarms import Counts, count
+from dataflow.evaluation.backtest import best_f1
 from dataflow.evaluation.datasets import load_directory
 from dataflow.evaluation.instances import AnyOf, held
+from dataflow.evaluation.nab import Corpus, Series
 
 READINGS = 700
 STAMPS = pd.date_range("2024-03-01", periods=READINGS, freq="5min")
@@ -167,6 +170,36 @@ def test_readings_that_do_not_fit_the_interval_are_a_warning(tmp_path: Path) -> 
     assert "4 of 4 series are about 300 s apart, and the interval is 60 s" in warned.stderr
 
 
+def test_the_best_f1_is_that_of_all_thresholds_that_a_recount_tries() -> None:
+    rng = np.random.default_rng(5)
+    times = np.arange(300) * 3600.0
+    series = [
+        Series(name, times, times, ((150 * 3600.0, 160 * 3600.0), (250 * 3600.0, 255 * 3600.0)))
+        for name in ("a", "b")
+    ]
+    runs = [[rng.uniform(0, 0.6, 300) for _ in series] for _ in range(2)]
+    for run in runs:
+        run[0][[155, 200]] = 0.9, 0.95
+        run[1][[152, 252]] = 0.7, 0.8
+    judged = AnyOf(series)
+    level, figures = best_f1(Corpus(judged.instances), judged, runs, 0.5, 3600.0)
+
+    def f1(threshold: float) -> float:
+        found = []
+        for run in runs:
+            alerts = [np.array(news.held(one.tolist(), threshold, 3600.0)) for one in run]
+            pieces = [
+                count(one, each > threshold) for one, each in zip(series, alerts, strict=True)
+            ]
+            found.append(sum(pieces, Counts()).f1 or 0.0)
+        return float(np.mean(found))
+
+    counted = np.sort(np.concatenate([one[45:] for run in runs for one in run]))
+    highest = max(f1(threshold) for threshold in counted[len(counted) * 3 // 4 :].tolist())
+    assert figures["f1"] == pytest.approx(highest)
+    assert f1(level) == pytest.approx(highest)
+
+
 def test_alerts_are_held_back_as_the_flow_does() -> None:
     rng = np.random.default_rng(3)
     for threshold in (0.0, 0.2, 0.5, 0.9):
@@ -234,6 +267,9 @@ def test_an_interval_is_that_of_the_choice_of_instances() -> None:
     much = {"alarms": counts[0] + 1000 * rng.integers(0, 2, 400), "days": days}
     more = {"alarms": much["alarms"] + 1, "days": days}
     assert pairs.compare(more, much)["alerts_per_day"][2:] == pytest.approx((1, 1, 1))
+    # Of several seeds, the mean.
+    seeds = {"alarms": np.vstack([counts[0], counts[1]]), "days": np.vstack([days, days])}
+    assert pairs.compare(seeds, one)["alerts_per_day"].value == pytest.approx(counts.mean())
     assert pairs.compare(
         *({name: values[:, :1] for name, values in each.items()} for each in (one, other))
     )["alerts_per_day"][3:] == (None, None)
@@ -252,6 +288,7 @@ BAD = {
     "a wrong label": ("x.csv", "timestamp,value,label\n1,1,2\n", "line 2, has a label that is not"),
     "no instance": ("x.csv", "timestamp,value,instance\n1,1,\n", "line 2, has no instance"),
     "no such columns": ("x.csv", f"{HEAD}2024-03-02,1,2,3\n", "is not CSV"),
+    "longer rows": ("x.csv", "timestamp,value\n1,2,3\n1,2,3\n", "is not CSV"),
     "no gzip": ("x.csv.gz", HEAD, "Cannot read"),
     "twice": ("x.csv", "timestamp,value,instance\n1,1,y\n", "has readings of y, as another"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,20 +100,24 @@ def read(path: Path, name: str, interval: float) -> Iterator[Metric]:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(KEYS, str),
-            keep_default_na=False,
-            na_values=[""],
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-            compression="gzip" if path.suffix == ".gz" else None,
-            low_memory=False,
-        )
+        with warnings.catch_warnings():
+            # Else the further cells of a row that is longer than the first line would be dropped.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                index_col=False,
+                dtype=dict.fromkeys(KEYS, str),
+                keep_default_na=False,
+                na_values=[""],
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+                compression="gzip" if path.suffix == ".gz" else None,
+                low_memory=False,
+            )
     except OSError as error:
         what = error.strerror or str(error)
         raise UserError(f"Cannot read {path} ({what}): give CSV files.") from error
-    except (ValueError, EOFError, zlib.error) as error:  # pandas' errors are ValueErrors
+    except (ValueError, EOFError, zlib.error, pd.errors.ParserWarning) as error:
         what = " ".join(str(error).split())
         raise UserError(f"{path} is not CSV ({what}): correct or remove it.") from error
     return table.dropna(how="all")
