@@ -177,12 +177,13 @@ def test_the_best_f1_is_that_of_all_thresholds_that_a_recount_tries() -> None:
         Series(name, times, times, ((150 * 3600.0, 160 * 3600.0), (250 * 3600.0, 255 * 3600.0)))
         for name in ("a", "b")
     ]
-    runs = [[rng.uniform(0, 0.6, 300) for _ in series] for _ in range(2)]
-    for run in runs:
-        run[0][[155, 200]] = 0.9, 0.95
-        run[1][[152, 252]] = 0.7, 0.8
+    runs = [[rng.uniform(0, 0.5, 300) for _ in series] for _ in range(2)]
+    for scores in (scores for run in runs for scores in run):
+        scores[[80, 120, 200, 240]] = 0.9  # false, and higher than what is right
+        scores[150:161] += 0.1
+        scores[250:256] += 0.2
     judged = AnyOf(series)
-    level, figures = best_f1(Corpus(judged.instances), judged, runs, 0.5, 3600.0)
+    level, figures = best_f1(Corpus(judged.instances), judged, runs, 0.95, 3600.0)
 
     def f1(threshold: float) -> float:
         found = []
