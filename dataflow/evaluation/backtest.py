@@ -13,7 +13,6 @@ from dataflow.evaluation import alarms
 from dataflow.evaluation.alarms import Counts
 from dataflow.evaluation.datasets import to_unit_range
 from dataflow.evaluation.instances import AnyOf
-from dataflow.evaluation.instances import held as _held
 from dataflow.evaluation.nab import Corpus, Floats, Scores, Series
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "average_precisions",
     "best_f1",
     "counts",
-    "held",
     "judge",
     "judge_at",
     "replay",
@@ -102,11 +100,6 @@ def replay(
         scores.append(np.fromiter(found, float, len(one.values)))
         done(len(one.values))
     return scores
-
-
-def held(runs: Sequence[Sequence[Floats]], threshold: float, interval: float) -> list[list[Floats]]:
-    """Return the scores with all that is no news held down: those above `threshold` are alerts."""
-    return [[_held(scores, threshold, interval) for scores in run] for run in runs]
 
 
 def average_precision(series: Sequence[Series], scores: Sequence[Floats]) -> float | None:
