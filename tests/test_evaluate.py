@@ -13,14 +13,17 @@ import pandas as pd
 import pytest
 import typer
 from feeds import FEEDS, Row
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dataflow.commands import evaluate as command
 from dataflow.detectors import make
 from dataflow.errors import UserError
+from dataflow.evaluation import datasets
 from dataflow.evaluation.backtest import FIGURES, series_for
 from dataflow.evaluation.datasets import load_nab, load_sample, to_unit_range
-from dataflow.records import seconds
+from dataflow.records import number, seconds
 
 READINGS = 700
 STAMPS = pd.date_range("2024-03-01", periods=READINGS, freq="5min")
@@ -89,11 +92,15 @@ def test_json_has_every_figure_of_the_asked_and_the_baselines(run, sample):
     assert list(found) == ["zscore", "tutorial"]
     figures = {key for name in FIGURES for key in (name, f"{name}_sd")}
     for one in found.values():
-        assert set(one) == {"threshold", "at_threshold", "at_best", "average_precision"}
+        judged = {"at_threshold", "at_best", "at_best_f1", "average_precision"}
+        assert set(one) == {"threshold", "instances", *judged}
+        assert list(one["instances"]) == ["i-a", "i-b"]
         # A share of 1.5% to 3% of the readings is labeled.
         assert 0.2 < one["average_precision"] <= 1
         assert set(one["at_threshold"]) == figures
         assert set(one["at_best"]) == figures | {"threshold", "threshold_sd"}
+        assert set(one["at_best_f1"]) == figures | {"threshold"}
+        assert one["at_best_f1"]["f1"] >= one["at_threshold"]["f1"]
     zscore = found["zscore"]
     assert zscore["threshold"] == 0.5
     # Both instances jump at reading 500; one of the jumps is labeled, from reading 490 on.
@@ -191,7 +198,7 @@ def test_in_a_pipe_the_table_is_plain_and_aligned(sample, tmp_path):
     assert done.stdout.isascii()
     assert lines[0].split()[:3] == ["detector", "threshold", "NAB"]
     rows = lines[1 : lines.index("")]
-    assert [row[:8].strip() for row in rows] == ["zscore", "", "", "tutorial", ""]
+    assert [row[:8].strip() for row in rows] == ["zscore", "", "", "", "tutorial", "", ""]
     assert len({len(line) for line in [lines[0], *rows]}) == 1
     assert lines[-1].startswith("zscore: threshold 0.")
 
@@ -201,8 +208,8 @@ def test_a_threshold_can_be_tuned_without_labels(run, sample):
     tuned = run("--data", data, "--tune", 2, "--detector", "zscore", "--json")
     found = json.loads(tuned.stdout)["detectors"]
     assert found["zscore"]["tuned"]["alerts_per_week"] <= 2
-    assert set(found["zscore"]) == {"threshold", "tuned"}
-    assert set(found["tutorial"]) == {"threshold"}
+    assert set(found["zscore"]) == {"threshold", "at_threshold", "instances", "tuned"}
+    assert set(found["tutorial"]) == {"threshold", "at_threshold", "instances"}
     judged = run("--data", data, "--labels", labels, "--tune", 2, "--detector", "zscore", "--json")
     with_labels = json.loads(judged.stdout)["detectors"]["zscore"]["tuned"]
     assert found["zscore"]["tuned"].items() <= with_labels.items()
@@ -241,6 +248,45 @@ def test_timestamps_come_as_text_seconds_or_milliseconds(tmp_path, stamp):
     assert (one.instance, one.times[0]) == ("NA", 1709251200)
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            ["1", "-0.50", "1.0000000000000002", "123456789012345.25", "1e3", "", "1_0"]
+        )
+        | st.floats(allow_nan=False, width=32).map(repr),
+        max_size=3,
+    ),
+    st.lists(
+        st.sampled_from(["2024-02-29 23:59:59", "2023-02-29 00:00:00", "1709251200", "", "soon"])
+        | st.datetimes().map(lambda moment: str(moment.replace(microsecond=0))),
+        max_size=3,
+    ),
+)
+def test_texts_are_read_together_as_one_by_one(numbers, stamps):
+    def one_by_one(read, texts):
+        found = []
+        for text in texts:
+            try:
+                found.append(float(read(text)))
+            except (ValueError, OverflowError):
+                found.append(np.nan)
+        return np.array(found)
+
+    np.testing.assert_array_equal(datasets._values(numbers), one_by_one(number, numbers))
+    np.testing.assert_array_equal(datasets._times(stamps), one_by_one(seconds, stamps))
+
+
+def test_metrics_of_an_instance_have_drawings_of_their_own(run, tmp_path):
+    folder = tmp_path / "services"
+    folder.mkdir()
+    table = pd.DataFrame({"timestamp": STAMPS, "cpu": values(1), "disk": values(2)})
+    table.to_csv(folder / "web.csv", index=False)
+    options = ("--detector", "zscore", "--no-baselines", "--plot", tmp_path / "plots")
+    assert run("--data", folder, *options).exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert names == ["web-cpu-zscore.png", "web-disk-zscore.png"]
+
+
 def test_a_drawing_a_series(run, sample, tmp_path):
     data, labels = sample
     out = tmp_path / "deep" / "plots"
@@ -272,14 +318,18 @@ def test_without_matplotlib_the_extra_is_named(run, sample, tmp_path, monkeypatc
 
 
 ERRORS = {
-    "nothing asked": ([], "Give either --data FILE"),
-    "both asked": (["--data", "data.csv", "--nab", "NAB"], "Give either --data FILE"),
-    "no labels": (["--data", "data.csv"], "give --labels JSON"),
+    "nothing asked": ([], "Give either --data PATH"),
+    "both asked": (["--data", "data.csv", "--nab", "NAB"], "Give either --data PATH"),
     "labels with NAB": (["--nab", "NAB", "--labels", "labels.json"], "--labels goes with --data"),
-    "files without NAB": (["--data", "data.csv", "--files", "*"], "--files goes with --nab"),
+    "files of a file": (["--data", "data.csv", "--files", "*"], "--files goes with a folder"),
+    "no such files": (["--data", "NAB", "--files", "x*"], "no file that matches 'x*'"),
+    "an absolute glob of a folder": (["--data", "NAB", "--files", "/*"], "no file that matches"),
+    "a folder without files": (["--data", "NAB/labels"], "no file whose name ends in .csv"),
+    "no time to skip": ([..., "--skip", "20"], "--skip: '20' is no duration such as 14d"),
+    "all skipped": (["--data", "data.csv", "--skip", "20d"], "--skip 20d leaves no reading"),
+    "all labels skipped": ([..., "--skip", "60h"], "All labels lie in the first 60h"),
     "missing data": (["--data", "no.csv", "--labels", "labels.json"], "no.csv"),
     "missing labels": (["--data", "data.csv", "--labels", "no.json"], "no.json"),
-    "a folder for data": (["--data", ".", "--labels", "labels.json"], "is not a regular file"),
     "no file of records": (["--data", "data.parquet", "--tune", "1"], "whose name ends in .csv"),
     "no JSON": (["--data", "data.csv", "--labels", "data.csv"], "is not JSON"),
     "no NAB": (["--nab", "."], "has no folder data"),
@@ -315,7 +365,7 @@ def test_errors_are_one_line(run, sample, nab, monkeypatch, tmp_path, case):
 def test_an_error_is_printed_as_by_any_other_command(run_command):
     done = run_command("evaluate", "--seeds", "0")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: Give either --data FILE with --labels JSON, or --nab DIR.\n"
+    assert done.stderr == "error: Give either --data PATH, or --nab DIR.\n"
 
 
 LABELS = {

@@ -1,8 +1,8 @@
 """Counts what a person on call would: anomalies found, false alarms a day, hours of delay.
 
-The probation (see `nab`) does not count. A labeled window with an alert is a true positive, one
-without a false negative. Alerts outside windows form false alarms of at most one hour each, so
-that an incident of ten readings counts once.
+What is skipped (see `Series.start`) does not count. A labeled window with an alert is a true
+positive, one without a false negative. Alerts outside windows form false alarms of at most one hour
+each, so that an incident of ten readings counts once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from dataflow.evaluation.nab import Floats, Series, probation
+from dataflow.evaluation.nab import Floats, Series
 
 __all__ = ["Counts", "alarms", "alarms_per_week", "count", "tune"]
 
@@ -28,9 +28,9 @@ ALARM = 3_600.0
 class Counts:
     """The counts of a detector's alerts: true positives, false negatives, false positives.
 
-    `days` are instance-days after the probation, `delays` the hours from each true positive's
-    labeled time to its first alert: negative where the alert came first, which is possible because
-    windows begin before the labeled time.
+    `alarms` are all, right and wrong, by the hour as well. `days` are instance-days that count.
+    `delays` are the hours from each true positive's labeled time to its first alert: negative where
+    the alert came first, which is possible because windows begin before the labeled time.
     """
 
     tp: int = 0
@@ -38,6 +38,7 @@ class Counts:
     fp: int = 0
     days: float = 0.0
     delays: tuple[float, ...] = ()
+    alarms: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -46,6 +47,7 @@ class Counts:
             self.fp + other.fp,
             self.days + other.days,
             self.delays + other.delays,
+            self.alarms + other.alarms,
         )
 
     @property
@@ -70,6 +72,11 @@ class Counts:
         return self.fp / self.days if self.days else None
 
     @property
+    def alerts_per_day(self) -> float | None:
+        """All alarms, right and wrong, per instance and day; None if no time passed."""
+        return self.alarms / self.days if self.days else None
+
+    @property
     def delay_hours(self) -> float | None:
         """The mean of `delays`; None if nothing was found."""
         return fmean(self.delays) if self.delays else None
@@ -84,9 +91,10 @@ def count(series: Series, alerts: NDArray[np.bool_]) -> Counts:
     >>> counts.tp, counts.fn, counts.fp, counts.delays
     (1, 0, 2, (1.0,))
     """
-    start = probation(len(alerts))
+    start = series.start
     counted = alerts.copy()
     counted[:start] = False
+    every = len(alarms(series.times[counted]))
     delays: list[float] = []
     missed = 0
     for number, (left, right) in series.spans().items():
@@ -105,6 +113,7 @@ def count(series: Series, alerts: NDArray[np.bool_]) -> Counts:
         fp=len(alarms(series.times[counted])),
         days=_span(series) / DAY,
         delays=tuple(delays),
+        alarms=every,
     )
 
 
@@ -129,7 +138,7 @@ def tune(
 
     Labels have no effect: every alarm counts, right or wrong. `runs` are the scores of one or
     more runs (seeds), each with one array per series; the rate is their mean. Raises ValueError if
-    no time passes after the probation.
+    no time passes that counts.
 
     >>> week = Series("a", np.arange(2016) * 300.0, np.zeros(2016))
     >>> scores = np.where(np.arange(2016) % 500 == 499, np.arange(2016) / 2016, 0.1)
@@ -168,9 +177,9 @@ def alarms_per_week(
 def _counted(
     series: Sequence[Series], runs: Sequence[Sequence[Floats]]
 ) -> list[tuple[Floats, Floats]]:
-    """Return times and scores after the probation, of all series and runs."""
+    """Return times and scores that count, of all series and runs."""
     return [
-        (one.times[probation(len(one.times)) :], scores[probation(len(one.times)) :])
+        (one.times[one.start :], scores[one.start :])
         for run in runs
         for one, scores in zip(series, run, strict=True)
     ]
@@ -184,6 +193,6 @@ def _weeks(series: Sequence[Series], runs: Sequence[Sequence[Floats]]) -> float:
 
 
 def _span(series: Series) -> float:
-    """Return the seconds from the end of the probation to the last reading."""
-    counted = series.times[probation(len(series.times)) :]
+    """Return the seconds from the first reading that counts to the last."""
+    counted = series.times[series.start :]
     return float(counted.max() - counted.min()) if len(counted) else 0.0

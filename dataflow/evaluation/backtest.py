@@ -8,19 +8,22 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from dataflow.alerts import news
 from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.evaluation import alarms
 from dataflow.evaluation.alarms import Counts
 from dataflow.evaluation.datasets import to_unit_range
-from dataflow.evaluation.nab import Corpus, Floats, Scores, Series, probation
+from dataflow.evaluation.instances import AnyOf
+from dataflow.evaluation.nab import Corpus, Floats, Scores, Series
 
 __all__ = [
     "FIGURES",
     "Figures",
     "Outcome",
+    "alerts_at",
     "average_precision",
-    "held",
+    "average_precisions",
+    "best_f1",
+    "counts",
     "judge",
     "judge_at",
     "replay",
@@ -35,6 +38,7 @@ FIGURES = (
     "recall",
     "f1",
     "false_alarms_per_day",
+    "alerts_per_day",
     "delay_hours",
 )
 #: A figure is None where it is undefined: the precision and delay of a detector without alerts.
@@ -98,43 +102,50 @@ def replay(
     return scores
 
 
-def held(runs: Sequence[Sequence[Floats]], threshold: float, interval: float) -> list[list[Floats]]:
-    """Return the scores with all that is no news held down: those above `threshold` are alerts."""
-    return [
-        [np.array(news.held(scores.tolist(), threshold, interval)) for scores in run]
-        for run in runs
-    ]
-
-
 def average_precision(series: Sequence[Series], scores: Sequence[Floats]) -> float | None:
     """Return how well the scores of readings rank those in labeled windows first, 0 to 1.
 
     It is the mean over the series with labels of the area under precision over recall, each reading
-    counted after the probation; no threshold and no rule of alerts has a part in it. A score that
+    counted if it is not skipped; no threshold and no rule of alerts has a part in it. A score that
     knows nothing has the share of readings in windows. None without scikit-learn, or labels.
     """
+    found = [one for one in average_precisions(series, scores) if one is not None]
+    return fmean(found) if found else None
+
+
+def average_precisions(series: Sequence[Series], scores: Sequence[Floats]) -> list[float | None]:
+    """Return the average precision of each series, None without scikit-learn, or labels."""
     try:
         from sklearn.metrics import average_precision_score
     except ModuleNotFoundError:
-        return None
-    found = []
+        return [None] * len(series)
+    found: list[float | None] = []
     for one, score in zip(series, scores, strict=True):
         inside = np.zeros(len(score), bool)
         for left, right in one.spans().values():
             inside[left : right + 1] = True
-        start = probation(len(score))
-        if inside[start:].any():
-            found.append(float(average_precision_score(inside[start:], score[start:])))
-    return fmean(found) if found else None
+        start = one.start
+        known = inside[start:].any()
+        found.append(
+            float(average_precision_score(inside[start:], score[start:])) if known else None
+        )
+    return found
 
 
 def judge(
-    corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float, interval: float = 300.0
+    corpus: Corpus,
+    judged: AnyOf,
+    runs: Sequence[Sequence[Floats]],
+    threshold: float,
+    interval: float = 300.0,
 ) -> Outcome:
-    """Return the outcome of a detector whose runs (one per seed) gave these scores."""
-    ranked = [average_precision(corpus.series, scores) for scores in runs]
+    """Return the outcome of a detector whose runs (one per seed) gave these scores.
+
+    `corpus` has the instances of `judged`, and a run one array for each series that was replayed.
+    """
+    ranked = [average_precision(corpus.series, judged.ranked(scores)) for scores in runs]
     known = [one for one in ranked if one is not None]
-    alerts = held(runs, threshold, interval)
+    alerts = [judged.alerts(scores, threshold, interval) for scores in runs]
     best: list[Figures] = []
     for scores in alerts:
         found = corpus.best(scores)
@@ -149,23 +160,85 @@ def judge(
 
 
 def judge_at(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float) -> Figures:
-    """Return the figures of `held` scores at one threshold, as in `Outcome`."""
+    """Return the figures of alerts of the corpus' series at one threshold, as in `Outcome`."""
     return _over_runs(
         [_figures(corpus, scores, threshold, corpus.score(scores, threshold)) for scores in runs]
     )
 
 
-def _count(corpus: Corpus, scores: Sequence[Floats], threshold: float) -> Counts:
-    """Count the alerts of all series together."""
+def best_f1(
+    corpus: Corpus,
+    judged: AnyOf,
+    runs: Sequence[Sequence[Floats]],
+    threshold: float,
+    interval: float,
+) -> tuple[float, Figures]:
+    """Return the threshold with the highest F1, mean of all runs, and the figures there.
+
+    Some sixty thresholds are tried, the detector's own `threshold` among them, from above the
+    highest score to below the highest quarter; at each one, alerts are held back anew.
+    """
+    pooled = np.concatenate(
+        [
+            scores[one.start :]
+            for run in runs
+            for one, scores in zip(corpus.series, judged.ranked(run), strict=True)
+        ]
+    )
+    falling = -np.sort(-pooled)
+
+    def f1(level: float) -> float:
+        found = [_count(corpus, judged.alerts(run, level, interval), level).f1 for run in runs]
+        return fmean(one or 0.0 for one in found)
+
+    tried = {threshold: f1(threshold)}
+    first, last = 0, len(falling) // 4
+    for steps in (40, 20):
+        ranks = np.unique(np.geomspace(first + 1, last + 1, steps).astype(int)) - 1
+        levels = [float(level) for level in falling[ranks[ranks < len(falling)]]]
+        tried |= {level: f1(level) for level in levels if level not in tried and level < 1}
+        # Between the neighbors of the best.
+        best = max(tried, key=lambda level: (tried[level], level))
+        higher = [level for level in levels if level > best]
+        lower = [level for level in levels if level < best]
+        first = int(np.searchsorted(-falling, -higher[-1])) if higher else 0
+        last = int(np.searchsorted(-falling, -lower[0])) if lower else last
+    alerts = [judged.alerts(run, best, interval) for run in runs]
+    return best, judge_at(corpus, alerts, best)
+
+
+def alerts_at(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float) -> Figures:
+    """Return what can be said of alerts without labels, whether right or wrong.
+
+    `alerts_per_day` are per instance and day, `instances_alerting` is how many instances have any.
+    """
+    found = [counts(corpus, scores, threshold) for scores in runs]
+    return _over_runs(
+        [
+            {
+                "alerts_per_day": sum(run, Counts()).alerts_per_day,
+                "instances_alerting": float(sum(one.alarms > 0 for one in run)),
+            }
+            for run in found
+        ]
+    )
+
+
+def counts(corpus: Corpus, scores: Sequence[Floats], threshold: float) -> list[Counts]:
+    """Count the alerts of each series."""
     pairs = zip(corpus.series, scores, strict=True)
-    return sum((alarms.count(one, found > threshold) for one, found in pairs), Counts())
+    return [alarms.count(one, found > threshold) for one, found in pairs]
+
+
+def _count(corpus: Corpus, scores: Sequence[Floats], threshold: float) -> Counts:
+    return sum(counts(corpus, scores, threshold), Counts())
 
 
 def _figures(
     corpus: Corpus, scores: Sequence[Floats], threshold: float, nab: Scores
 ) -> dict[str, float | None]:
-    counts = _count(corpus, scores, threshold)
-    return {name: getattr(nab if name in Scores._fields else counts, name) for name in FIGURES}
+    found = _count(corpus, scores, threshold)
+    return {name: getattr(nab if name in Scores._fields else found, name) for name in FIGURES}
 
 
 def _over_runs(runs: Sequence[Figures]) -> Figures:

@@ -1,4 +1,4 @@
-"""Reads labeled series: the form of this project's sample, and a checkout of NAB (MIT license)."""
+"""Reads labeled series: this project's sample, directories of CSV files, a checkout of NAB."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dataflow.errors import UserError
+from dataflow.evaluation import tables
 from dataflow.evaluation.nab import Floats, Series
 from dataflow.formats.base import bounds
 from dataflow.formats.files import check_columns, read_rows
@@ -24,6 +25,7 @@ __all__ = [
     "EC2_CPU",
     "convert",
     "has_columns",
+    "load_directory",
     "load_nab",
     "load_sample",
     "series_of",
@@ -32,6 +34,10 @@ __all__ = [
 
 SCALE = 100.0
 COLUMNS = ("timestamp", "value", "instance")
+Windows = tuple[tuple[float, float], ...]
+# The usual forms of numbers and times, a line each.
+_NUMBERS = re.compile(r"(?:-?\d{1,15}(?:\.\d{1,17})?\n)+", re.ASCII)
+_DATES = re.compile(r"(?:[12]\d{3}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\n)+", re.ASCII)
 _LABELS_FORM = "{instance: [[start, end], ...]}"
 
 
@@ -47,7 +53,11 @@ def load_sample(data: Path, labels: Path | None) -> list[Series]:
     table = _table(data, COLUMNS)
     _check(data, table["instance"] == "", "has no instance")
     low, high = bounds(SCALE)
-    _check(data, ~table["value"].between(low, high), f"has a value outside 0 to {SCALE:g}")
+    _check(
+        data,
+        ~table["value"].between(low, high),
+        f"has a value outside 0 to {SCALE:g} (ANOMALY_SCALE=none: any)",
+    )
     table["value"] = table["value"].clip(0.0, SCALE) / SCALE
     return _labeled(table, data, labels)
 
@@ -59,6 +69,73 @@ def has_columns(data: Path) -> bool:
     except UserError:
         return False
     return True
+
+
+def load_directory(
+    directory: Path, files: str | None, labels: Path | None, interval: float
+) -> list[Series]:
+    """Read the CSV files under a directory, one series a metric of an instance, values as they are.
+
+    `files` is a glob of the paths under it, by default of all that end in `.csv` or `.csv.gz`. A
+    file without a column `instance` is an instance named by its path, without the ending. See
+    `tables.read` for the columns. The labels are those of `load_sample`, by default of a file
+    `labels.json` in the directory, whose keys may have the ending too; without one, the columns
+    of labels count. The windows of an instance are those of all its metrics.
+
+    Raises `UserError` if a file cannot be used, or two have the same metric of an instance.
+    """
+    try:
+        found = sorted(path for path in directory.glob(files or "**/*") if tables.is_table(path))
+    except (NotImplementedError, ValueError):  # absolute or empty
+        found = []
+    if not found:
+        named = f"that matches {files!r}" if files else "whose name ends in .csv or .csv.gz"
+        raise UserError(f"{directory} has no file {named}: give one that has.")
+    if labels is None and (directory / "labels.json").exists():
+        labels = directory / "labels.json"
+    metrics: dict[tuple[str, str], tables.Metric] = {}
+    for path in found:
+        name = tables.name_of(path.relative_to(directory).as_posix())
+        for one in tables.read(path, name, interval):
+            if metrics.setdefault((one.instance, one.metric), one) is not one:
+                what = f"{one.instance}, {one.metric}" if one.metric else one.instance
+                raise UserError(
+                    f"{path} has readings of {what}, as another file or line has: give each name "
+                    "to one instance."
+                )
+    return _of_metrics(list(metrics.values()), directory, labels)
+
+
+def _of_metrics(metrics: list[tables.Metric], data: Path, labels: Path | None) -> list[Series]:
+    names = {one.instance for one in metrics}
+    windows: dict[str, Windows] = {}
+    if labels is not None:
+        given = {tables.name_of(name): pairs for name, pairs in _labels(labels).items()}
+        if not names & set(given):
+            raise UserError(
+                f"{labels} labels no instance of {data} (but {min(given, default='none')!r}, for "
+                "one): give the labels of these readings."
+            )
+        windows = {name: _windows_of(name, given.get(name, []), labels) for name in names}
+    else:
+        for one in metrics:
+            windows[one.instance] = _joined((*windows.get(one.instance, ()), *one.windows()))
+    series = [
+        Series(one.instance, one.times, one.values, windows[one.instance], metric=one.metric)
+        for one in metrics
+    ]
+    return _usable(series, labels) if labels else series
+
+
+def _joined(windows: Windows) -> Windows:
+    """Return the windows with those that overlap joined."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(windows):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    return tuple(joined)
 
 
 def series_of(readings: Iterable[Reading], data: Path, labels: Path | None) -> list[Series]:
@@ -155,6 +232,10 @@ def _texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     # Of columns of the same name, the flow reads the last.
     places = dict(zip(header, range(len(header)), strict=True))
     wanted = [places[column] for column in columns]
+    cells_of = _plain_columns(path, len(header))
+    if cells_of:
+        texts = {column: cells_of[place] for column, place in zip(columns, wanted, strict=True)}
+        return pd.DataFrame(texts, index=range(2, len(cells_of[0]) + 2), dtype=object)
     lines, found = [], []
     for line, (_, cells) in enumerate(rows, start=2):
         if isinstance(cells, str):
@@ -165,15 +246,48 @@ def _texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(found, index=lines, columns=list(columns), dtype=str)
 
 
+def _plain_columns(path: Path, count: int) -> list[list[str]] | None:
+    """Return the columns below the first line if no cell has quotes and no line is odd, else None.
+
+    This takes a third of the time of `read_rows`, which also says what is wrong with a line.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return None
+    lines = text.removesuffix("\n").split("\n")[1:]
+    if '"' in text or "\r" in text or {line.count(",") for line in lines} != {count - 1}:
+        return None
+    cells = ",".join(lines).split(",")
+    return [cells[place::count] for place in range(count)]
+
+
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     table = _texts(path, columns)
-    values = pd.Series([_value(text) for text in table["value"]], index=table.index, dtype=float)
+    values = pd.Series(_values(table["value"].tolist()), index=table.index, dtype=float)
     _check(path, ~values.between(-1.7e308, 1.7e308), "has a value that is not a finite number")
-    times = pd.Series(_seconds(table["timestamp"]), index=table.index, dtype=float)
+    times = pd.Series(_times(table["timestamp"].tolist()), index=table.index, dtype=float)
     _check(path, times.isna(), "has a timestamp that cannot be read")
     if table.empty:
         raise UserError(f"{path} has no readings: give a file with some.")
     return table.assign(value=values, time=times)
+
+
+def _values(texts: list[str]) -> Floats:
+    """Return the numbers as the flow reads them; NaN for what is none."""
+    if _NUMBERS.fullmatch("\n".join([*texts, ""])):  # ten times faster
+        return np.array(texts, dtype=float)
+    return np.array([_value(text) for text in texts], dtype=float)
+
+
+def _times(texts: list[str]) -> Floats:
+    """Return times as `_seconds` does."""
+    if _DATES.fullmatch("\n".join([*texts, ""])):  # faster as well
+        try:
+            return np.array(texts, dtype="datetime64[s]").astype(float)
+        except ValueError:
+            pass
+    return _seconds(texts)
 
 
 def _value(text: str) -> float:
@@ -217,22 +331,8 @@ def _labels(path: Path) -> dict[str, list[Any]]:
 def _series(
     name: str, table: pd.DataFrame, windows: list[Any], began: list[Any], source: Path
 ) -> Series:
-    if not all(isinstance(window, list) and len(window) == 2 for window in windows):
-        raise UserError(f"{source} has a window of {name} that is not a pair: give [start, end].")
-    edges = _seconds(moment for window in windows for moment in window)
-    moments = _seconds(began)
-    if np.isnan(edges).any() or np.isnan(moments).any():
-        raise UserError(
-            f"{source} has a time of {name} that cannot be read: give one such as "
-            "2024-03-01 12:00:00."
-        )
-    pairs = sorted((float(a), float(b)) for a, b in edges.reshape(-1, 2))
-    ordered = [moment for pair in pairs for moment in pair]
-    if ordered != sorted(ordered):
-        raise UserError(
-            f"{source} has windows of {name} that run backward or overlap: give each window start "
-            "first, and join those that overlap."
-        )
+    pairs = _windows_of(name, windows, source)
+    moments = _moments(name, began, source)
     labels = tuple(
         min((float(m) for m in moments if start <= m <= end), default=start) for start, end in pairs
     )
@@ -240,9 +340,33 @@ def _series(
         name,
         table["time"].to_numpy(dtype=float),
         table["value"].to_numpy(dtype=float),
-        tuple(pairs),
+        pairs,
         labels,
     )
+
+
+def _windows_of(name: str, windows: list[Any], source: Path) -> Windows:
+    if not all(isinstance(window, list) and len(window) == 2 for window in windows):
+        raise UserError(f"{source} has a window of {name} that is not a pair: give [start, end].")
+    edges = _moments(name, [moment for window in windows for moment in window], source)
+    pairs = sorted((float(a), float(b)) for a, b in edges.reshape(-1, 2))
+    ordered = [moment for pair in pairs for moment in pair]
+    if ordered != sorted(ordered):
+        raise UserError(
+            f"{source} has windows of {name} that run backward or overlap: give each window start "
+            "first, and join those that overlap."
+        )
+    return tuple(pairs)
+
+
+def _moments(name: str, stamps: list[Any], source: Path) -> Floats:
+    moments = _seconds(stamps)
+    if np.isnan(moments).any():
+        raise UserError(
+            f"{source} has a time of {name} that cannot be read: give one such as "
+            "2024-03-01 12:00:00."
+        )
+    return moments
 
 
 def _usable(series: list[Series], source: Path) -> list[Series]:

@@ -56,11 +56,12 @@ _COSTS = (Profile(0.11, 1.0), Profile(0.22, 1.0), Profile(0.11, 2.0))
 
 @dataclass(frozen=True)
 class Series:
-    """The readings of one instance in their order of arrival, and where its anomalies are.
+    """The readings of an instance's metric in their order of arrival, and where its anomalies are.
 
     Times are in seconds since 1970, UTC, and may repeat or step back. `windows` are the labeled
     spans, first and last moment included, in order of time. `labels` are the moments at which the
     anomalies of those windows began, one per window; if empty, the starts of the windows count.
+    `skip` are the seconds from the first reading on that do not count; None is NAB's probation.
     """
 
     instance: str
@@ -68,6 +69,20 @@ class Series:
     values: Floats
     windows: tuple[tuple[float, float], ...] = ()
     labels: tuple[float, ...] = ()
+    metric: str = ""
+    skip: float | None = None
+
+    @property
+    def start(self) -> int:
+        """The position of the first reading that counts; the length if none does.
+
+        >>> hours = np.arange(100) * 3600.0
+        >>> Series("a", hours, hours).start, Series("a", hours, hours, skip=86_400).start
+        (15, 24)
+        """
+        if self.skip is None:
+            return probation(len(self.times))
+        return _first(self.times >= self.times[0] + self.skip) if len(self.times) else 0
 
     def spans(self) -> dict[int, tuple[int, int]]:
         """Return the positions of the first and last reading of each window that has any.
@@ -118,7 +133,7 @@ class Corpus:
         self.windows = 0
         for one in self.series:
             credit, window = _credits(len(one.times), list(one.spans().values()))
-            start = probation(len(credit))
+            start = one.start
             # A window inside the probation cannot be hit, so it is not a miss either.
             _, numbered = np.unique(window[start:], return_inverse=True)
             numbered = numbered.astype(np.int64) - (1 if (window[start:] < 0).any() else 0)
@@ -202,7 +217,8 @@ def _credits(readings: int, spans: Sequence[tuple[int, int]]) -> tuple[Floats, N
 
 
 def _sigmoid(position: Floats | float) -> Floats:
-    return np.asarray(2 / (1 + np.exp(5 * np.asarray(position))) - 1)
+    # Far away from a narrow window, the exponential would overflow.
+    return np.asarray(2 / (1 + np.exp(np.minimum(5 * np.asarray(position), 700))) - 1)
 
 
 def _first(found: NDArray[np.bool_]) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dataflow.alerts import news
 from dataflow.detectors.base import Verdict
 from dataflow.evaluation.alarms import count
-from dataflow.evaluation.nab import Floats, Series, probation
+from dataflow.evaluation.nab import Floats, Series
 
 __all__ = ["draw"]
 
@@ -40,13 +40,13 @@ def draw(
     """Write a PNG of 1400 x 700 pixels; raises OSError if it cannot be written.
 
     The upper part shows the values with the expected band, if the detector has one, the labeled
-    windows and the alerts; the lower part the scores and the threshold. Readings in the probation
-    are gray: neither their alerts nor their labels count.
+    windows and the alerts; the lower part the scores and the threshold. Readings that are
+    skipped are gray: neither their alerts nor their labels count.
     """
     table = np.array(verdicts, dtype=float).reshape(-1, 4)
     score, expected, lower, upper = table.T
     alerts = np.array(news.held(score.tolist(), threshold, interval)) > threshold
-    start = probation(len(score))
+    start = series.start
     counts = count(series, alerts)
     # NumPy's times have no zone; on the axis they appear as UTC.
     when = (series.times * 1e6).astype("datetime64[us]")
@@ -67,13 +67,13 @@ def draw(
     if series.windows:
         entries.append(Patch(color=_WINDOW, alpha=0.4, label="labeled window"))
     if start:
-        entries.append(Patch(color=_QUIET, alpha=0.15, label="probation, not counted"))
+        entries.append(Patch(color=_QUIET, alpha=0.15, label="not counted"))
     above.set_ylabel("value")
     if np.abs(series.values).max(initial=0) >= 1e4:
         above.yaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False)
     name = series.instance if len(series.instance) <= 100 else f"{series.instance[:99]}…"
-    title = f"{name} · {detector}"
+    title = " · ".join(filter(None, (name, series.metric, detector)))
     found = f"{counts.tp} found (tp), {counts.fn} missed (fn), {counts.fp} false alarms (fp)"
     above.set_title(f"{title}\n{found}", loc="left", fontsize=12, parse_math=False)
 
@@ -103,7 +103,9 @@ def _ground(axes: Axes, when: NDArray[np.datetime64], series: Series, start: int
         edges = (np.array([begin, end]) * 1e6).astype("datetime64[us]")
         axes.axvspan(edges[0], edges[1], color=_WINDOW, alpha=0.4, lw=0, zorder=1.2)
     if start:
-        axes.axvspan(when[0], when[start], color=_QUIET, alpha=0.15, lw=0, zorder=0)
+        axes.axvspan(
+            when[0], when[min(start, len(when) - 1)], color=_QUIET, alpha=0.15, lw=0, zorder=0
+        )
     axes.grid(axis="y", color="#e6e6e6", lw=0.7, zorder=-1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#b0b0b0")
