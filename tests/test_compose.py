@@ -261,7 +261,10 @@ def test_the_sample_is_loaded_once() -> None:
 def test_prometheus_asks_the_flow_where_it_serves_its_figures() -> None:
     assert "./monitoring:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
     config = yaml.safe_load((REPOSITORY / "monitoring" / "prometheus.yml").read_text())
-    (job,) = config["scrape_configs"]
+    job, other = config["scrape_configs"]
+    (found,) = other["dns_sd_configs"]
+    assert SERVICES[found["names"][0]]["command"][-1] == "notify"
+    assert str(found["port"]) == given("notify")[f"{PREFIX}NOTIFY_METRICS_PORT"]
     port = given("flow")[f"{PREFIX}METRICS_PORT"]
     assert job["static_configs"] == [{"targets": [f"flow:{port}"]}]
     assert f"http://127.0.0.1:{port}/readyz" in SERVICES["flow"]["healthcheck"]["test"][-1]

@@ -30,6 +30,7 @@ ALL = {
     "notify": {"enabled": True},
     "settings": {"ANOMALY_INCIDENTS": "true"},
 }
+MONITORED = {"serviceMonitor": True, "rules": True, "dashboards": True}
 OPERATORS = {"ServiceMonitor", "PrometheusRule"}
 """Kinds of the Prometheus operator, whose schemas are not Kubernetes's."""
 
@@ -85,7 +86,7 @@ def by_name(documents: list[dict[str, Any]]) -> Documents:
 
 
 def test_helm_finds_nothing_wrong(helm: Path) -> None:
-    for values in ({}, {**ALL, "monitoring": dict.fromkeys(VALUES["monitoring"], True)}):
+    for values in ({}, {**ALL, "monitoring": MONITORED}):
         done = run(helm, "lint", "--strict", CHART, "--kube-version", VERSION, values=values)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -107,7 +108,7 @@ def test_kubernetes_takes_it_with_every_value_set(helm: Path) -> None:
         "flow": {"replicas": 2, "partitions": 4, "storageClass": "fast", "storage": "8Gi"},
         "secret": "own",
         "network": {"brokers": {"cidr": "10.0.0.0/24", "port": 9094}},
-        "monitoring": dict.fromkeys(VALUES["monitoring"], True),
+        "monitoring": MONITORED | {"page": "https://a.example"},
     }
     values["page"] = {"enabled": True, "origins": ["a.example", "b.example"], "keep": 1_000_000}
     values["notify"] = {"enabled": True, "secret": "targets", "link": "https://a.example/{id}"}
@@ -124,6 +125,9 @@ def test_kubernetes_takes_it_with_every_value_set(helm: Path) -> None:
     assert {"name": "REPLICAS", "value": "2"} in container["env"]
     assert container["envFrom"][1] == {"secretRef": {"name": "own", "optional": False}}
     assert made["ConfigMap", "other-settings"]["data"]["PARTITIONS"] == "4"
+    board = json.loads(made["ConfigMap", "other-dashboards"]["data"]["anomaly-instances.json"])
+    (address,) = (it for it in board["templating"]["list"] if it["name"] == "page")
+    assert address["query"] == address["current"]["value"] == "https://a.example"
     page = made["Deployment", "other-page"]["spec"]["template"]["spec"]["containers"][0]
     assert page["command"][-3:] == ["--keep=1000000", "--origin=a.example", "--origin=b.example"]
     notify = made["Deployment", "other-notify"]["spec"]["template"]["spec"]["containers"][0]
@@ -140,7 +144,7 @@ def test_the_values_of_the_page_are_accepted(helm: Path) -> None:
 
 def test_rules_and_dashboards_are_those_of_monitoring(helm: Path) -> None:
     monitoring = REPOSITORY / "monitoring"
-    made = template(helm, {"monitoring": dict.fromkeys(VALUES["monitoring"], True)})
+    made = template(helm, {"monitoring": MONITORED})
     rules = made["PrometheusRule", "anomaly-flow"]["spec"]
     assert rules == yaml.safe_load((monitoring / "rules.yml").read_text())
     shown = made["ConfigMap", "anomaly-dashboards"]["data"]
@@ -151,7 +155,9 @@ def test_rules_and_dashboards_are_those_of_monitoring(helm: Path) -> None:
     assert ports == {endpoint["port"]}
     (job,) = (it["replacement"] for it in endpoint["relabelings"])
     jobs = yaml.safe_load((monitoring / "prometheus.yml").read_text())["scrape_configs"]
-    assert job.replace("$1", "flow") in {it["job_name"] for it in jobs}
+    assert {job.replace("$1", name) for name in ("flow", "notify")} == {
+        it["job_name"] for it in jobs
+    }
 
 
 @pytest.mark.parametrize(
