@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run dashboard install test test-python test-feeds test-faults lint format bench pictures lock clean
+.PHONY: help run dashboard install test test-python test-feeds test-deploy test-faults lint format bench pictures lock clean
 
 # Python 3.11 or 3.12; if not given, scripts/create-venv searches the PATH, or gets one with uv.
 PYTHON ?=
@@ -46,6 +46,9 @@ test-python: ## Run the tests on another Python: make test-python PYTHON=python3
 
 test-feeds: .venv/dev ## Build Telegraf and OpenTelemetry's Collector (needs Go) and read what they write
 	@$(BIN)/python -m pytest tests/test_producers.py tests/test_feeds.py -m "" --timeout 3600
+
+test-deploy: .venv/dev ## Build Helm (needs Go) and test the chart and deploy/
+	@$(BIN)/python -m pytest tests/test_helm.py tests/test_deploy.py -m "" --timeout 3600
 
 test-faults: .venv/dev ## Run the long form of the tests of faults and guarantees (about an hour)
 	@$(BIN)/python -m pytest $(FAULTS:%=tests/test_%.py) --faults long -m "" --timeout 3600

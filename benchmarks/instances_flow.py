@@ -126,8 +126,8 @@ class _MadePart(StatefulSourcePartition[Raw, int]):
 def noticed(above: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the factory of the filter, to see when the first score arrives."""
 
-    def watched(threshold: float) -> Callable[[Any], Any]:
-        keep = above(threshold)
+    def watched(*arguments: Any) -> Callable[[Any], Any]:
+        keep = above(*arguments)
 
         def look(batch: Any) -> Any:
             if not SEEN.scored_after:

@@ -68,6 +68,7 @@ from dataflow.steps import (
     score_windows,
     times,
     usable,
+    worst,
 )
 
 __all__ = ["build", "flow"]
@@ -127,7 +128,7 @@ def build(
         scored = stateful_map(
             "score", normal, *score.scorer(detector, episodes, backwards, calendars.of(options))
         )
-    above = op.flat_map_batch("filter", scored, filter.above(threshold))
+    above = op.flat_map_batch("filter", scored, filter.above(threshold, worst.follower(options)))
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if options.incidents:

@@ -245,6 +245,13 @@ class Settings(BaseSettings):
         min_length=1,
         description="address on which it serves them; `0.0.0.0`: every address of the machine",
     )
+    metrics_instances: int = Field(
+        20,
+        ge=0,
+        le=1000,
+        description="maximum number of instances whose score, value and expected range are served, "
+        "of those anomalous now or lately the ones with the highest scores; `0`: none",
+    )
     kafka: dict[str, str] = Field(
         {},
         repr=False,

@@ -37,7 +37,7 @@ THEIRS = [name for name in SERVICES if name not in OURS]
 WATCHERS = ["prometheus", "grafana"]
 STORE = "/recovery"
 
-FIXED = {"brokers", "output", "metrics_port", "metrics_host"}
+FIXED = {"brokers", "output", "metrics_port", "metrics_host", "notify_metrics_port"}
 """Settings that the file decides."""
 
 LEFT_OUT = {"input", "follow", "partitions", "kafka"}
@@ -195,11 +195,34 @@ def test_the_flow_is_stopped_by_a_signal_that_it_heeds_and_has_time() -> None:
 
 
 def test_only_what_needs_more_waits_to_be_asked_for() -> None:
-    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == [
-        "notify",
-        "telegraf",
-        "host",
-    ]
+    assert {name: own["profiles"] for name, own in SERVICES.items() if "profiles" in own} == {
+        **{"page": ["page"], "notify": ["notify"], "telegraf": ["host"], "host": ["host"]}
+    }
+
+
+def test_the_page_is_where_its_address_says() -> None:
+    options = dataflow_options("page", "dashboard")
+    assert (options["host"], options["port"]) == ("0.0.0.0", 5006)
+    assert SERVICES["page"]["ports"] == ["127.0.0.1:5006:5006"]
+    assert "http://localhost:5006\n" in COMPOSE_FILE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("service", "address"),
+    [
+        ("flow", "http://127.0.0.1:9464/readyz"),
+        ("page", "http://127.0.0.1:5006/healthz"),
+        ("notify", "http://127.0.0.1:9465/healthz"),
+    ],
+)
+def test_health_is_asked_for_where_it_is_answered(service: str, address: str) -> None:
+    own = SERVICES[service]["healthcheck"]["test"]
+    assert own[:3] == ["CMD", "python", "-c"]
+    assert f'urlopen("{address}", timeout=5)' in own[-1]
+    ports = {"9464": given(service)[f"{PREFIX}METRICS_PORT"], "5006": "5006"}
+    ports["9465"] = given(service)[f"{PREFIX}NOTIFY_METRICS_PORT"]
+    (port,) = re.findall(r":(\d+)/", address)
+    assert ports[port] == port
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -238,7 +261,10 @@ def test_the_sample_is_loaded_once() -> None:
 def test_prometheus_asks_the_flow_where_it_serves_its_figures() -> None:
     assert "./monitoring:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
     config = yaml.safe_load((REPOSITORY / "monitoring" / "prometheus.yml").read_text())
-    (job,) = config["scrape_configs"]
+    job, other = config["scrape_configs"]
+    (found,) = other["dns_sd_configs"]
+    assert SERVICES[found["names"][0]]["command"][-1] == "notify"
+    assert str(found["port"]) == given("notify")[f"{PREFIX}NOTIFY_METRICS_PORT"]
     port = given("flow")[f"{PREFIX}METRICS_PORT"]
     assert job["static_configs"] == [{"targets": [f"flow:{port}"]}]
     assert f"http://127.0.0.1:{port}/readyz" in SERVICES["flow"]["healthcheck"]["test"][-1]
@@ -327,10 +353,7 @@ def configured(compose: list[str], folder: Path, **given: object) -> dict[str, A
         [
             *(
                 *compose,
-                "--profile",
-                "notify",
-                "--profile",
-                "host",
+                *(word for name in ("page", "notify", "host") for word in ("--profile", name)),
                 "--env-file",
                 folder / "empty.env",
             ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from dataflow.settings import PREFIX, Settings
 
 FOLDER = REPOSITORY / "deploy"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+OPTIONAL = re.findall(r"^  # - (.*\.yaml)$", (FOLDER / "kustomization.yaml").read_text(), re.M)
+"""Files that a user adds by removing a `#`."""
 DOCUMENTS: dict[tuple[str, str], dict[str, Any]] = {
     (document["kind"], document["metadata"]["name"]): document
     for path in sorted(FOLDER.glob("*.yaml"))
@@ -47,10 +50,15 @@ SECRET = DOCUMENTS["Secret", "anomaly-broker"]["stringData"]
 FLOW = DOCUMENTS["StatefulSet", "anomaly-flow"]["spec"]
 POD = FLOW["template"]["spec"]
 JOB = DOCUMENTS["Job", "anomaly-topics"]["spec"]["template"]["spec"]
-CONTAINERS = [spec["containers"][0] for spec in (POD, JOB)]
-(CONTAINER, TOPICS) = CONTAINERS
+PAGE = DOCUMENTS["Deployment", "anomaly-page"]["spec"]
+NOTIFY = DOCUMENTS["Deployment", "anomaly-notify"]["spec"]
+PODS = [POD, JOB, PAGE["template"]["spec"], NOTIFY["template"]["spec"]]
+CONTAINERS = [spec["containers"][0] for spec in PODS]
+(CONTAINER, TOPICS, SHOWS, SENDS) = CONTAINERS
 STORE = "/recovery"
 VALUES = {one["name"]: one["value"] for one in CONTAINER["env"] if "value" in one}
+NOTIFY_VALUES = {one["name"]: one["value"] for one in SENDS["env"]}
+TARGETS = DOCUMENTS["Secret", "anomaly-notify"]["stringData"]
 
 
 # What Kubernetes takes
@@ -68,10 +76,49 @@ def test_the_schemas_find_what_is_wrong(wrong: dict[str, Any]) -> None:
         kubernetes_validate.validate({**document, "spec": FLOW | wrong}, VERSION, strict=True)
 
 
-def test_every_file_is_applied_but_the_example_of_a_secret() -> None:
-    files = {path.name for path in FOLDER.iterdir()}
-    left_out = {"kustomization.yaml", "secret.example.yaml"}
-    assert files == {*KUSTOMIZATION["resources"], *left_out}
+def test_every_file_is_applied_but_the_examples_of_secrets() -> None:
+    files = {path.name for path in FOLDER.glob("*.yaml")}
+    left_out = {"kustomization.yaml", "secret.example.yaml", "notify-secret.example.yaml"}
+    assert OPTIONAL == ["page.yaml", "notify.yaml"]
+    assert files == {*KUSTOMIZATION["resources"], *OPTIONAL, *left_out}
+
+
+def kustomized(folder: Path, *changes: tuple[str, str]) -> list[dict[str, Any]]:
+    """What kustomize makes of `deploy/` after these changes of its kustomization.yaml."""
+    for words in (["kustomize", "build"], ["kubectl", "kustomize"]):
+        if shutil.which(words[0]):
+            break
+    else:
+        pytest.skip("neither `kustomize` nor `kubectl` is installed")
+    there = folder / "deploy"
+    shutil.copytree(FOLDER, there, ignore=shutil.ignore_patterns("chart"))
+    text = (there / "kustomization.yaml").read_text()
+    for before, after in changes:
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    (there / "kustomization.yaml").write_text(text)
+    done = subprocess.run([*words, there], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+WITH_ALL = tuple((f"# - {name}", f"- {name}") for name in OPTIONAL)
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+
+
+def images(documents: list[dict[str, Any]]) -> set[str]:
+    """The images of all containers in these documents."""
+    specs = [one["spec"]["template"]["spec"] for one in documents if "template" in one["spec"]]
+    return {container["image"] for spec in specs for container in spec["containers"]}
+
+
+def test_kustomize_takes_it_with_a_digest_and_with_all_parts(tmp_path: Path) -> None:
+    pinned = (f"newTag: {__version__}", f"newName: registry.example/it\n    digest: {DIGEST}")
+    made = kustomized(tmp_path, pinned, *WITH_ALL)
+    workloads = [one for one in made if one["kind"] in ("StatefulSet", "Deployment", "Job")]
+    assert images(workloads) == {f"registry.example/it@{DIGEST}"}
+    names = {(one["kind"], one["metadata"]["name"]) for one in made}
+    assert names == DOCUMENTS.keys() - {("Secret", "anomaly-broker"), ("Secret", "anomaly-notify")}
 
 
 def test_selectors_find_the_flow_and_not_the_job() -> None:
@@ -89,6 +136,13 @@ def test_selectors_find_the_flow_and_not_the_job() -> None:
     network = DOCUMENTS["NetworkPolicy", "anomaly-flow"]["spec"]["podSelector"]["matchLabels"]
     assert network.items() <= labels.items()
     assert network.items() <= others.items()
+    for name, spec in (("anomaly-page", PAGE), ("anomaly-notify", NOTIFY)):
+        own = spec["template"]["metadata"]["labels"]
+        assert own == spec["selector"]["matchLabels"]
+        assert own == DOCUMENTS["Service", name]["spec"]["selector"]
+        assert own == DOCUMENTS["NetworkPolicy", name]["spec"]["podSelector"]["matchLabels"]
+        assert network.items() <= own.items()
+        assert not FLOW["selector"]["matchLabels"].items() <= own.items()
     assert FLOW["serviceName"] == DOCUMENTS["Service", "anomaly-flow"]["metadata"]["name"]
 
 
@@ -105,7 +159,7 @@ def test_the_image_is_ours_and_of_this_version() -> None:
 
 def test_the_user_is_the_images_and_may_do_little() -> None:
     (user,) = re.findall(r"--uid (\d+)", (REPOSITORY / "Dockerfile").read_text())
-    for pod in (POD, JOB):
+    for pod in PODS:
         context = pod["securityContext"]
         assert context["runAsNonRoot"]
         assert context["runAsUser"] == context["runAsGroup"] == int(user)
@@ -132,24 +186,28 @@ def test_the_store_is_on_the_volume_of_the_pod() -> None:
 
 
 def test_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**CONFIG, **VALUES, **SECRET}.items():
+    for name, value in {**CONFIG, **VALUES, **SECRET, **NOTIFY_VALUES, **TARGETS}.items():
         if name.startswith(PREFIX):
             monkeypatch.setenv(name, value)
     loaded = settings.load()
     assert loaded.outputs == ("kafka",)  # a file, or standard output, is no place in a pod
     assert loaded.kafka["sasl.mechanism"] == "SCRAM-SHA-512"
     assert "ssl.ca.pem" in loaded.kafka
+    assert loaded.notify_slack
+    assert loaded.notify_alertmanager
     assert all(name.startswith(f"{PREFIX}KAFKA__") for name in SECRET)
     mine = {name for name in (*CONFIG, *VALUES) if not name.startswith(PREFIX)}
     assert mine == {"PARTITIONS", "REPLICAS", "STORE_FILES"}
 
 
-def test_both_take_them_from_one_place() -> None:
+def test_all_take_them_from_one_place() -> None:
     for container in CONTAINERS:
-        config, secret = container["envFrom"]
+        config, secret, *more = container["envFrom"]
         assert ("ConfigMap", config["configMapRef"]["name"]) in DOCUMENTS
         assert ("Secret", secret["secretRef"]["name"]) in DOCUMENTS
         assert secret["secretRef"]["optional"]
+        # Without an address `notify` has nothing to do: its pod waits for the Secret.
+        assert more == ([{"secretRef": {"name": "anomaly-notify"}}] if container is SENDS else [])
 
 
 def test_replicas_are_what_the_pods_believe() -> None:
@@ -199,6 +257,45 @@ def test_probes_and_scrapes_ask_where_the_flow_answers() -> None:
     assert {status[:3] for status in said} <= {"200", "503"}
     # Where no partition is open yet, a pod is not ready; it must not be killed for it.
     assert CONTAINER["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "live", "ready"),
+    [("anomaly-page", SHOWS, "/livez", "/livez"), ("anomaly-notify", SENDS, "/healthz", "/readyz")],
+    ids=["page", "notify"],
+)
+def test_services_and_probes_ask_where_the_others_answer(
+    name: str, container: dict[str, Any], live: str, ready: str
+) -> None:
+    (own,) = container["ports"]
+    for probe, path in (("liveness", live), ("startup", live), ("readiness", ready)):
+        assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": own["name"]}
+    (service,) = DOCUMENTS["Service", name]["spec"]["ports"]
+    assert (service["port"], service["targetPort"]) == (own["containerPort"], own["name"])
+    (rule,) = DOCUMENTS["NetworkPolicy", name]["spec"]["ingress"]
+    assert rule["ports"] == [{"port": own["containerPort"]}]
+    # Two pages do not share a browser; two of `notify` deliver everything twice.
+    spec = DOCUMENTS["Deployment", name]["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_prometheus_asks_notify_where_it_answers() -> None:
+    notes = NOTIFY["template"]["metadata"]["annotations"]
+    port = NOTIFY_VALUES["ANOMALY_NOTIFY_METRICS_PORT"]
+    assert notes["prometheus.io/port"] == port == str(SENDS["ports"][0]["containerPort"])
+    assert NOTIFY["template"]["metadata"]["annotations"]["prometheus.io/path"] == "/metrics"
+
+
+def test_notify_reaches_its_targets() -> None:
+    policy = DOCUMENTS["NetworkPolicy", "anomaly-notify"]["spec"]
+    everywhere, alertmanager = policy["egress"]
+    assert everywhere == {"ports": [{"port": 443}]}
+    (address,) = (each for name, each in TARGETS.items() if name.endswith("ALERTMANAGER"))
+    host, port = address.removeprefix("http://").split(":")
+    assert alertmanager["ports"] == [{"port": int(port)}]
+    (to,) = alertmanager["to"]
+    namespace = to["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert host.split(".")[1] == namespace
 
 
 def test_the_pods_reach_the_brokers_and_dns_only() -> None:
@@ -338,6 +435,44 @@ def test_the_pods_find_what_one_process_finds(
     alone = run_flow(brokers=own_broker, follow="false", detector="tutorial")
     assert found
     assert found == sorted(json.loads(line)["id"] for line in alone.stdout.splitlines())
+
+
+def test_no_probe_stops_the_page_or_notify_while_the_broker_is_away(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    page, notify = free_port(), free_port()
+    there = {**environment(), **CONFIG, **NOTIFY_VALUES, "PATH": path}
+    there |= {"ANOMALY_METRICS_HOST": "127.0.0.1", "ANOMALY_NOTIFY_METRICS_PORT": str(notify)}
+    there["ANOMALY_NOTIFY_WEBHOOK"] = "http://127.0.0.1:9/"
+    shows = [word.replace("5006", str(page)) for word in SHOWS["command"]]
+    pods = []
+
+    def wait_for(port: int, status: int | None, *paths: str) -> None:
+        deadline = time.monotonic() + 120
+        while [ask(port, path) for path in paths] != [status] * len(paths):
+            assert all(pod.poll() is None for pod in pods)
+            assert time.monotonic() < deadline, (port, paths)
+            time.sleep(0.1)
+
+    try:
+        with EmbeddedBroker(tmp_path / "broker") as broker:
+            there["ANOMALY_BROKERS"] = broker.address
+            for topic in ("ec2_metrics", "anomalies", "incidents"):
+                fill_topic(broker.address, topic, [])
+            pods += [
+                subprocess.Popen(command, cwd=tmp_path, env=there)
+                for command in (shows, SENDS["command"])
+            ]
+            wait_for(page, 200, "/livez", "/healthz", "/")
+            wait_for(notify, 200, "/healthz", "/readyz")
+        wait_for(page, None, "/healthz")
+        wait_for(notify, None, "/readyz")
+        assert ask(page, SHOWS["livenessProbe"]["httpGet"]["path"]) == 200
+        assert ask(page, SHOWS["readinessProbe"]["httpGet"]["path"]) == 200
+        assert ask(notify, SENDS["livenessProbe"]["httpGet"]["path"]) == 200
+    finally:
+        for pod in pods:
+            pod.terminate()
+    assert [pod.wait(60) for pod in pods] == [0, 0]
 
 
 def ask(port: int, path: str) -> int | None:

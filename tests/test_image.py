@@ -113,6 +113,23 @@ def test_the_image_runs_the_flow_as_a_user_who_owns_the_store() -> None:
     assert flow_options(json.loads(command)).import_str == "dataflow.flow"
 
 
+def test_the_image_has_what_the_settings_and_commands_of_a_server_ask_for() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    (installed,) = re.findall(r'"\$wheel\[(.*)\]"', " ".join(rest_of("RUN")))
+    extras = project["optional-dependencies"]
+    # The rest is for a machine with a person at it, or for tests.
+    left_out = {"bench", "broker", "dev", "evaluate", "lint", "notebook", "plot", "test"}
+    assert {*installed.split(",")} == extras.keys() - left_out
+    pinned = {
+        re.split(r"[=;\s]", line)[0]
+        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    for extra in installed.split(","):
+        for requirement in extras[extra]:
+            assert re.split(r"[<>=\s]", requirement)[0] in pinned, requirement
+
+
 def test_the_image_has_the_sample_where_it_is_looked_for() -> None:
     assert "data data" in rest_of("COPY")
     assert dataflow_options("load", "produce")["file"].parent == Path("data")

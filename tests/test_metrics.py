@@ -20,6 +20,7 @@ from test_flow import Row, keyed, made_rows
 from dataflow import kafka
 from dataflow.detectors import make
 from dataflow.metrics import counters
+from dataflow.metrics.instances import FAMILIES
 from dataflow.records import seconds
 from dataflow.recovery import files
 from dataflow.settings import Settings
@@ -81,9 +82,9 @@ def write(brokers: str, topic: str, rows: list[Row]) -> int:
     return len(records)
 
 
-def scores_of(rows: list[Row]) -> list[float]:
+def scores_of(rows: list[Row], name: str = "tutorial") -> list[float]:
     """What the detector says of each row, without the flow."""
-    detector: Any = make("tutorial")
+    detector: Any = make(name)
     states: dict[str, Any] = {}
     scores = []
     for row in rows:
@@ -273,7 +274,9 @@ from dataflow.metrics import counters
 """
 
 EVERYTHING = """
+import time
 from pathlib import Path
+from dataflow.metrics.instances import Figures
 from dataflow.settings import Settings
 counters.RECORDS_REFUSED.labels("not-json").inc()
 partition = counters.partition("topic", 0)
@@ -282,6 +285,10 @@ partition.lost(1)
 partition.lag.set(1)
 counters.output("kafka", "write_kafka")
 counters.INCIDENTS_WRITTEN.labels("kafka", "silence", "opened").inc()
+counters.INCIDENTS_OPEN.labels("silence").set(1)
+counters.WORST.limit = 1
+figures = Figures(0.9, 0.5, 0.2, 0.1, 0.3)
+counters.WORST.take("i-1", ("i-1", "cpu"), figures, 0.9, now=time.time(), lasts=True)
 counters.STATES.add(1)
 counters.FORMAT.labels("json").set(1)
 counters.STORE.saved_at = 1.0
@@ -323,8 +330,15 @@ def test_the_page_lists_every_reason_of_a_warning() -> None:
     assert {one.labels["reason"]: one.value for one in family.samples} == dict.fromkeys(REASONS, 0)
 
 
-def test_no_label_grows_with_the_instances() -> None:
+def test_no_label_grows_with_the_instances_but_those_of_the_worst() -> None:
     families = exposed(NOTHING, EVERYTHING)
+    bounded = {name for name, _ in FAMILIES}
+    assert {
+        name
+        for name, family in families.items()
+        if any("instance_name" in one.labels for one in family.samples)
+    } == bounded
+    families = {name: family for name, family in families.items() if name not in bounded}
     assert {
         label for family in families.values() for one in family.samples for label in one.labels
     } == {

@@ -28,7 +28,15 @@ RULES = [
     for group in yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
-DASHBOARD = json.loads((MONITORING / "grafana/dashboards/anomaly-flow.json").read_text())
+DASHBOARDS = {
+    path.stem: json.loads(path.read_text())
+    for path in (MONITORING / "grafana/dashboards").glob("*.json")
+}
+INSTANCES = DASHBOARDS["anomaly-instances"]
+
+OPEN_BY_RECORDS = """sum(anomaly_incidents_open)
+- sum(anomaly_incidents_written_total{state="opened"})
++ sum(anomaly_incidents_written_total{state="resolved"})"""
 
 OTHERS = {
     "up",
@@ -40,16 +48,19 @@ OTHERS = {
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every expression of the dashboard as Prometheus gets it, and where it is shown."""
-    for panel in DASHBOARD["panels"]:
-        for target in panel["targets"]:
-            yield panel["title"], as_sent(target["expr"])
-    for annotation in DASHBOARD["annotations"]["list"]:
-        yield annotation["name"], as_sent(annotation["expr"])
+    """Every expression of the dashboards as Prometheus gets it, and where it is shown."""
+    for board in DASHBOARDS.values():
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                yield panel["title"], as_sent(target["expr"])
+        for annotation in board["annotations"]["list"]:
+            yield annotation["name"], as_sent(annotation["expr"])
 
 
 def as_sent(expression: str) -> str:
-    return expression.replace("$process", ".*").replace("$__rate_interval", "10s")
+    for variable in ("$process", "$instance_name"):
+        expression = expression.replace(variable, ".*")
+    return expression.replace("$metric", "cpu").replace("$__rate_interval", "10s")
 
 
 def names_in(expression: str) -> set[str]:
@@ -121,8 +132,13 @@ def test_what_rules_and_dashboard_look_at_exists() -> None:
     assert looked_at >= OTHERS
 
 
-def test_the_dashboard_is_whole() -> None:
-    panels = DASHBOARD["panels"]
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_is_whole(name: str) -> None:
+    board = DASHBOARDS[name]
+    assert board["uid"] == name
+    # Each links to all boards of this tag.
+    assert board["links"][0]["tags"] == board["tags"] == ["anomaly-flow"]
+    panels = board["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = set()
     for panel in panels:
@@ -136,6 +152,35 @@ def test_the_dashboard_is_whole() -> None:
     assert source["datasources"][0]["isDefault"]
 
 
+def links(panel: dict[str, Any]) -> list[str]:
+    config = panel["fieldConfig"]
+    properties = [one for override in config["overrides"] for one in override["properties"]]
+    found = config["defaults"].get("links", [])
+    found = found + [it for one in properties if one["id"] == "links" for it in one["value"]]
+    return [it["url"] for it in found]
+
+
+def test_every_panel_of_instances_links_to_the_live_page() -> None:
+    (page,) = (it for it in INSTANCES["templating"]["list"] if it["name"] == "page")
+    ports = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["page"]
+    assert page["query"] == page["current"]["value"] == "http://localhost:5006"
+    assert ports["ports"] == ["127.0.0.1:5006:5006"]
+    assert "`instance?name=3fb07c&" in (REPOSITORY / "docs" / "dashboard.md").read_text()
+    for panel in INSTANCES["panels"]:
+        by_instance = any("instance_name" in target["expr"] for target in panel["targets"])
+        assert len(links(panel)) == by_instance, panel["title"]
+        for link in links(panel):
+            field = "instance_name" if panel["type"] != "table" else "Instance"
+            # Names may hold anything.
+            form = rf"\$\{{page\}}/instance\?name=\$\{{__[\w.]+\.{field}:percentencode\}}"
+            assert re.fullmatch(form, link)
+    (table,) = (panel for panel in INSTANCES["panels"] if panel["type"] == "table")
+    renamed = table["transformations"][1]["options"]["renameByName"]
+    assert renamed["instance_name"] == "Instance"
+    values = {f"Value #{target['refId']}" for target in table["targets"]}
+    assert set(renamed) == {"instance_name", "metric", *values}
+
+
 class Prometheus:
     """Debian's Prometheus with our configuration, asking a flow of ours every second."""
 
@@ -144,6 +189,7 @@ class Prometheus:
         config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(MONITORING / "rules.yml")]
+        config["scrape_configs"] = config["scrape_configs"][:1]  # without that of `notify`
         config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{target}"]}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.process = subprocess.Popen(
@@ -206,16 +252,18 @@ def test_prometheus_asks_a_flow(
     files.initialize(tmp_path / "store", 3)
     flow = run_flow.start(
         *("-w", "3", "-r", "store", "-s", "1", "-b", "0"),
-        **{"brokers": brokers, "topic": topic, "metrics_port": port, "detector": "tutorial"},
-        output="found.jsonl",
+        **{"brokers": brokers, "topic": topic, "metrics_port": port, "detector": "zscore"},
+        **{"output": "found.jsonl", "incidents": True},
     )
     prometheus.wait_for("sum(anomaly_records_read_total)", records)
     prometheus.wait_for("anomaly_readings_scored_total", len(rows))
     prometheus.wait_for("sum(anomaly_records_refused_total)", len(BAD))
     prometheus.wait_for("sum(anomaly_consumer_lag_records)", 0)
-    found = sum(score > 0.7 for score in scores_of(rows))
+    found = sum(score > 0.5 for score in scores_of(rows, "zscore"))
     prometheus.wait_for('sum(anomaly_records_written_total{kind="anomaly"})', found)
     prometheus.wait_for("anomaly_instances", 9)
+    prometheus.wait_for("count(anomaly_score)", 9)
+    prometheus.wait_for(OPEN_BY_RECORDS, 0)
     prometheus.wait_for('up{job="anomaly-flow"}', 1)
     assert len(prometheus.query("anomaly_records_read_total")) == 3
 

@@ -15,6 +15,10 @@ from browser import SECONDS, Served, chromium, opened
 from conftest import fill_topic
 from playwright.sync_api import Browser, Page, expect
 
+from dataflow.dashboard.feed import Feed
+from dataflow.errors import UserError
+from dataflow.settings import Settings
+
 HISTORY = 300
 """Readings of each host: a little more than a day."""
 
@@ -189,3 +193,16 @@ def test_no_live_stays_below_the_banner_when_the_process_is_gone(
         expect(page.locator("#lost")).to_contain_text("No connection", timeout=SECONDS)
         expect(page.locator(".tone")).to_be_hidden()
         page.close()
+
+
+def test_a_feed_that_has_ended_is_not_alive() -> None:
+    class Ending(Feed):
+        def run(self) -> None:
+            raise UserError("the topic cannot be read.")
+
+    feed = Ending(Settings(_env_file=None), keep=10)
+    assert (feed.problem(), feed.stopped()) == (None, None)
+    feed.start()
+    assert feed._thread is not None
+    feed._thread.join(60)
+    assert feed.stopped() == feed.problem() == "The feed has stopped. the topic cannot be read."

@@ -125,11 +125,18 @@ class Feed:
 
     def problem(self) -> str | None:
         """Return why this feed does not read, in a sentence; None if it does, or waits for data."""
-        if self._thread is not None and not self._thread.is_alive() and not self.ends:
-            return f"The feed has stopped. {self.condition.happening}"
+        stopped = self.stopped()
+        if stopped is not None:
+            return stopped
         condition = self.condition
         if condition.tone is Tone.TROUBLE:
             return f"{condition.title}: {condition.happening} {condition.to_do}".strip()
+        return None
+
+    def stopped(self) -> str | None:
+        """Return why this feed will not read again by itself, in a sentence; None if it may."""
+        if self._thread is not None and not self._thread.is_alive() and not self.ends:
+            return f"The feed has stopped. {self.condition.happening}"
         return None
 
     def counts(self) -> Counts:

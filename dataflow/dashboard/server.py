@@ -6,7 +6,7 @@ import ctypes
 import gc
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import holoviews as hv
@@ -89,7 +89,10 @@ def serve(feed: Feed, host: str, port: int, origins: Sequence[str] = ()) -> Serv
         websocket_compression_level=6,
         websocket_compression_mem_level=5,
         compress_response=True,
-        extra_patterns=[("/healthz", _Health, {"feed": feed})],
+        extra_patterns=[
+            ("/healthz", _Health, {"problem": feed.problem, "feed": feed}),
+            ("/livez", _Health, {"problem": feed.stopped, "feed": feed}),
+        ],
         log_function=lambda _handler: None,
     )
     http = HTTPServer(application, idle_connection_timeout=HEADERS, body_timeout=HEADERS)
@@ -176,13 +179,14 @@ class _Forbidden(RequestHandler):
 
 
 class _Health(RequestHandler):
-    """Says whether the feed reads: 200, or 503 with the reason in a sentence."""
+    """Answers 200, or 503 with the problem in a sentence, if there is one."""
 
-    def initialize(self, feed: Feed) -> None:
+    def initialize(self, problem: Callable[[], str | None], feed: Feed) -> None:
+        self._problem = problem
         self._feed = feed
 
     def get(self) -> None:
-        problem = self._feed.problem()
+        problem = self._problem()
         if problem is not None:
             self.set_status(503)
         self.set_header("Content-Type", "text/plain; charset=utf-8")

@@ -85,6 +85,11 @@ class EpisodeTracker:
         # The last episode whose incident is resolved: its id cannot be another's.
         self._done = ""
 
+    @property
+    def open(self) -> bool:
+        """Whether there is an open incident."""
+        return self._episode is not None and self._episode.opened
+
     def add(self, clock: float, reading: Reading, judged: Judged | None) -> list[Incident]:
         """Take the next reading, judged if it is in an episode; return the records it causes."""
         out: list[Incident] = []

@@ -79,6 +79,14 @@ class InstanceMonitor:
         """What the records since the last reading say."""
         return self._silence.state
 
+    @property
+    def open(self) -> list[Literal["anomaly", "silence"]]:
+        """The kinds of the incidents that are open."""
+        kinds: list[Literal["anomaly", "silence"]] = ["anomaly"] if self._episodes.open else []
+        if self._silence.state is SilenceState.SILENT:
+            kinds.append("silence")
+        return kinds
+
     def add(self, reading: Reading, judged: Judged | None) -> list[Incident]:
         """Take the next reading, judged if it is in an episode; return the records it causes."""
         last = self._silence.last

@@ -1,6 +1,7 @@
 """Every metric that this process exposes to Prometheus: to add one, add it to the table here.
 
-`docs/metrics.md` describes each of them. Labels have few values: never an instance. Metrics are
+`docs/metrics.md` describes each of them. Labels have few values: never an instance, but for the few
+of `instances.py`. Metrics are
 process-wide and thread-safe. An update takes about 0.5 µs, so the flow makes one for each batch,
 not for each reading.
 """
@@ -23,6 +24,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 
 from dataflow import __version__
+from dataflow.metrics.instances import WorstInstances
 from dataflow.records import Anomaly, Incident, Over, Rejected, seconds
 from dataflow.settings import Settings
 from dataflow.warnings import PROCESS
@@ -32,6 +34,7 @@ __all__ = [
     "ANOMALIES_FOUND",
     "ANOMALOUS",
     "DELAYS",
+    "INCIDENTS_OPEN",
     "INSTANCES",
     "OPENED",
     "READINGS_SCATTERED",
@@ -46,6 +49,7 @@ __all__ = [
     "SCORE_BOUNDS",
     "STATES",
     "STORE",
+    "WORST",
     "AnomalousInstances",
     "OptionalGauge",
     "Output",
@@ -330,6 +334,7 @@ INCIDENTS_WRITTEN = Counter(
     "Incidents written, by kind and state.",
     ["output", "incident", "state"],
 )
+INCIDENTS_OPEN = Gauge("anomaly_incidents_open", "Incidents that are open.", ["incident"])
 DELAY = Histogram(
     "anomaly_delay_seconds",
     "From the time in a reading to the writing of its anomaly.",
@@ -343,6 +348,7 @@ OPENED: set[tuple[str, int]] = set()
 STORE = RecoveryStore()
 ANOMALOUS = AnomalousInstances()
 STATES = StateSizes()
+WORST = WorstInstances()
 
 
 def _state_bytes() -> float:
@@ -351,6 +357,7 @@ def _state_bytes() -> float:
 
 
 REGISTRY.register(SCORES)
+REGISTRY.register(WORST)
 REGISTRY.register(WarningsByReason())
 INSTANCES_LIMIT.set(math.nan)
 PARTITIONS.set_function(lambda: len(OPENED))

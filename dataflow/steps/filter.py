@@ -11,14 +11,18 @@ from collections.abc import Callable
 from dataflow.metrics import counters
 from dataflow.records import Over
 from dataflow.steps.score import Scored, ScoredBatch
+from dataflow.steps.worst import Follow
 
 __all__ = ["above", "ends"]
 
 
-def above(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Scored]]]:
+def above(
+    threshold: float, follow: Follow | None = None
+) -> Callable[[list[ScoredBatch]], list[tuple[str, Scored]]]:
     """Return the filter of a batch. A score at the threshold does not pass.
 
-    It also counts the scores for Prometheus: together with the filter that costs almost nothing.
+    It also counts the scores for Prometheus, and lets `follow` follow those with an anomaly:
+    together with the filter that costs almost nothing.
     """
 
     def keep(batch: list[ScoredBatch]) -> list[tuple[str, Scored]]:
@@ -27,11 +31,15 @@ def above(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Sco
         counters.READINGS_SCORED.inc(len(scores))
         counters.SCORES.observe(scores)
         if max(scores, default=0.0) <= threshold:
+            if follow is not None and counters.WORST.followed:
+                follow(batch, ())
             return []
         anomalies = [(key, one) for key, scored in batch for one in scored if one[1][0] > threshold]
         counters.ANOMALIES_FOUND.inc(len(anomalies))
         counters.ALERTS_FOUND.inc(sum(1 for _, one in anomalies if one[2] and one[2].alert))
         counters.ANOMALOUS.add([one[0].instance for _, one in anomalies], time.time())
+        if follow is not None:
+            follow(batch, {key for key, _ in anomalies})
         return anomalies
 
     return keep

@@ -20,6 +20,7 @@ from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
+from dataflow.metrics.counters import INCIDENTS_OPEN
 from dataflow.records import Incident, Reading, Rejected, key_of, series_key
 from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
@@ -106,6 +107,8 @@ def monitors(
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
     say = sayer(settings)
+    for kind in ("anomaly", "silence"):
+        INCIDENTS_OPEN.labels(kind)  # 0 until one opens
     wanted = Wanted(settings.metrics)
     # A format knows other names of CPU.
     cpu = any("cpu" in name.lower() or "*" in name for name in settings.metrics)
@@ -131,6 +134,9 @@ def monitors(
                     f"the recovery store cannot be read ({error}): resume with that version, or "
                     "start with a new store."
                 )
+            else:
+                for kind in monitor.open:
+                    INCIDENTS_OPEN.labels(kind).inc()
         logic = _InstanceLogic(
             incident_rules, progress, decisions, steps, caught_up, judged, monitor
         )
@@ -198,6 +204,7 @@ class _InstanceLogic(Logic):
             self._decisions.reach(key_of(monitor.last), monitor.read)
         self._arrived = time.monotonic()
         self._noticed = None
+        _count(out)
         return out, self.RETAIN
 
     def _add(self, scored: Scored) -> list[Incident]:
@@ -220,14 +227,19 @@ class _InstanceLogic(Logic):
         return repeated + monitor.add(reading, self._judged(scored))
 
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
+        out = self._due()
+        _count(out)
+        return out, self.RETAIN
+
+    def _due(self) -> list[Incident]:
         monitor = self._monitor
         now = time.monotonic()
         # Bytewax also calls this at times that were asked for before and no longer apply.
         if monitor is None or now < self._next:
-            return [], self.RETAIN
+            return []
         if self.dismissed:
             self.dismissed = False
-            return self._repeat_decisions(monitor) + monitor.dismiss(), self.RETAIN
+            return self._repeat_decisions(monitor) + monitor.dismiss()
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
         last = monitor.last
@@ -237,7 +249,7 @@ class _InstanceLogic(Logic):
         by = None if self._reads_again(monitor) else monitor.overdue(now - self._arrived)
         if by is None or last is None:
             self._noticed = None
-            return out, self.RETAIN
+            return out
         known: bool | None = True
         if by == "wall" and self._caught_up is not None:
             since = now if self._noticed is None else self._noticed
@@ -250,7 +262,7 @@ class _InstanceLogic(Logic):
             self._decisions.add(last, monitor.silence + 1, monitor.read)
             out += monitor.report_silence()
             self._noticed = None
-        return out, self.RETAIN
+        return out
 
     def _reads_again(self, monitor: InstanceMonitor) -> bool:
         """Return whether an earlier process has read on, and written what came of it."""
@@ -282,3 +294,12 @@ class _InstanceLogic(Logic):
     def snapshot(self) -> bytes:
         assert self._monitor is not None
         return self._monitor.dump()
+
+
+def _count(incidents: Sequence[Incident]) -> None:
+    """Count the incidents that these records open and resolve."""
+    for incident in incidents:
+        if incident.state == "opened":
+            INCIDENTS_OPEN.labels(incident.kind).inc()
+        elif incident.state == "resolved":
+            INCIDENTS_OPEN.labels(incident.kind).dec()
