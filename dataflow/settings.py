@@ -336,6 +336,12 @@ class Settings(BaseSettings):
     notify_alertmanager: Addresses = Field(
         (), repr=False, description="addresses of Alertmanagers for `notify`"
     )
+    notify_pagerduty: Addresses = Field(
+        (),
+        repr=False,
+        description="integration keys of PagerDuty (Events API v2) for `notify`; in the EU, "
+        "`https://KEY@events.eu.pagerduty.com`",
+    )
     notify_targets: Targets = Field(
         (),
         repr=False,
@@ -345,7 +351,12 @@ class Settings(BaseSettings):
     notify_link: str = Field(
         "",
         description="address of a page about incidents, which `notify` adds to its messages; "
-        "`{instance}` and `{id}` in it stand for those of the incident",
+        "`{instance}`, `{id}` and `{kind}` in it stand for those of the incident",
+    )
+    notify_runbook: str = Field(
+        "",
+        description="address of what to do about an incident, such as "
+        "`https://wiki.example/{kind}`, for PagerDuty and Alertmanager",
     )
     notify_max_age: float = Field(
         3600,
@@ -478,6 +489,25 @@ class Settings(BaseSettings):
             raise ValueError("names the same address twice")
         return tuple(map(SecretStr, addresses))
 
+    @field_validator("notify_pagerduty", mode="before")
+    @classmethod
+    def _pagerduty(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        given = [part.strip() for part in value.split(",") if part.strip()]
+        addresses = [
+            f"https://{part}@events.pagerduty.com" if _is_key(part) else part for part in given
+        ]
+        # Of a key of another length, PagerDuty answers that the event is wrong.
+        if not all(_is_address(it) and _is_key(urlsplit(it).username) for it in addresses):
+            raise ValueError(
+                "must be integration keys of 32 letters and digits, or https://KEY@HOST, separated "
+                "by commas"
+            )
+        if len(set(addresses)) < len(addresses):
+            raise ValueError("names the same key twice")
+        return tuple(map(SecretStr, addresses))
+
     @field_validator("notify_targets", mode="before")
     @classmethod
     def _targets(cls, value: Any) -> Any:
@@ -491,7 +521,7 @@ class Settings(BaseSettings):
             raise ValueError("names the same target twice")
         return tuple((name, SecretStr(address)) for name, address in targets)
 
-    @field_validator("notify_link")
+    @field_validator("notify_link", "notify_runbook")
     @classmethod
     def _link(cls, value: str) -> str:
         if value and not _is_address(value):
@@ -795,6 +825,11 @@ def is_output_file(output: str) -> bool:
     (True, False)
     """
     return Path(output).suffix == ".jsonl"
+
+
+def _is_key(text: str | None) -> bool:
+    """Return whether a text is an integration key of PagerDuty."""
+    return re.fullmatch("[A-Za-z0-9]{32}", text or "") is not None
 
 
 def _is_address(text: str) -> bool:

@@ -339,7 +339,7 @@ def test_a_target_of_ones_own_beside_a_built_in(
     [
         (
             "pagerr=http://h/SECRET",
-            "'pagerr', which does not exist: use one of webhook, slack, alertmanager, or module:",
+            "'pagerr', which does not exist: use one of webhook, slack, alertmanager, pagerduty, ",
         ),
         ("oncall:Missing=http://h/SECRET", "has no attribute 'Missing'"),
         ("oncall:PAGER=http://h/SECRET", "'oncall:PAGER', which is not a notification target"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_notify import NOW, incident
+from test_notify_pagerduty import wrong_in
 
 from dataflow.notify import backlog as backlog_module
 from dataflow.notify import skipped as skipped_module
@@ -18,6 +19,7 @@ from dataflow.notify.alertmanager import Alertmanager
 from dataflow.notify.backlog import REPEAT, Backlog, Record
 from dataflow.notify.base import Target
 from dataflow.notify.decode import decode
+from dataflow.notify.pagerduty import PagerDuty
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.slack import Slack
 from dataflow.notify.webhook import Webhook
@@ -99,7 +101,7 @@ def test_a_record_is_skipped_or_every_target_can_deliver_it(
         return
     assert record.id.isprintable()
     assert record.id.isascii()
-    for target in (Webhook, Slack, Alertmanager):
+    for target in (Webhook, Slack, Alertmanager, PagerDuty):
         body: Any = json.loads(encode(target("http://h").body(record, "", NOW)))
         if target is Slack:
             assert len(body["text"].splitlines()) == 1
@@ -110,6 +112,8 @@ def test_a_record_is_skipped_or_every_target_can_deliver_it(
             assert starts <= ends
             assert (ends > NOW) == (record.state != "resolved") or ends == NOW
             assert starts.year >= 1970
+        if target is PagerDuty:
+            assert not wrong_in(body)
 
 
 @pytest.mark.parametrize("state", ["opened", "updated", "resolved"])

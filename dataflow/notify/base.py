@@ -1,28 +1,43 @@
-"""What every notification target has: an address, a name, and the body of its POST."""
+"""What every notification target has: an address, a name, and what it is sent."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar
 from urllib.parse import quote
 
-from dataflow.notify.http import host
+import msgspec
+
+from dataflow.notify.http import Answer, host, post
 from dataflow.records import Incident
 
-__all__ = ["Target", "link_to"]
+__all__ = ["Target", "link_to", "past"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def past(moment: datetime | None, now: datetime) -> datetime:
+    """Return a time of an incident as other systems take it: from 1970 to now.
+
+    >>> past(datetime(1, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)).year
+    1970
+    """
+    return max(EPOCH, min(moment or now, now))
 
 
 def link_to(template: str, incident: Incident) -> str:
-    """Return the link of an incident: `{instance}` and `{id}` in it stand for those.
+    """Return the link of an incident: `{instance}`, `{id}` and `{kind}` stand for those.
 
     >>> from dataflow.notify.test import example
     >>> link_to("https://page.example/?instance={instance}", example())
     'https://page.example/?instance=test-of-notify'
     """
     instance = quote(incident.instance, safe="")
-    return template.replace("{instance}", instance).replace("{id}", quote(incident.id, safe=""))
+    link = template.replace("{instance}", instance).replace("{kind}", incident.kind)
+    return link.replace("{id}", quote(incident.id, safe=""))
 
 
 class Target(ABC):
@@ -49,6 +64,9 @@ class Target(ABC):
     repeats: ClassVar[bool] = False
     """Whether the target forgets an open incident unless it is posted again each minute."""
 
+    needs_opened: ClassVar[bool] = False
+    """Whether `resolved` shows nothing without the `opened` of its incident: a test sends both."""
+
     batch: ClassVar[int] = 1
     """How many incidents one POST may hold. Above 1, each `body` is a list; lists are joined."""
 
@@ -57,6 +75,9 @@ class Target(ABC):
 
     `notify` sets it before each POST: it grows if there are many incidents or the target is slow.
     """
+
+    runbook: str = ""
+    """ANOMALY_NOTIFY_RUNBOOK: `link_to` makes the link of an incident from it, if it is set."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -74,6 +95,14 @@ class Target(ABC):
         attempt, with a time zone. If this raises an exception, the record is skipped for this
         target, with a warning.
         """
+
+    def send(self, body: bytes, key: str, stop: threading.Event) -> Answer:
+        """Post what `body` returned, as JSON, once; `key` is the same when it is posted again.
+
+        It must end within 10 s, and within a second once `stop` is set. Override it for a target
+        that takes something else than a POST.
+        """
+        return post(self.url, msgspec.Raw(body), key, stop)
 
     def group(self, topic: str) -> str:
         """Return the name of the consumer group that keeps the offsets of this target.

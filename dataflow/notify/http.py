@@ -6,7 +6,8 @@ would turn the POST into a GET and drop the record.
 
 The client only limits each read and write, so a server that sends a byte now and then could hold it
 for hours. Each request therefore runs in a thread of its own, which is left and its connection shut
-down when the time is over or the process is to end. The body of an answer is not read.
+down when the time is over or the process is to end. The body of an answer is not read, unless the
+caller asks for the beginning of that of an error.
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ LONGEST_WAIT = 3600.0
 class Answer:
     """The HTTP status, None if there was no answer, and the reason in words.
 
-    `wait` is the number of seconds that a Retry-After asks for, else 0.
+    `wait` is the number of seconds that a Retry-After asks for, else 0. `text` is the beginning of
+    the body of an error, if the caller asked for it.
     """
 
     status: int | None
     reason: str
     wait: float = 0.0
+    text: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -135,12 +138,18 @@ def host(address: str) -> str:
 
 
 def post(
-    address: str, body: object, key: str | None = None, stop: threading.Event | None = None
+    address: str,
+    body: object,
+    key: str | None = None,
+    stop: threading.Event | None = None,
+    *,
+    read: int = 0,
 ) -> Answer:
     """Post a body as JSON. The answer holds any error, without the address.
 
     It takes at most 10 s, and at most one second once `stop` is set. `key` is sent as the header
-    Idempotency-Key. User and password of the address become a header.
+    Idempotency-Key. User and password of the address become a header. Of the body of an error, as
+    many bytes are read as `read` says.
     """
     parts = urlsplit(address)
     headers = {"Content-Type": "application/json", "User-Agent": "ec2-anomaly-dataflow"}
@@ -157,7 +166,7 @@ def post(
         return Answer(None, _words(error))
     answers: list[Answer] = []
     thread = threading.Thread(
-        target=lambda: answers.append(_answer(request)), name="post", daemon=True
+        target=lambda: answers.append(_answer(request, read)), name="post", daemon=True
     )
     deadline = time.monotonic() + TIMEOUT
     thread.start()
@@ -172,14 +181,15 @@ def post(
     return answer
 
 
-def _answer(request: _Request) -> Answer:
+def _answer(request: _Request, read: int) -> Answer:
     try:
         with _opener.open(request, timeout=TIMEOUT) as response:
             return Answer(response.status, str(response.reason))
     except urllib.error.HTTPError as error:
         with error:
             wait = _wait(error.headers.get("Retry-After"))
-            return Answer(error.code, f"status {error.code}", wait)
+            text = error.read(read).decode(errors="replace") if read else ""
+            return Answer(error.code, f"status {error.code}", wait, text)
     except urllib.error.URLError as error:
         return Answer(None, _words(error.reason))
     except (OSError, http.client.HTTPException, ValueError) as error:

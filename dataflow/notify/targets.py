@@ -12,13 +12,19 @@ from dataflow.errors import UserError
 from dataflow.notify.base import Target
 from dataflow.settings import Settings
 
-__all__ = ["BUILT_IN", "targets"]
+__all__ = ["BUILT_IN", "NONE", "targets"]
 
 BUILT_IN = {
     "webhook": "dataflow.notify.webhook:Webhook",
     "slack": "dataflow.notify.slack:Slack",
     "alertmanager": "dataflow.notify.alertmanager:Alertmanager",
+    "pagerduty": "dataflow.notify.pagerduty:PagerDuty",
 }
+
+NONE = (
+    "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, ANOMALY_NOTIFY_SLACK, "
+    "ANOMALY_NOTIFY_ALERTMANAGER, ANOMALY_NOTIFY_PAGERDUTY or ANOMALY_NOTIFY_TARGETS."
+)
 
 KIND = plugins.Kind("notification target", "ANOMALY_NOTIFY_TARGETS", "dataflow.targets", BUILT_IN)
 
@@ -32,11 +38,13 @@ def targets(settings: Settings) -> list[Target]:
         *(("webhook", address) for address in settings.notify_webhook),
         *(("slack", address) for address in settings.notify_slack),
         *(("alertmanager", address) for address in settings.notify_alertmanager),
+        *(("pagerduty", address) for address in settings.notify_pagerduty),
         *settings.notify_targets,
     ]
     found: list[Target] = []
     for name, address in addresses:
         target = _target_class(name)(address.get_secret_value())
+        target.runbook = settings.notify_runbook
         # Targets with one name and one address would share one consumer group.
         if any((it.name, it.address) == (target.name, target.address) for it in found):
             raise UserError(f"{target} is set twice: remove it from {KIND.setting}.")
