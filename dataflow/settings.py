@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         description="topic of rejected records; with file input they go to a `.rejected.jsonl` "
         "file beside the output, or to standard error",
     )
+    cloudevents: bool = Field(
+        False,
+        description="`true`: records of the output topics are CloudEvents 1.0 in binary mode: "
+        "their attributes are headers, and their values stay as they are",
+    )
     detector: str = Field(
         "calibrated",
         description=f"how readings are scored: {', '.join(f'`{name}`' for name in NAMES)}, or "
@@ -330,6 +335,9 @@ class Settings(BaseSettings):
     notify_webhook: Addresses = Field(
         (), repr=False, description="addresses to which `notify` posts incidents as JSON"
     )
+    notify_cloudevents: Addresses = Field(
+        (), repr=False, description="addresses to which `notify` posts incidents as CloudEvents"
+    )
     notify_slack: Addresses = Field(
         (), repr=False, description="addresses of Slack incoming webhooks for `notify`"
     )
@@ -477,7 +485,10 @@ class Settings(BaseSettings):
         # Environment variables cannot hold the dots of librdkafka's names.
         return {name.lower().replace("_", "."): setting for name, setting in value.items()}
 
-    @field_validator("notify_webhook", "notify_slack", "notify_alertmanager", mode="before")
+    @field_validator(
+        *("notify_webhook", "notify_cloudevents", "notify_slack", "notify_alertmanager"),
+        mode="before",
+    )
     @classmethod
     def _addresses(cls, value: Any) -> Any:
         if not isinstance(value, str):

@@ -69,6 +69,7 @@ class Receiver:
         self.accepted: list[Any] = []
         self.keys: list[str | None] = []
         self.paths: list[str] = []
+        self.types: list[str | None] = []
         self.tries: list[float] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.always: tuple[int, dict[str, str]] = (200, {})
@@ -81,6 +82,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.tries.append(time.monotonic())
                 receiver.paths.append(self.path)
+                receiver.types.append(self.headers["Content-Type"])
                 status, headers = receiver.status_of(json.loads(body)), receiver.always[1]
                 if receiver.answers:
                     status, headers = receiver.answers.pop(0)
@@ -339,7 +341,7 @@ def test_a_target_of_ones_own_beside_a_built_in(
     [
         (
             "pagerr=http://h/SECRET",
-            "'pagerr', which does not exist: use one of webhook, slack, alertmanager, pagerduty, ",
+            "'pagerr', which does not exist: use one of webhook, cloudevents, slack, ",
         ),
         ("oncall:Missing=http://h/SECRET", "has no attribute 'Missing'"),
         ("oncall:PAGER=http://h/SECRET", "'oncall:PAGER', which is not a notification target"),

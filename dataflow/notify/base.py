@@ -76,6 +76,9 @@ class Target(ABC):
     `notify` sets it before each POST: it grows if there are many incidents or the target is slow.
     """
 
+    content_type: ClassVar[str] = "application/json"
+    """The type of the body, as the header Content-Type says it."""
+
     runbook: str = ""
     """ANOMALY_NOTIFY_RUNBOOK: `link_to` makes the link of an incident from it, if it is set."""
 
@@ -102,7 +105,7 @@ class Target(ABC):
         It must end within 10 s, and within a second once `stop` is set. Override it for a target
         that takes something else than a POST.
         """
-        return post(self.url, msgspec.Raw(body), key, stop)
+        return post(self.url, msgspec.Raw(body), key, stop, content_type=self.content_type)
 
     def group(self, topic: str) -> str:
         """Return the name of the consumer group that keeps the offsets of this target.

@@ -143,6 +143,7 @@ def post(
     key: str | None = None,
     stop: threading.Event | None = None,
     *,
+    content_type: str = "application/json",
     read: int = 0,
 ) -> Answer:
     """Post a body as JSON. The answer holds any error, without the address.
@@ -152,7 +153,7 @@ def post(
     many bytes are read as `read` says.
     """
     parts = urlsplit(address)
-    headers = {"Content-Type": "application/json", "User-Agent": "ec2-anomaly-dataflow"}
+    headers = {"Content-Type": content_type, "User-Agent": "ec2-anomaly-dataflow"}
     if key is not None:
         headers["Idempotency-Key"] = key
     if "@" in parts.netloc:

@@ -16,14 +16,15 @@ __all__ = ["BUILT_IN", "NONE", "targets"]
 
 BUILT_IN = {
     "webhook": "dataflow.notify.webhook:Webhook",
+    "cloudevents": "dataflow.notify.cloudevents:CloudEvents",
     "slack": "dataflow.notify.slack:Slack",
     "alertmanager": "dataflow.notify.alertmanager:Alertmanager",
     "pagerduty": "dataflow.notify.pagerduty:PagerDuty",
 }
 
 NONE = (
-    "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, ANOMALY_NOTIFY_SLACK, "
-    "ANOMALY_NOTIFY_ALERTMANAGER, ANOMALY_NOTIFY_PAGERDUTY or ANOMALY_NOTIFY_TARGETS."
+    "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, _CLOUDEVENTS, _SLACK, "
+    "_ALERTMANAGER, _PAGERDUTY or _TARGETS."
 )
 
 KIND = plugins.Kind("notification target", "ANOMALY_NOTIFY_TARGETS", "dataflow.targets", BUILT_IN)
@@ -36,6 +37,7 @@ def targets(settings: Settings) -> list[Target]:
     """
     addresses = [
         *(("webhook", address) for address in settings.notify_webhook),
+        *(("cloudevents", address) for address in settings.notify_cloudevents),
         *(("slack", address) for address in settings.notify_slack),
         *(("alertmanager", address) for address in settings.notify_alertmanager),
         *(("pagerduty", address) for address in settings.notify_pagerduty),
