@@ -16,7 +16,14 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from dataflow import librdkafka
@@ -54,6 +61,24 @@ CPU_LIKE = r"(?i)cpu|^(value|usage\w*|utili[sz]ation)$"
 
 Addresses: TypeAlias = Annotated[tuple[SecretStr, ...], NoDecode]
 """Web addresses, which may hold a secret."""
+
+Labels: TypeAlias = Annotated[tuple[tuple[str, str], ...], NoDecode]
+"""Names of labels, each with its value."""
+
+TAKEN_LABELS = ("alertname", "instance", "kind", "metric", "severity", "topic")
+"""Labels that an alert has already."""
+
+ARNS = {
+    "notify_sns": (
+        r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?",
+        "arn:aws:sns:eu-central-1:123456789012:incidents",
+    ),
+    "notify_eventbridge": (
+        r"arn:aws[a-z-]*:events:[a-z0-9-]+:\d{12}:event-bus/[\w./-]+",
+        "arn:aws:events:eu-central-1:123456789012:event-bus/default",
+    ),
+}
+"""The form of an address in AWS, and an example."""
 
 Targets: TypeAlias = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode]
 """Names of notification targets, each with its address, which may hold a secret."""
@@ -350,11 +375,26 @@ class Settings(BaseSettings):
         description="integration keys of PagerDuty (Events API v2) for `notify`; in the EU, "
         "`https://KEY@events.eu.pagerduty.com`",
     )
+    notify_sns: Addresses = Field(
+        (),
+        repr=False,
+        description="ARNs of topics of Amazon SNS for `notify` (extra `aws`)",
+    )
+    notify_eventbridge: Addresses = Field(
+        (),
+        repr=False,
+        description="ARNs of event buses of Amazon EventBridge for `notify` (extra `aws`)",
+    )
     notify_targets: Targets = Field(
         (),
         repr=False,
         description="further notification targets, `NAME=ADDRESS`, several with commas; NAME is a "
         "built-in, an entry point or `module:Class`",
+    )
+    notify_labels: Labels = Field(
+        (),
+        description="labels of every incident that `notify` delivers, for routing, such as "
+        "`team=web,env=prod`; those of the incident come before them",
     )
     notify_link: str = Field(
         "",
@@ -500,6 +540,19 @@ class Settings(BaseSettings):
             raise ValueError("names the same address twice")
         return tuple(map(SecretStr, addresses))
 
+    @field_validator("notify_sns", "notify_eventbridge", mode="before")
+    @classmethod
+    def _arns(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        arns = [arn.strip() for arn in value.split(",") if arn.strip()]
+        pattern, form = ARNS[info.field_name or ""]
+        if not all(re.fullmatch(pattern, arn) for arn in arns):
+            raise ValueError(f"must be ARNs such as {form}, separated by commas")
+        if len(set(arns)) < len(arns):
+            raise ValueError("names the same ARN twice")
+        return tuple(map(SecretStr, arns))
+
     @field_validator("notify_pagerduty", mode="before")
     @classmethod
     def _pagerduty(cls, value: Any) -> Any:
@@ -531,6 +584,27 @@ class Settings(BaseSettings):
         if len(set(targets)) < len(targets):
             raise ValueError("names the same target twice")
         return tuple((name, SecretStr(address)) for name, address in targets)
+
+    @field_validator("notify_labels", mode="before")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+        labels = tuple((name.strip(), text.strip()) for name, _, text in pairs)
+        names = [name for name, _ in labels]
+        if not all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name) and text for name, text in labels):
+            raise ValueError(
+                "must be NAME=VALUE, several separated by commas, with letters, digits and "
+                "underscores in a name"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("names the same label twice")
+        if taken := [name for name in names if name in TAKEN_LABELS]:
+            raise ValueError(
+                f"names the label {taken[0]!r}, which every alert has already: choose another name"
+            )
+        return labels
 
     @field_validator("notify_link", "notify_runbook")
     @classmethod

@@ -149,5 +149,5 @@ def test_an_event_has_the_body_of_a_webhook_and_an_id_of_its_own() -> None:
     ]
     assert bodies[0] == bodies[1]
     assert bodies[0]["id"] != bodies[2]["id"]
-    assert set(bodies[0]["data"]) == {"key", "severity", "summary", "link", "incident"}
+    assert set(bodies[0]["data"]) == {"key", "severity", "summary", "link", "labels", "incident"}
     assert bodies[0]["id"] == bodies[0]["data"]["key"]

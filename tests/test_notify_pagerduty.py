@@ -109,16 +109,18 @@ def test_one_alert_an_incident_whatever_pagerduty_answers_first(
         **{"brokers": brokers, "incidents_topic": topic, "notify_pagerduty": pagerduty.address},
         "notify_link": "https://page.example/?id={id}",
         "notify_runbook": "https://wiki.example/{kind}",
+        "notify_labels": "team=a",
     }
     write(brokers, topic)
     deliver_all(**settings)
+    labels = {"group": "web", "env": "prod"}
     write(brokers, topic, incident(number=1, score=0.6), incident(number=2, kind="silence"))
     pagerduty.refuse = [(500, []), (429, [])]
     err = deliver_all(**settings)
     assert "pagerduty at 127.0.0.1:" in err
     assert "does not accept incidents (status 500)" in err
     write(brokers, topic, incident("updated", 1, number=2, kind="silence"))
-    write(brokers, topic, incident("updated", 1, number=1, score=0.9, duration=7200.0))
+    write(brokers, topic, incident("updated", 1, number=1, score=0.9, labels=labels))
     assert deliver_all(**settings) == ""
     assert (pagerduty.alerts, len(pagerduty.open)) == (2, 2)
     event = pagerduty.open[f"{1:024x}"][-1]
@@ -126,6 +128,8 @@ def test_one_alert_an_incident_whatever_pagerduty_answers_first(
     assert event["payload"]["severity"] == "critical"
     assert "host-1 has become worse (score 0.90)" in event["payload"]["summary"]
     assert event["payload"]["source"] == "host-1"
+    assert event["payload"]["group"] == "web"
+    assert event["payload"]["custom_details"]["labels"] == {"team": "a", **labels}
     assert event["payload"]["custom_details"]["sequence"] == 1
     assert event["links"] == [
         {"href": f"https://page.example/?id={1:024x}", "text": "Incident"},

@@ -270,6 +270,30 @@ def test_an_incident_ends_when_the_next_one_of_its_instance_opens() -> None:
     assert [it.id for it in backlog.batch(500, REPEAT).incidents] == ["silent", "memory"]
 
 
+def test_the_labels_of_an_alert_are_those_of_its_first_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog_module, "KNOWN", 2)
+    backlog = Backlog(repeats=True)
+
+    def labels(record: Incident) -> dict[str, str]:
+        return backlog.with_first_labels(record).labels
+
+    assert labels(incident(labels={})) == {}
+    assert labels(incident("updated", 1, labels={"env": "prod"})) == {}
+    assert labels(incident(number=2, labels={"env": "prod"})) == {"env": "prod"}
+    assert labels(incident("resolved", 1, number=2, labels={"env": "b"})) == {"env": "prod"}
+    assert list(backlog._labels) == [(f"{1:024x}", "host-1")]
+    for number in (3, 4):
+        labels(incident(number=number))
+    assert len(backlog._labels) == 2
+    # To others, a record goes as it is.
+    other = Backlog(repeats=False)
+    other.with_first_labels(incident(labels={"env": "a"}))
+    record = incident("resolved", 1, labels={"env": "b"})
+    assert other.with_first_labels(record) is record
+
+
 def test_repetitions_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     backlog = Backlog(repeats=False)
     records = [incident(), incident("updated", 1), incident("updated", 2), incident("resolved", 3)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from dataflow.notify.base import Target, link_to, past
+from dataflow.notify.base import Target, label_name, link_to, past
 from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
@@ -61,16 +61,20 @@ class Alertmanager(Target):
             annotations["expected"] = f"{incident.expected:g}"
         if self.runbook:
             annotations["runbook_url"] = link_to(self.runbook, incident)
-        labels = {} if incident.metric == CPU else {"metric": incident.metric}
+        labels = {
+            label_name(name): value for name, value in self.labels_for(incident).items() if value
+        }
+        if incident.metric != CPU:
+            labels["metric"] = incident.metric
         alert = {
             # Labels identify the alert: none of them may change while the incident is open.
             "labels": {
+                **labels,
                 "alertname": ALERT[incident.kind],
                 "instance": incident.instance,
                 "kind": incident.kind,
                 "severity": "warning",
                 "topic": incident.source.topic,
-                **labels,
             },
             "annotations": annotations,
             "startsAt": _iso(starts),

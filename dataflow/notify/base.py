@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import ClassVar
 from urllib.parse import quote
@@ -14,7 +16,7 @@ import msgspec
 from dataflow.notify.http import Answer, host, post
 from dataflow.records import Incident
 
-__all__ = ["Target", "link_to", "past"]
+__all__ = ["Target", "label_name", "labels_of", "link_to", "past"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,6 +40,27 @@ def link_to(template: str, incident: Incident) -> str:
     instance = quote(incident.instance, safe="")
     link = template.replace("{instance}", instance).replace("{kind}", incident.kind)
     return link.replace("{id}", quote(incident.id, safe=""))
+
+
+def labels_of(incident: Incident) -> dict[str, str]:
+    """Return the labels of an incident, and its group, if it has one, as the label `group`.
+
+    >>> from msgspec.structs import replace
+    >>> from dataflow.notify.test import example
+    >>> labels_of(replace(example(), labels={"team": "web"}))
+    {'team': 'web'}
+    """
+    group = getattr(incident, "group", None)
+    return {**({"group": group} if group else {}), **incident.labels}
+
+
+def label_name(label: str) -> str:
+    """Return the name of a label as other systems take it: letters, digits and underscores.
+
+    >>> label_name("AutoScalingGroupName"), label_name("k8s.pod/name"), label_name("2nd")
+    ('AutoScalingGroupName', 'k8s_pod_name', '_2nd')
+    """
+    return re.sub(r"[^a-zA-Z0-9_]|^(?=[0-9])|^$", "_", label)
 
 
 class Target(ABC):
@@ -79,6 +102,9 @@ class Target(ABC):
     content_type: ClassVar[str] = "application/json"
     """The type of the body, as the header Content-Type says it."""
 
+    labels: Mapping[str, str] = {}
+    """ANOMALY_NOTIFY_LABELS: labels of all incidents."""
+
     runbook: str = ""
     """ANOMALY_NOTIFY_RUNBOOK: `link_to` makes the link of an incident from it, if it is set."""
 
@@ -98,6 +124,10 @@ class Target(ABC):
         attempt, with a time zone. If this raises an exception, the record is skipped for this
         target, with a warning.
         """
+
+    def labels_for(self, incident: Incident) -> dict[str, str]:
+        """Return the labels by which an incident is routed; its own come before those of all."""
+        return {**self.labels, **labels_of(incident)}
 
     def send(self, body: bytes, key: str, stop: threading.Event) -> Answer:
         """Post what `body` returned, as JSON, once; `key` is the same when it is posted again.

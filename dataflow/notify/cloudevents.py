@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from dataflow import cloudevents
-from dataflow.notify.webhook import Webhook
+from dataflow.notify.base import Target
+from dataflow.notify.webhook import content
 from dataflow.records import Incident
 
 __all__ = ["CloudEvents"]
 
 
-class CloudEvents(Webhook):
+class CloudEvents(Target):
     """Posts what a webhook gets as the data of a CloudEvent, in structured mode.
 
     `source` and `id` stay the same when a record is delivered again.
@@ -28,5 +29,5 @@ class CloudEvents(Webhook):
             # Not those of the event in the topic of incidents, whose data is the incident alone.
             "source": f"{found['source']}/notify",
             "type": f"{cloudevents.NAME}.notification.{incident.state}",
-            "data": super().body(incident, link, now),
+            "data": content(self, incident, link),
         }

@@ -235,7 +235,7 @@ class Delivery:
                 continue
             incident = self._decode(place, record, report=is_new)
             if incident is not None and not self._backlog.is_repetition(incident):
-                self._backlog.remember(incident, 0.0)
+                self._backlog.remember(self._backlog.with_first_labels(incident), 0.0)
 
     def _finished(self) -> bool:
         due = self._backlog.next_due()
@@ -290,6 +290,8 @@ class Delivery:
         if incident is not None and self._backlog.is_repetition(incident):
             self.counts.held_back["repeated"] += not is_earlier
             incident = None
+        if incident is not None:
+            incident = self._backlog.with_first_labels(incident)
         if not is_earlier:
             kind, at = record.timestamp()
             written = None if kind == TIMESTAMP_NOT_AVAILABLE else at / 1e3

@@ -22,13 +22,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dataflow.records import encode
 
-__all__ = ["Answer", "host", "post"]
+__all__ = ["Answer", "host", "in_time", "post"]
 
 TIMEOUT = 10.0
 """Seconds for the whole request: finding the host, connecting, sending, and the answer."""
@@ -165,10 +166,15 @@ def post(
         request = _Request(address, encode(body), headers, method="POST")
     except ValueError as error:
         return Answer(None, _words(error))
+    answer = in_time(lambda: _answer(request, read), stop)
+    request.abandon()
+    return answer
+
+
+def in_time(ask: Callable[[], Answer], stop: threading.Event | None) -> Answer:
+    """Ask in a thread of its own, which is left after 10 s, or a second after `stop` is set."""
     answers: list[Answer] = []
-    thread = threading.Thread(
-        target=lambda: answers.append(_answer(request, read)), name="post", daemon=True
-    )
+    thread = threading.Thread(target=lambda: answers.append(ask()), name="post", daemon=True)
     deadline = time.monotonic() + TIMEOUT
     thread.start()
     while thread.is_alive() and time.monotonic() < deadline:
@@ -176,10 +182,8 @@ def post(
         if stop is not None and stop.is_set():
             deadline = min(deadline, time.monotonic() + GRACE)
             stop = None
-    # Before the connection is shut down, which may look like the end of the answer.
-    answer = answers[0] if answers else Answer(None, "no answer in time")
-    request.abandon()
-    return answer
+    # Before a connection is shut down, which may look like the end of the answer.
+    return answers[0] if answers else Answer(None, "no answer in time")
 
 
 def _answer(request: _Request, read: int) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
+from msgspec.structs import asdict
 
 from dataflow.notify.base import Target, link_to, past
 from dataflow.notify.http import Answer, host, post
@@ -51,6 +52,7 @@ class PagerDuty(Target):
         text = summary(incident)
         if len(text) > LONGEST_SUMMARY:
             text = text[: LONGEST_SUMMARY - 1] + "…"
+        labels = self.labels_for(incident)
         links = [(link, "Incident"), (link_to(self.runbook, incident), "Runbook")]
         event: dict[str, Any] = {
             "routing_key": unquote(urlsplit(self.address).username or ""),
@@ -64,7 +66,8 @@ class PagerDuty(Target):
                 "timestamp": past(incident.updated_at, now).isoformat(timespec="milliseconds"),
                 "component": visible(incident.metric),
                 "class": incident.kind,
-                "custom_details": incident,
+                **({"group": visible(labels["group"])} if labels.get("group") else {}),
+                "custom_details": {**asdict(incident), "labels": labels},
             },
             "client": "ec2-anomaly-dataflow",
             "links": [{"href": href, "text": words} for href, words in links if href],
