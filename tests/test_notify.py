@@ -348,6 +348,7 @@ def test_a_target_of_ones_own_beside_a_built_in(
         ("oncall:Nameless=http://h/SECRET", "an incomplete notification target: its class must"),
         ("oncall:Empty=http://h/SECRET", "an incomplete notification target: its class must"),
         ("slack=http://h/SECRET", "slack at h is set twice: remove it from"),
+        ("sns=http://h/SECRET", "must be an ARN: set it in ANOMALY_NOTIFY_SNS"),
     ],
 )
 def test_a_wrong_target_is_one_line(

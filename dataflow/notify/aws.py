@@ -49,8 +49,13 @@ class AWSTarget(Target):
     """The right that the credentials need."""
 
     def __init__(self, address: str) -> None:
-        """Raises `UserError` if boto3 is not installed or cannot be used."""
+        """Raises `UserError` if it is no ARN, or if boto3 is not installed or cannot be used."""
         super().__init__(address)
+        if not address.startswith("arn:"):
+            raise UserError(
+                f"the address of the notification target {self.name} must be an ARN: set it in "
+                f"ANOMALY_NOTIFY_{self.name.upper()}."
+            )
         try:
             import boto3
             from botocore.config import Config
