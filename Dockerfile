@@ -20,10 +20,10 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin
     && install --directory --mode=700 --owner=anomaly --group=anomaly /recovery
 COPY --from=build /wheels /wheels
 COPY constraints.txt /wheels/
-# With what the settings and commands of a server may ask for: the live page, holidays, CloudWatch.
+# With what the settings and commands of a server may ask for: the live page, holidays, AWS.
 RUN for wheel in /wheels/*.whl; do \
         pip install --no-cache-dir --only-binary=:all: --constraint /wheels/constraints.txt \
-            "$wheel[cloudwatch,dashboard,holidays,isolation-forest]"; \
+            "$wheel[aws,cloudwatch,dashboard,holidays,isolation-forest]"; \
     done
 WORKDIR /app
 COPY data data

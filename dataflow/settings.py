@@ -16,7 +16,14 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from dataflow import librdkafka
@@ -54,6 +61,24 @@ CPU_LIKE = r"(?i)cpu|^(value|usage\w*|utili[sz]ation)$"
 
 Addresses: TypeAlias = Annotated[tuple[SecretStr, ...], NoDecode]
 """Web addresses, which may hold a secret."""
+
+Labels: TypeAlias = Annotated[tuple[tuple[str, str], ...], NoDecode]
+"""Names of labels, each with its value."""
+
+TAKEN_LABELS = ("alertname", "instance", "kind", "metric", "severity", "topic")
+"""Labels that an alert has already."""
+
+ARNS = {
+    "notify_sns": (
+        r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?",
+        "arn:aws:sns:eu-central-1:123456789012:incidents",
+    ),
+    "notify_eventbridge": (
+        r"arn:aws[a-z-]*:events:[a-z0-9-]+:\d{12}:event-bus/[\w./-]+",
+        "arn:aws:events:eu-central-1:123456789012:event-bus/default",
+    ),
+}
+"""The form of an address in AWS, and an example."""
 
 Targets: TypeAlias = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode]
 """Names of notification targets, each with its address, which may hold a secret."""
@@ -106,6 +131,11 @@ class Settings(BaseSettings):
         "",
         description="topic of rejected records; with file input they go to a `.rejected.jsonl` "
         "file beside the output, or to standard error",
+    )
+    cloudevents: bool = Field(
+        False,
+        description="`true`: records of the output topics are CloudEvents 1.0 in binary mode: "
+        "their attributes are headers, and their values stay as they are",
     )
     detector: str = Field(
         "calibrated",
@@ -337,11 +367,30 @@ class Settings(BaseSettings):
     notify_webhook: Addresses = Field(
         (), repr=False, description="addresses to which `notify` posts incidents as JSON"
     )
+    notify_cloudevents: Addresses = Field(
+        (), repr=False, description="addresses to which `notify` posts incidents as CloudEvents"
+    )
     notify_slack: Addresses = Field(
         (), repr=False, description="addresses of Slack incoming webhooks for `notify`"
     )
     notify_alertmanager: Addresses = Field(
         (), repr=False, description="addresses of Alertmanagers for `notify`"
+    )
+    notify_pagerduty: Addresses = Field(
+        (),
+        repr=False,
+        description="integration keys of PagerDuty (Events API v2) for `notify`; in the EU, "
+        "`https://KEY@events.eu.pagerduty.com`",
+    )
+    notify_sns: Addresses = Field(
+        (),
+        repr=False,
+        description="ARNs of topics of Amazon SNS for `notify` (extra `aws`)",
+    )
+    notify_eventbridge: Addresses = Field(
+        (),
+        repr=False,
+        description="ARNs of event buses of Amazon EventBridge for `notify` (extra `aws`)",
     )
     notify_targets: Targets = Field(
         (),
@@ -349,10 +398,20 @@ class Settings(BaseSettings):
         description="further notification targets, `NAME=ADDRESS`, several with commas; NAME is a "
         "built-in, an entry point or `module:Class`",
     )
+    notify_labels: Labels = Field(
+        (),
+        description="labels of every incident that `notify` delivers, for routing, such as "
+        "`team=web,env=prod`; those of the incident come before them",
+    )
     notify_link: str = Field(
         "",
         description="address of a page about incidents, which `notify` adds to its messages; "
-        "`{instance}` and `{id}` in it stand for those of the incident",
+        "`{instance}`, `{id}` and `{kind}` in it stand for those of the incident",
+    )
+    notify_runbook: str = Field(
+        "",
+        description="address of what to do about an incident, such as "
+        "`https://wiki.example/{kind}`, for PagerDuty and Alertmanager",
     )
     notify_max_age: float = Field(
         3600,
@@ -473,7 +532,10 @@ class Settings(BaseSettings):
         # Environment variables cannot hold the dots of librdkafka's names.
         return {name.lower().replace("_", "."): setting for name, setting in value.items()}
 
-    @field_validator("notify_webhook", "notify_slack", "notify_alertmanager", mode="before")
+    @field_validator(
+        *("notify_webhook", "notify_cloudevents", "notify_slack", "notify_alertmanager"),
+        mode="before",
+    )
     @classmethod
     def _addresses(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -483,6 +545,38 @@ class Settings(BaseSettings):
             raise ValueError("must be addresses such as https://HOST/PATH, separated by commas")
         if len(set(addresses)) < len(addresses):
             raise ValueError("names the same address twice")
+        return tuple(map(SecretStr, addresses))
+
+    @field_validator("notify_sns", "notify_eventbridge", mode="before")
+    @classmethod
+    def _arns(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        arns = [arn.strip() for arn in value.split(",") if arn.strip()]
+        pattern, form = ARNS[info.field_name or ""]
+        if not all(re.fullmatch(pattern, arn) for arn in arns):
+            raise ValueError(f"must be ARNs such as {form}, separated by commas")
+        if len(set(arns)) < len(arns):
+            raise ValueError("names the same ARN twice")
+        return tuple(map(SecretStr, arns))
+
+    @field_validator("notify_pagerduty", mode="before")
+    @classmethod
+    def _pagerduty(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        given = [part.strip() for part in value.split(",") if part.strip()]
+        addresses = [
+            f"https://{part}@events.pagerduty.com" if _is_key(part) else part for part in given
+        ]
+        # Of a key of another length, PagerDuty answers that the event is wrong.
+        if not all(_is_address(it) and _is_key(urlsplit(it).username) for it in addresses):
+            raise ValueError(
+                "must be integration keys of 32 letters and digits, or https://KEY@HOST, separated "
+                "by commas"
+            )
+        if len(set(addresses)) < len(addresses):
+            raise ValueError("names the same key twice")
         return tuple(map(SecretStr, addresses))
 
     @field_validator("notify_targets", mode="before")
@@ -498,7 +592,28 @@ class Settings(BaseSettings):
             raise ValueError("names the same target twice")
         return tuple((name, SecretStr(address)) for name, address in targets)
 
-    @field_validator("notify_link")
+    @field_validator("notify_labels", mode="before")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+        labels = tuple((name.strip(), text.strip()) for name, _, text in pairs)
+        names = [name for name, _ in labels]
+        if not all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name) and text for name, text in labels):
+            raise ValueError(
+                "must be NAME=VALUE, several separated by commas, with letters, digits and "
+                "underscores in a name"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("names the same label twice")
+        if taken := [name for name in names if name in TAKEN_LABELS]:
+            raise ValueError(
+                f"names the label {taken[0]!r}, which every alert has already: choose another name"
+            )
+        return labels
+
+    @field_validator("notify_link", "notify_runbook")
     @classmethod
     def _link(cls, value: str) -> str:
         if value and not _is_address(value):
@@ -802,6 +917,11 @@ def is_output_file(output: str) -> bool:
     (True, False)
     """
     return Path(output).suffix == ".jsonl"
+
+
+def _is_key(text: str | None) -> bool:
+    """Return whether a text is an integration key of PagerDuty."""
+    return re.fullmatch("[A-Za-z0-9]{32}", text or "") is not None
 
 
 def _is_address(text: str) -> bool:

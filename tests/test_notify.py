@@ -69,6 +69,7 @@ class Receiver:
         self.accepted: list[Any] = []
         self.keys: list[str | None] = []
         self.paths: list[str] = []
+        self.types: list[str | None] = []
         self.tries: list[float] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.always: tuple[int, dict[str, str]] = (200, {})
@@ -81,6 +82,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.tries.append(time.monotonic())
                 receiver.paths.append(self.path)
+                receiver.types.append(self.headers["Content-Type"])
                 status, headers = receiver.status_of(json.loads(body)), receiver.always[1]
                 if receiver.answers:
                     status, headers = receiver.answers.pop(0)
@@ -339,13 +341,14 @@ def test_a_target_of_ones_own_beside_a_built_in(
     [
         (
             "pagerr=http://h/SECRET",
-            "'pagerr', which does not exist: use one of webhook, slack, alertmanager, or module:",
+            "'pagerr', which does not exist: use one of webhook, cloudevents, slack, ",
         ),
         ("oncall:Missing=http://h/SECRET", "has no attribute 'Missing'"),
         ("oncall:PAGER=http://h/SECRET", "'oncall:PAGER', which is not a notification target"),
         ("oncall:Nameless=http://h/SECRET", "an incomplete notification target: its class must"),
         ("oncall:Empty=http://h/SECRET", "an incomplete notification target: its class must"),
         ("slack=http://h/SECRET", "slack at h is set twice: remove it from"),
+        ("sns=http://h/SECRET", "must be an ARN: set it in ANOMALY_NOTIFY_SNS"),
     ],
 )
 def test_a_wrong_target_is_one_line(
@@ -375,6 +378,10 @@ def test_a_wrong_target_is_one_line(
             {"notify_targets": "slack=http://h/SECRET,slack=http://h/SECRET"},
             "ANOMALY_NOTIFY_TARGETS names the same target twice",
         ),
+        ({"notify_labels": "team"}, "ANOMALY_NOTIFY_LABELS must be NAME=VALUE"),
+        ({"notify_labels": "team=a,my-team=b"}, "ANOMALY_NOTIFY_LABELS must be NAME=VALUE"),
+        ({"notify_labels": "team=a,team=b"}, "ANOMALY_NOTIFY_LABELS names the same label twice"),
+        ({"notify_labels": "kind=a"}, "names the label 'kind', which every alert has already"),
         (
             {"notify_webhook": "http://h/SECRET", "incidents_topic": "none-such"},
             "the topic 'none-such' does not exist on",
@@ -408,15 +415,17 @@ def test_a_refusal_of_the_command_is_one_line(run_command: Callable[..., Any]) -
 
 
 @contextmanager
-def running_alertmanager(folder: Path, receiver: Receiver) -> Iterator[str]:
-    """The address of a real Alertmanager, which notifies the receiver."""
+def running_alertmanager(folder: Path, receiver: Receiver, matchers: str = "") -> Iterator[str]:
+    """Yield the address of a real Alertmanager: it notifies the receiver, of some at `/team`."""
     if shutil.which("prometheus-alertmanager") is None:
         pytest.skip("prometheus-alertmanager is not installed")
     config = folder / "alertmanager.yml"
     config.write_text(
-        "route: {receiver: r, group_wait: 0s, group_interval: 1s, group_by: [...]}\n"
+        "route: {receiver: r, group_wait: 0s, group_interval: 1s, group_by: [...],"
+        f" routes: [{{receiver: team, matchers: [{matchers or 'alertname=none'}]}}]}}\n"
         "receivers: [{name: r, webhook_configs: [{url: '"
-        f"{receiver.address}', send_resolved: true}}]}}]\n"
+        f"{receiver.address}', send_resolved: true}}]}}, {{name: team, webhook_configs: [{{url: "
+        f"'{receiver.address}/team', send_resolved: true}}]}}]\n"
     )
     port = free_port()
     with (folder / "alertmanager.log").open("w") as log:
@@ -483,6 +492,45 @@ def test_alertmanager_lists_it_and_then_no_more(
             )
             wait_for(lambda: "resolved" in statuses())
             ended(process)
+
+
+def test_alertmanager_routes_by_labels_and_they_last_as_long_as_the_incident(
+    brokers: str, topic: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """The labels of the setting, those of the incident, and names as Alertmanager takes them."""
+
+    def sent(status: str) -> dict[str, dict[str, str]]:
+        return {
+            alert["labels"]["instance"]: alert["labels"]
+            for group, path in zip(receiver.accepted, receiver.paths, strict=True)
+            for alert in group["alerts"]
+            if alert["status"] == status and path.endswith("/team")
+        }
+
+    own = {"env": "prod", "k8s.pod/name": "a", "severity": "mine", "empty": ""}
+    with running_alertmanager(tmp_path, receiver, "team=web, env=prod") as address:
+        write(brokers, topic, incident(labels=own), incident(number=2))
+        with notifying(
+            tmp_path,
+            brokers=brokers,
+            incidents_topic=topic,
+            notify_alertmanager=address,
+            notify_labels="team=web, env=test",
+        ) as process:
+            wait_for(lambda: len(listed_alerts(address)) == 2)
+            wait_for(lambda: "host-1" in sent("firing"))
+            # The last reading has other labels: the alert must end all the same.
+            write(brokers, topic, incident("resolved", 1, labels={"env": "other"}))
+            wait_for(lambda: "host-1" in sent("resolved"))
+            ended(process)
+    assert set(sent("firing")) == {"host-1"}  # the other one is of another environment
+    labels = sent("firing")["host-1"]
+    assert labels == sent("resolved")["host-1"]
+    assert labels == {
+        **{"alertname": "InstanceAnomalous", "kind": "anomaly", "topic": "cpu"},
+        **{"instance": "host-1", "severity": "warning"},
+        **{"team": "web", "env": "prod", "k8s_pod_name": "a"},
+    }
 
 
 def listening(port: int) -> bool:

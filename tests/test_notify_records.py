@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_notify import NOW, incident
+from test_notify_pagerduty import wrong_in
 
 from dataflow.notify import backlog as backlog_module
 from dataflow.notify import skipped as skipped_module
@@ -18,6 +19,7 @@ from dataflow.notify.alertmanager import Alertmanager
 from dataflow.notify.backlog import REPEAT, Backlog, Record
 from dataflow.notify.base import Target
 from dataflow.notify.decode import decode
+from dataflow.notify.pagerduty import PagerDuty
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.slack import Slack
 from dataflow.notify.webhook import Webhook
@@ -99,7 +101,7 @@ def test_a_record_is_skipped_or_every_target_can_deliver_it(
         return
     assert record.id.isprintable()
     assert record.id.isascii()
-    for target in (Webhook, Slack, Alertmanager):
+    for target in (Webhook, Slack, Alertmanager, PagerDuty):
         body: Any = json.loads(encode(target("http://h").body(record, "", NOW)))
         if target is Slack:
             assert len(body["text"].splitlines()) == 1
@@ -110,6 +112,8 @@ def test_a_record_is_skipped_or_every_target_can_deliver_it(
             assert starts <= ends
             assert (ends > NOW) == (record.state != "resolved") or ends == NOW
             assert starts.year >= 1970
+        if target is PagerDuty:
+            assert not wrong_in(body)
 
 
 @pytest.mark.parametrize("state", ["opened", "updated", "resolved"])
@@ -264,6 +268,30 @@ def test_an_incident_ends_when_the_next_one_of_its_instance_opens() -> None:
     assert backlog.open_count == 3
     backlog.remember(incident("resolved", 1, id="next"), 0.0)
     assert [it.id for it in backlog.batch(500, REPEAT).incidents] == ["silent", "memory"]
+
+
+def test_the_labels_of_an_alert_are_those_of_its_first_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog_module, "KNOWN", 2)
+    backlog = Backlog(repeats=True)
+
+    def labels(record: Incident) -> dict[str, str]:
+        return backlog.with_first_labels(record).labels
+
+    assert labels(incident(labels={})) == {}
+    assert labels(incident("updated", 1, labels={"env": "prod"})) == {}
+    assert labels(incident(number=2, labels={"env": "prod"})) == {"env": "prod"}
+    assert labels(incident("resolved", 1, number=2, labels={"env": "b"})) == {"env": "prod"}
+    assert list(backlog._labels) == [(f"{1:024x}", "host-1")]
+    for number in (3, 4):
+        labels(incident(number=number))
+    assert len(backlog._labels) == 2
+    # To others, a record goes as it is.
+    other = Backlog(repeats=False)
+    other.with_first_labels(incident(labels={"env": "a"}))
+    record = incident("resolved", 1, labels={"env": "b"})
+    assert other.with_first_labels(record) is record
 
 
 def test_repetitions_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,10 @@ def notify(
         bool, typer.Option("--test", help="Send one test message to each target, and exit.")
     ] = False,
 ) -> None:
-    """Deliver incidents to webhooks, Slack, Alertmanager and your own targets, until Ctrl-C.
+    """Deliver incidents to webhooks, Slack, Alertmanager, PagerDuty, AWS and others, until Ctrl-C.
 
-    Set addresses in ANOMALY_NOTIFY_WEBHOOK, ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER and
-    ANOMALY_NOTIFY_TARGETS. Each incident is delivered at least once; a restart resumes.
+    Set addresses in ANOMALY_NOTIFY_WEBHOOK, _CLOUDEVENTS, _SLACK, _ALERTMANAGER, _PAGERDUTY, _SNS,
+    _EVENTBRIDGE and _TARGETS. Each incident is delivered at least once; a restart resumes.
     """
     if test:
         send(settings.load())

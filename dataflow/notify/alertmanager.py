@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from dataflow.notify.base import Target
+from dataflow.notify.base import Target, label_name, link_to, past
 from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
@@ -25,8 +25,6 @@ MISSED = 3
 LONGEST = timedelta(hours=1)
 """How long an alert fires after each post, at most: it outlives `notify` by as much."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 class Alertmanager(Target):
     """Posts alerts that fire for five minutes, again and again while the incidents are open."""
@@ -42,10 +40,11 @@ class Alertmanager(Target):
 
     def body(self, incident: Incident, link: str, now: datetime) -> object:
         """Return a list of one alert."""
-        starts = _past(incident.opened_at, now)
+        # It takes the first moment of year 1 for none, and such an alert would fire.
+        starts = past(incident.opened_at, now)
         if incident.state == "resolved":
             # An alert that ends in the future still fires.
-            ends = max(starts, _past(incident.resolved_at, now))
+            ends = max(starts, past(incident.resolved_at, now))
         else:
             fires = timedelta(seconds=MISSED * self.repeated_within)
             ends = now + min(max(fires, FIRES), LONGEST)
@@ -60,16 +59,22 @@ class Alertmanager(Target):
             annotations["anomalies"] = str(incident.anomalies)
         if incident.expected is not None:
             annotations["expected"] = f"{incident.expected:g}"
-        labels = {} if incident.metric == CPU else {"metric": incident.metric}
+        if self.runbook:
+            annotations["runbook_url"] = link_to(self.runbook, incident)
+        labels = {
+            label_name(name): value for name, value in self.labels_for(incident).items() if value
+        }
+        if incident.metric != CPU:
+            labels["metric"] = incident.metric
         alert = {
             # Labels identify the alert: none of them may change while the incident is open.
             "labels": {
+                **labels,
                 "alertname": ALERT[incident.kind],
                 "instance": incident.instance,
                 "kind": incident.kind,
                 "severity": "warning",
                 "topic": incident.source.topic,
-                **labels,
             },
             "annotations": annotations,
             "startsAt": _iso(starts),
@@ -77,11 +82,6 @@ class Alertmanager(Target):
             **({"generatorURL": link} if link else {}),
         }
         return [alert]
-
-
-def _past(moment: datetime | None, now: datetime) -> datetime:
-    # Alertmanager takes the first moment of year 1 for none, and such an alert would fire.
-    return max(EPOCH, min(moment or now, now))
 
 
 def _iso(moment: datetime) -> str:

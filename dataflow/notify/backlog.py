@@ -6,6 +6,9 @@ import math
 from collections import deque
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from dataflow.notify.base import labels_of
 from dataflow.records import Incident
 
 __all__ = ["Backlog", "Batch", "Place", "Record"]
@@ -75,6 +78,7 @@ class Backlog:
         self._open: dict[Subject, _Open] = {}
         self._last: dict[tuple[str, str], float] = {}
         self._queued: dict[tuple[str, str], int] = {}
+        self._labels: dict[tuple[str, str], dict[str, str]] = {}
         self.superseded = 0
         """Updates that were not posted, because a later record of their incident was."""
 
@@ -104,6 +108,21 @@ class Backlog:
         if len(self._last) > KNOWN:
             del self._last[next(iter(self._last))]
         return sequence <= last
+
+    def with_first_labels(self, incident: Incident) -> Incident:
+        """Return the record with the labels of the first record of its incident.
+
+        To a target that `repeats`, labels identify the alert, and those of an instance may change.
+        """
+        if not self._repeats:
+            return incident
+        known = self._labels.pop(_key(incident), None)
+        first = labels_of(incident) if known is None else known
+        if incident.state != "resolved":
+            self._labels[_key(incident)] = first
+            if len(self._labels) > KNOWN:
+                del self._labels[next(iter(self._labels))]
+        return replace(incident, labels=first)
 
     def remember(self, incident: Incident, now: float) -> None:
         """Keep an incident while it is open; the next post is due after `REPEAT` seconds.

@@ -1,28 +1,66 @@
-"""What every notification target has: an address, a name, and the body of its POST."""
+"""What every notification target has: an address, a name, and what it is sent."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import threading
 from abc import ABC, abstractmethod
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import ClassVar
 from urllib.parse import quote
 
-from dataflow.notify.http import host
+import msgspec
+
+from dataflow.notify.http import Answer, host, post
 from dataflow.records import Incident
 
-__all__ = ["Target", "link_to"]
+__all__ = ["Target", "label_name", "labels_of", "link_to", "past"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def past(moment: datetime | None, now: datetime) -> datetime:
+    """Return a time of an incident as other systems take it: from 1970 to now.
+
+    >>> past(datetime(1, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)).year
+    1970
+    """
+    return max(EPOCH, min(moment or now, now))
 
 
 def link_to(template: str, incident: Incident) -> str:
-    """Return the link of an incident: `{instance}` and `{id}` in it stand for those.
+    """Return the link of an incident: `{instance}`, `{id}` and `{kind}` stand for those.
 
     >>> from dataflow.notify.test import example
     >>> link_to("https://page.example/?instance={instance}", example())
     'https://page.example/?instance=test-of-notify'
     """
     instance = quote(incident.instance, safe="")
-    return template.replace("{instance}", instance).replace("{id}", quote(incident.id, safe=""))
+    link = template.replace("{instance}", instance).replace("{kind}", incident.kind)
+    return link.replace("{id}", quote(incident.id, safe=""))
+
+
+def labels_of(incident: Incident) -> dict[str, str]:
+    """Return the labels of an incident, and its group, if it has one, as the label `group`.
+
+    >>> from msgspec.structs import replace
+    >>> from dataflow.notify.test import example
+    >>> labels_of(replace(example(), labels={"team": "web"}))
+    {'team': 'web'}
+    """
+    group = getattr(incident, "group", None)
+    return {**({"group": group} if group else {}), **incident.labels}
+
+
+def label_name(label: str) -> str:
+    """Return the name of a label as other systems take it: letters, digits and underscores.
+
+    >>> label_name("AutoScalingGroupName"), label_name("k8s.pod/name"), label_name("2nd")
+    ('AutoScalingGroupName', 'k8s_pod_name', '_2nd')
+    """
+    return re.sub(r"[^a-zA-Z0-9_]|^(?=[0-9])|^$", "_", label)
 
 
 class Target(ABC):
@@ -49,6 +87,9 @@ class Target(ABC):
     repeats: ClassVar[bool] = False
     """Whether the target forgets an open incident unless it is posted again each minute."""
 
+    needs_opened: ClassVar[bool] = False
+    """Whether `resolved` shows nothing without the `opened` of its incident: a test sends both."""
+
     batch: ClassVar[int] = 1
     """How many incidents one POST may hold. Above 1, each `body` is a list; lists are joined."""
 
@@ -57,6 +98,15 @@ class Target(ABC):
 
     `notify` sets it before each POST: it grows if there are many incidents or the target is slow.
     """
+
+    content_type: ClassVar[str] = "application/json"
+    """The type of the body, as the header Content-Type says it."""
+
+    labels: Mapping[str, str] = {}
+    """ANOMALY_NOTIFY_LABELS: labels of all incidents."""
+
+    runbook: str = ""
+    """ANOMALY_NOTIFY_RUNBOOK: `link_to` makes the link of an incident from it, if it is set."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -74,6 +124,18 @@ class Target(ABC):
         attempt, with a time zone. If this raises an exception, the record is skipped for this
         target, with a warning.
         """
+
+    def labels_for(self, incident: Incident) -> dict[str, str]:
+        """Return the labels by which an incident is routed; its own come before those of all."""
+        return {**self.labels, **labels_of(incident)}
+
+    def send(self, body: bytes, key: str, stop: threading.Event) -> Answer:
+        """Post what `body` returned, as JSON, once; `key` is the same when it is posted again.
+
+        It must end within 10 s, and within a second once `stop` is set. Override it for a target
+        that takes something else than a POST.
+        """
+        return post(self.url, msgspec.Raw(body), key, stop, content_type=self.content_type)
 
     def group(self, topic: str) -> str:
         """Return the name of the consumer group that keeps the offsets of this target.

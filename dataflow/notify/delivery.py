@@ -16,7 +16,6 @@ import time
 import traceback
 from datetime import UTC, datetime
 
-import msgspec
 from confluent_kafka import (
     OFFSET_BEGINNING,
     TIMESTAMP_NOT_AVAILABLE,
@@ -35,7 +34,7 @@ from dataflow.notify.base import Target, link_to
 from dataflow.notify.counts import Counts
 from dataflow.notify.decode import decode
 from dataflow.notify.history import History
-from dataflow.notify.http import Answer, post
+from dataflow.notify.http import Answer
 from dataflow.notify.log import log
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.summary import visible
@@ -236,7 +235,7 @@ class Delivery:
                 continue
             incident = self._decode(place, record, report=is_new)
             if incident is not None and not self._backlog.is_repetition(incident):
-                self._backlog.remember(incident, 0.0)
+                self._backlog.remember(self._backlog.with_first_labels(incident), 0.0)
 
     def _finished(self) -> bool:
         due = self._backlog.next_due()
@@ -291,6 +290,8 @@ class Delivery:
         if incident is not None and self._backlog.is_repetition(incident):
             self.counts.held_back["repeated"] += not is_earlier
             incident = None
+        if incident is not None:
+            incident = self._backlog.with_first_labels(incident)
         if not is_earlier:
             kind, at = record.timestamp()
             written = None if kind == TIMESTAMP_NOT_AVAILABLE else at / 1e3
@@ -321,7 +322,7 @@ class Delivery:
             self._commit(consumer, self._backlog.done(batch, started))
             return
         body = bodies[0] if self._target.batch == 1 else _joined(bodies)
-        answer = post(self._target.url, msgspec.Raw(body), _post_key(batch.incidents), self._stop)
+        answer = self._target.send(body, _post_key(batch.incidents), self._stop)
         if answer.accepted:
             self._took = max(time.monotonic() - started, self._took / 2)
             self._size = min(2 * self._size, self._target.batch)

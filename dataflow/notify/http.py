@@ -6,7 +6,8 @@ would turn the POST into a GET and drop the record.
 
 The client only limits each read and write, so a server that sends a byte now and then could hold it
 for hours. Each request therefore runs in a thread of its own, which is left and its connection shut
-down when the time is over or the process is to end. The body of an answer is not read.
+down when the time is over or the process is to end. The body of an answer is not read, unless the
+caller asks for the beginning of that of an error.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dataflow.records import encode
 
-__all__ = ["Answer", "host", "post"]
+__all__ = ["Answer", "host", "in_time", "post"]
 
 TIMEOUT = 10.0
 """Seconds for the whole request: finding the host, connecting, sending, and the answer."""
@@ -49,12 +51,14 @@ LONGEST_WAIT = 3600.0
 class Answer:
     """The HTTP status, None if there was no answer, and the reason in words.
 
-    `wait` is the number of seconds that a Retry-After asks for, else 0.
+    `wait` is the number of seconds that a Retry-After asks for, else 0. `text` is the beginning of
+    the body of an error, if the caller asked for it.
     """
 
     status: int | None
     reason: str
     wait: float = 0.0
+    text: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -135,15 +139,22 @@ def host(address: str) -> str:
 
 
 def post(
-    address: str, body: object, key: str | None = None, stop: threading.Event | None = None
+    address: str,
+    body: object,
+    key: str | None = None,
+    stop: threading.Event | None = None,
+    *,
+    content_type: str = "application/json",
+    read: int = 0,
 ) -> Answer:
     """Post a body as JSON. The answer holds any error, without the address.
 
     It takes at most 10 s, and at most one second once `stop` is set. `key` is sent as the header
-    Idempotency-Key. User and password of the address become a header.
+    Idempotency-Key. User and password of the address become a header. Of the body of an error, as
+    many bytes are read as `read` says.
     """
     parts = urlsplit(address)
-    headers = {"Content-Type": "application/json", "User-Agent": "ec2-anomaly-dataflow"}
+    headers = {"Content-Type": content_type, "User-Agent": "ec2-anomaly-dataflow"}
     if key is not None:
         headers["Idempotency-Key"] = key
     if "@" in parts.netloc:
@@ -155,10 +166,15 @@ def post(
         request = _Request(address, encode(body), headers, method="POST")
     except ValueError as error:
         return Answer(None, _words(error))
+    answer = in_time(lambda: _answer(request, read), stop)
+    request.abandon()
+    return answer
+
+
+def in_time(ask: Callable[[], Answer], stop: threading.Event | None) -> Answer:
+    """Ask in a thread of its own, which is left after 10 s, or a second after `stop` is set."""
     answers: list[Answer] = []
-    thread = threading.Thread(
-        target=lambda: answers.append(_answer(request)), name="post", daemon=True
-    )
+    thread = threading.Thread(target=lambda: answers.append(ask()), name="post", daemon=True)
     deadline = time.monotonic() + TIMEOUT
     thread.start()
     while thread.is_alive() and time.monotonic() < deadline:
@@ -166,20 +182,19 @@ def post(
         if stop is not None and stop.is_set():
             deadline = min(deadline, time.monotonic() + GRACE)
             stop = None
-    # Before the connection is shut down, which may look like the end of the answer.
-    answer = answers[0] if answers else Answer(None, "no answer in time")
-    request.abandon()
-    return answer
+    # Before a connection is shut down, which may look like the end of the answer.
+    return answers[0] if answers else Answer(None, "no answer in time")
 
 
-def _answer(request: _Request) -> Answer:
+def _answer(request: _Request, read: int) -> Answer:
     try:
         with _opener.open(request, timeout=TIMEOUT) as response:
             return Answer(response.status, str(response.reason))
     except urllib.error.HTTPError as error:
         with error:
             wait = _wait(error.headers.get("Retry-After"))
-            return Answer(error.code, f"status {error.code}", wait)
+            text = error.read(read).decode(errors="replace") if read else ""
+            return Answer(error.code, f"status {error.code}", wait, text)
     except urllib.error.URLError as error:
         return Answer(None, _words(error.reason))
     except (OSError, http.client.HTTPException, ValueError) as error:

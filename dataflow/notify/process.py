@@ -18,7 +18,7 @@ from dataflow.notify.delivery import OWN_KAFKA_SETTINGS, Delivery
 from dataflow.notify.history import History
 from dataflow.notify.log import log
 from dataflow.notify.skipped import SkippedRecords
-from dataflow.notify.targets import targets
+from dataflow.notify.targets import NONE, targets
 from dataflow.settings import Settings
 from dataflow.warnings import show
 
@@ -36,10 +36,7 @@ def run(settings: Settings) -> None:
     """
     configured = targets(settings)
     if not configured:
-        raise UserError(
-            "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, "
-            "ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER or ANOMALY_NOTIFY_TARGETS."
-        )
+        raise UserError(NONE)
     topic = settings.incidents_topic
     topics.existing_partitions(settings, topic, "ANOMALY_INCIDENTS_TOPIC", [kafka.READ])
     for target in configured:

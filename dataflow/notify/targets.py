@@ -12,13 +12,22 @@ from dataflow.errors import UserError
 from dataflow.notify.base import Target
 from dataflow.settings import Settings
 
-__all__ = ["BUILT_IN", "targets"]
+__all__ = ["BUILT_IN", "NONE", "targets"]
 
 BUILT_IN = {
     "webhook": "dataflow.notify.webhook:Webhook",
+    "cloudevents": "dataflow.notify.cloudevents:CloudEvents",
     "slack": "dataflow.notify.slack:Slack",
     "alertmanager": "dataflow.notify.alertmanager:Alertmanager",
+    "pagerduty": "dataflow.notify.pagerduty:PagerDuty",
+    "sns": "dataflow.notify.sns:SNS",
+    "eventbridge": "dataflow.notify.eventbridge:EventBridge",
 }
+
+NONE = (
+    "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, _CLOUDEVENTS, _SLACK, "
+    "_ALERTMANAGER, _PAGERDUTY, _SNS, _EVENTBRIDGE or _TARGETS."
+)
 
 KIND = plugins.Kind("notification target", "ANOMALY_NOTIFY_TARGETS", "dataflow.targets", BUILT_IN)
 
@@ -30,13 +39,19 @@ def targets(settings: Settings) -> list[Target]:
     """
     addresses = [
         *(("webhook", address) for address in settings.notify_webhook),
+        *(("cloudevents", address) for address in settings.notify_cloudevents),
         *(("slack", address) for address in settings.notify_slack),
         *(("alertmanager", address) for address in settings.notify_alertmanager),
+        *(("pagerduty", address) for address in settings.notify_pagerduty),
+        *(("sns", address) for address in settings.notify_sns),
+        *(("eventbridge", address) for address in settings.notify_eventbridge),
         *settings.notify_targets,
     ]
     found: list[Target] = []
     for name, address in addresses:
         target = _target_class(name)(address.get_secret_value())
+        target.labels = dict(settings.notify_labels)
+        target.runbook = settings.notify_runbook
         # Targets with one name and one address would share one consumer group.
         if any((it.name, it.address) == (target.name, target.address) for it in found):
             raise UserError(f"{target} is set twice: remove it from {KIND.setting}.")

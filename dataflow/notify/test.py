@@ -1,15 +1,16 @@
-"""`notify --test`: one message to each target, to see that it arrives."""
+"""`notify --test`: a message to each target, to see that it arrives."""
 
 from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
 
+from msgspec.structs import replace
+
 from dataflow.errors import UserError
 from dataflow.notify.base import link_to
-from dataflow.notify.http import post
-from dataflow.notify.targets import targets
-from dataflow.records import Incident, Source
+from dataflow.notify.targets import NONE, targets
+from dataflow.records import Incident, Source, encode
 from dataflow.settings import Settings
 
 __all__ = ["example", "send"]
@@ -45,18 +46,23 @@ def example(now: datetime | None = None) -> Incident:
 
 
 def send(settings: Settings) -> None:
-    """Post one incident to each target, once. Raises `UserError` if any does not accept it."""
+    """Send one incident to each target, once. Raises `UserError` if any does not accept it."""
     configured = targets(settings)
-    incident, now, failed = example(), datetime.now(UTC), []
+    if not configured:
+        raise UserError(NONE)
+    now, failed = datetime.now(UTC), []
+    resolved = example(now)
+    opened = replace(resolved, state="opened", sequence=0, resolved_at=None, ended=None)
+    link = link_to(settings.notify_link, resolved)
     for target in configured:
-        body = target.body(incident, link_to(settings.notify_link, incident), now)
-        answer = post(target.url, body, incident.id, threading.Event())
+        for incident in (opened, resolved) if target.needs_opened else (resolved,):
+            body = encode(target.body(incident, link, now))
+            answer = target.send(body, f"{incident.id}-{incident.sequence}", threading.Event())
+            if not answer.accepted:
+                break
         print(f"{target}: {'accepted' if answer.accepted else answer.reason}", flush=True)
         failed += [] if answer.accepted else [str(target)]
-    if failed or not configured:
+    if failed:
         raise UserError(
             f"not delivered to {', '.join(failed)}: correct the address, or look at the target."
-            if failed
-            else "No notification target is configured: set ANOMALY_NOTIFY_WEBHOOK, "
-            "ANOMALY_NOTIFY_SLACK, ANOMALY_NOTIFY_ALERTMANAGER or ANOMALY_NOTIFY_TARGETS."
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException, Message
 
-from dataflow import kafka
+from dataflow import cloudevents, kafka
 from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.records import Source, encode
@@ -108,7 +108,7 @@ class Sender:
     def send(self, item: Item) -> None:
         """Send a record and its mark. Raises `UserError` if the broker rejects them."""
         rejected, place = item.candidate
-        mark = encode(marker(rejected.source, self._settings.topic))
+        mark = marker(rejected.source, self._settings.topic)
         try:
             if not self._open:
                 self._producer.begin_transaction()
@@ -116,7 +116,8 @@ class Sender:
             # In the partition of the record: there, offsets say which came first.
             self._producer.produce(
                 self._settings.rejected_topic,
-                mark,
+                encode(mark),
+                headers=cloudevents.headers(mark) if self._settings.cloudevents else None,
                 partition=0 if place is None else place.partition,
             )
         except KafkaException as error:

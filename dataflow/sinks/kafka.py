@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeAlias
 from bytewax.outputs import FixedPartitionedSink, Sink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from dataflow import kafka
+from dataflow import cloudevents, kafka
 from dataflow.errors import UserError, stop_process
 from dataflow.kafka import topics
 from dataflow.metrics import counters
@@ -104,7 +104,8 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
         counted = counters.output("kafka", step_id)
         saved, place, pending = resume(resume_state, topic, self._identity)
         if self._store is None:
-            return _KafkaPart(topic, kafka.producer(settings), {}, pending, {}, False, counted)
+            producer = kafka.producer(settings)
+            return _KafkaPart(settings, topic, producer, {}, pending, {}, False, counted)
         try:
             # First: this fences the previous process and aborts its open transaction.
             producer = kafka.transactional_producer(settings, self._transactional_id(step_id))
@@ -125,7 +126,7 @@ class KafkaSink(FixedPartitionedSink[Record, Snapshot[Offsets]]):
                 offsets[message.partition() or 0] = (message.offset() or 0) + 1
         except UserError as error:
             stop_process(str(error))
-        return _KafkaPart(topic, producer, offsets, pending, saved, True, counted)
+        return _KafkaPart(settings, topic, producer, offsets, pending, saved, True, counted)
 
 
 def readable(
@@ -168,6 +169,7 @@ def readable(
 class _KafkaPart(StatefulSinkPartition[Record, Snapshot[Offsets]]):
     def __init__(
         self,
+        settings: Settings,
         topic: str,
         producer: Producer,
         offsets: Offsets,
@@ -176,6 +178,7 @@ class _KafkaPart(StatefulSinkPartition[Record, Snapshot[Offsets]]):
         transactional: bool,
         counted: counters.Output,
     ) -> None:
+        self._cloudevents = settings.cloudevents
         self._topic = topic
         self._producer = producer
         self._offsets = offsets
@@ -204,10 +207,15 @@ class _KafkaPart(StatefulSinkPartition[Record, Snapshot[Offsets]]):
 
     def _produce(self, record: Record) -> None:
         key = None if isinstance(record, Rejected) else record.instance
+        headers = cloudevents.headers(record) if self._cloudevents else None
         while True:
             try:
                 self._producer.produce(
-                    self._topic, encode(record), key, on_delivery=self._delivered
+                    self._topic,
+                    encode(record),
+                    key,
+                    on_delivery=self._delivered,
+                    headers=headers,
                 )
             except BufferError:  # the queue is full: wait for deliveries
                 self._producer.poll(1)
