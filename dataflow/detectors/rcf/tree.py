@@ -14,7 +14,7 @@ from math import exp, log
 from typing import Final
 
 from librt.vecs import vec
-from mypy_extensions import i64, u8
+from mypy_extensions import i64
 
 from dataflow.detectors.rcf.draws import draw
 
@@ -56,9 +56,9 @@ class Tree:
         self.weights = weights
         self.times = times
         # The gaps cut next on either side of a gap, and the one cut first: from the times.
-        self._left = vec[u8]([NONE] * size)
-        self._right = vec[u8]([NONE] * size)
-        self._stack = vec[u8]([NONE] * size)
+        self._left = vec[i64]([NONE] * size)
+        self._right = vec[i64]([NONE] * size)
+        self._stack = vec[i64]([NONE] * size)
         self._root: i64 = NONE
         self._size: i64 = size
         self._worst: float = 0.0
@@ -94,16 +94,16 @@ class Tree:
             if value <= points[node]:
                 highest = left
                 last = node
-                node = i64(self._left[node])
+                node = self._left[node]
             elif value >= points[node + 1]:
                 highest = right
                 first = node + 1
-                node = i64(self._right[node])
+                node = self._right[node]
             else:
                 share = (value - points[node]) / (points[node + 1] - points[node])
-                return share * self._outside(
-                    value, i64(self._right[node]), node + 1, last, right
-                ) + (1.0 - share) * self._outside(value, i64(self._left[node]), first, node, left)
+                return share * self._outside(value, self._right[node], node + 1, last, right) + (
+                    1.0 - share
+                ) * self._outside(value, self._left[node], first, node, left)
         return highest
 
     def _outside(self, value: float, node: i64, first: i64, last: i64, highest: float) -> float:
@@ -126,11 +126,11 @@ class Tree:
             if above:
                 beside = float(node - first + 1) / float(last - node + 1)
                 first = node + 1
-                node = i64(self._right[node])
+                node = self._right[node]
             else:
                 beside = float(last - node) / float(node - first + 2)
                 last = node
-                node = i64(self._left[node])
+                node = self._left[node]
             if beside > highest:
                 highest = beside
 
@@ -207,17 +207,17 @@ class Tree:
         gap: i64 = 0
         while gap < self.count - 1:
             under: i64 = NONE
-            while depth > 0 and times[i64(stack[depth - 1])] > times[gap]:
+            while depth > 0 and times[stack[depth - 1]] > times[gap]:
                 depth -= 1
-                under = i64(stack[depth])
-            self._left[gap] = u8(under)
+                under = stack[depth]
+            self._left[gap] = under
             self._right[gap] = NONE
             if depth > 0:
-                self._right[i64(stack[depth - 1])] = u8(gap)
-            stack[depth] = u8(gap)
+                self._right[stack[depth - 1]] = gap
+            stack[depth] = gap
             depth += 1
             gap += 1
-        self._root = i64(stack[0])
+        self._root = stack[0]
         worst = self.weights[0]
         at: i64 = 1
         while at < self.count:
