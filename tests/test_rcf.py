@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import forms
@@ -127,16 +128,19 @@ def insertions(node: tuple[Any, ...], new: float) -> list[tuple[float, Any, Any]
 values = st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, 3.0, 100.0]) | st.floats(-1e3, 1e3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(st.lists(values, min_size=1, max_size=60), values, st.integers(2, 12))
 def test_displacement_is_that_of_deleting_the_value_from_each_tree_it_can_make(stream, new, size):
     made = grown(stream, size)
-    written = shape(points_of(made), times_of(made))
-    found = insertions(written, new)
-    assert sum(chance for chance, _, _ in found) == pytest.approx(1.0)
-    expected = sum(chance * collusive(root, leaf) for chance, root, leaf in found)
-    assert made.displacement(new) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    assert 0.0 <= made.displacement(new) <= size
+    points = points_of(made)
+    written = shape(points, times_of(made))
+    between = [(low + high) / 2 for low, high in pairwise(points)]
+    for value in {new, points[0] - 0.5, points[-1] + 0.5, *points, *between}:
+        found = insertions(written, value)
+        assert sum(chance for chance, _, _ in found) == pytest.approx(1.0)
+        expected = sum(chance * collusive(root, leaf) for chance, root, leaf in found)
+        assert made.displacement(value) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert 0.0 <= made.displacement(value) <= size
 
 
 @given(st.lists(values, min_size=1, max_size=120), st.integers(2, 12), st.integers(0, 99))
@@ -200,6 +204,16 @@ def test_draws_are_uniform_and_do_not_depend_on_each_other():
         together = [a * b for a, b in zip(numbers, numbers[step:], strict=False)]
         assert sum(together) / len(together) == pytest.approx(0.25, abs=0.01)
     assert len({key(7, number) for number in range(20_000)}) == 20_000
+
+
+def test_each_tree_draws_numbers_of_its_own():
+    state = None
+    for value in habit(300):
+        state, _ = detectors.make("rcf").update(state, value, None)
+    for number, made in enumerate(state.trees):
+        drawn = [draw(key(42, i), 4 * number) for i in range(300)]
+        weights = [math.log(-math.log(u)) - i / 4032 for i, u in enumerate(drawn)]
+        assert sorted(made.weights) == sorted(weights)[:64]
 
 
 def bits(detector: Any, values: list[float]) -> list[Any]:
