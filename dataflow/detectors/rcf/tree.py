@@ -14,21 +14,19 @@ from math import exp, log
 from typing import Final
 
 from librt.vecs import vec
-from mypy_extensions import i64
+from mypy_extensions import i64, u8
 
 from dataflow.detectors.rcf.draws import draw
 
-__all__ = ["MOST", "Tree"]
-
-MOST: Final = 128
-"""The largest sample."""
+__all__ = ["Tree"]
 
 NEVER: Final = float("inf")
 NONE: Final = 255
+"""Stands for no gap."""
 
 
 class Tree:
-    """A random cut tree over a sample of at most `size` readings that favors recent ones.
+    """A random cut tree over a sample that favors recent readings, of at most 254.
 
     `points` are sorted. `weights[i]` decides how long point i stays. `times[i]` is when the gap
     after point i is cut.
@@ -39,7 +37,6 @@ class Tree:
         "_right",
         "_root",
         "_size",
-        "_stack",
         "_worst",
         "count",
         "points",
@@ -56,9 +53,8 @@ class Tree:
         self.weights = weights
         self.times = times
         # The gaps cut next on either side of a gap, and the one cut first: from the times.
-        self._left = vec[i64]([NONE] * size)
-        self._right = vec[i64]([NONE] * size)
-        self._stack = vec[i64]([NONE] * size)
+        self._left = vec[u8]([NONE] * size)
+        self._right = vec[u8]([NONE] * size)
         self._root: i64 = NONE
         self._size: i64 = size
         self._worst: float = 0.0
@@ -78,7 +74,7 @@ class Tree:
         points = self.points
         first: i64 = 0
         last: i64 = self.count - 1
-        node: i64 = self._root
+        node: int = self._root
         if value < points[first] or value > points[last]:
             return self._outside(value, node, first, last, 0.0)
         highest = 0.0
@@ -106,7 +102,7 @@ class Tree:
                 ) * self._outside(value, self._left[node], first, node, left)
         return highest
 
-    def _outside(self, value: float, node: i64, first: i64, last: i64, highest: float) -> float:
+    def _outside(self, value: float, node: int, first: i64, last: i64, highest: float) -> float:
         """Return the expectation for a value outside of a node's box."""
         points = self.points
         above = value > points[last]
@@ -202,22 +198,30 @@ class Tree:
     def _link(self) -> None:
         """Find the order of the cuts by their times, and the weight of the next to go."""
         times = self.times
-        stack = self._stack
-        depth: i64 = 0
-        gap: i64 = 0
+        left = self._left
+        right = self._right
+        # The gap before, those that are cut before it, and so on: `right` leads from each to the
+        # next until it is known which gap is cut next on that side.
+        top: int = NONE
+        gap: int = 0
         while gap < self.count - 1:
-            under: i64 = NONE
-            while depth > 0 and times[stack[depth - 1]] > times[gap]:
-                depth -= 1
-                under = stack[depth]
-            self._left[gap] = under
-            self._right[gap] = NONE
-            if depth > 0:
-                self._right[stack[depth - 1]] = gap
-            stack[depth] = gap
-            depth += 1
+            under: int = NONE
+            while top != NONE and times[top] > times[gap]:
+                above: int = right[top]
+                right[top] = u8(under)
+                under = top
+                top = above
+            left[gap] = u8(under)
+            right[gap] = u8(top)
+            top = gap
             gap += 1
-        self._root = stack[0]
+        under = NONE
+        while top != NONE:
+            above = right[top]
+            right[top] = u8(under)
+            under = top
+            top = above
+        self._root = under
         worst = self.weights[0]
         at: i64 = 1
         while at < self.count:
