@@ -30,6 +30,9 @@ NAMES = [
     "calibrated/masses",
     "calibrated/memory",
     "calibrated/trees",
+    "rcf/detector",
+    "rcf/draws",
+    "rcf/tree",
     "tutorial",
 ]
 # The same version of mypy as in the extra `lint`, so that both infer the same types.

@@ -83,7 +83,7 @@ def subjects() -> list[Subject]:
         tutorial,
         ours(f"tutorial {TUTORIAL}", make("tutorial"), tutorial.name),
         river(RIVERS),
-        *(ours(name, make(name), tutorial.name) for name in ("calibrated", "zscore")),
+        *(ours(name, make(name), tutorial.name) for name in ("calibrated", "zscore", "rcf")),
     ]
 
 

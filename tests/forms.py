@@ -16,6 +16,9 @@ FOLDER = Path(dataflow.detectors.__file__).parent
 # In the order in which they import each other.
 NAMES = (
     "tutorial",
+    "rcf.draws",
+    "rcf.tree",
+    "rcf.detector",
     "calibrated.masses",
     "calibrated.memory",
     "calibrated.habit",

@@ -1,6 +1,7 @@
 """States keep the bytes that version 0.1.0 stored, and it reads them."""
 
 import hashlib
+import struct
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ DETECTORS = {
     "zscore": replace(make("zscore"), window=4, start=2),
     "isolation-forest": replace(make("isolation-forest"), window=4),
     "calibrated": make("calibrated"),
+    "rcf": make("rcf"),
 }
 STORED = {
     "tutorial": "116ca006325fff080a0c22051011",
@@ -46,6 +48,16 @@ def test_the_bytes_of_calibrated_are_those_of_before():
     data = DETECTORS["calibrated"].dump(learned(DETECTORS["calibrated"]))
     assert data.startswith(bytes.fromhex("63616c696272617465642f3220695c8f0e"))
     assert hashlib.sha256(data).hexdigest() == CALIBRATED
+
+
+def test_the_bytes_of_rcf_are_those_of_before():
+    """Its logarithms are the platform's, so of them only the place is fixed."""
+    data = DETECTORS["rcf"].dump(learned(DETECTORS["rcf"]))
+    assert (data[:6], len(data)) == (b"rcf/1 ", 6_234)
+    assert struct.unpack_from("<Qdq", data, 10) == (42, 300.0, 7)
+    for start in range(58, len(data), 8 + 3 * 8 * 64):
+        count, *points = struct.unpack_from("<q7d", data, start)
+        assert (count, points) == (7, sorted(VALUES))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
         ("FOLLOW", "perhaps", "ANOMALY_FOLLOW must be a valid boolean"),
         ("THRESHOLD", "1.5", "ANOMALY_THRESHOLD must be less than or equal to 1"),
         ("THRESHOLD", "nan", "ANOMALY_THRESHOLD must be"),
-        ("DETECTOR", "magic", "does not exist: use one of calibrated, tutorial, zscore, isolation"),
+        ("DETECTOR", "magic", "does not exist: use one of calibrated, tutorial, zscore, rcf, "),
         ("DETECTOR", "mine:Jump", "cannot be imported (No module named 'mine')"),
         ("DETECTOR", "collections:OrderedDict", "is not a detector: subclass"),
         ("OUTPUT", "out.txt", "ANOMALY_OUTPUT names the output 'out.txt', which does not exist"),

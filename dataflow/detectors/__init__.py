@@ -33,6 +33,7 @@ KIND = Kind(
         "calibrated": "dataflow.detectors.calibrated.detector:Calibrated",
         "tutorial": "dataflow.detectors.tutorial:Tutorial",
         "zscore": "dataflow.detectors.zscore:ZScore",
+        "rcf": "dataflow.detectors.rcf.detector:RandomCutForest",
         "isolation-forest": "dataflow.detectors.isolation_forest:IsolationForest",
     },
 )

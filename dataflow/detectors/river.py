@@ -4,7 +4,7 @@
 
 River's models keep all they learn in one object, so each instance has a model of its own: expect
 kilobytes to megabytes per instance (HalfSpaceTrees with its defaults: 1.5 MB in memory, 170 kB each
-time that it is stored), where the detectors of this package take 0.1 to 3 kB.
+time that it is stored), where the detectors of this package take 0.1 to 8 kB.
 """
 
 from __future__ import annotations
