@@ -176,7 +176,7 @@ class Anomaly(msgspec.Struct, frozen=True):
 
     Of a metric without bounds, such as bytes, these are as they came. `metric` is `cpu` for CPU,
     whatever the feed calls it, and else the feed's name; `labels` are those of the reading that the
-    settings ask for.
+    settings ask for, and `group` is the group of the instance, null if it is in none.
 
     `alert` says whether it is news: the first of an episode, or one that is twice as bad as what
     was known, or that comes hours later. `episode` is the same for anomalies that belong together;
@@ -208,6 +208,7 @@ class Anomaly(msgspec.Struct, frozen=True):
     why: str = ""
     metric: str = "cpu"
     labels: dict[str, str] = {}
+    group: str | None = None
 
 
 class Over(msgspec.Struct, frozen=True):
@@ -253,7 +254,8 @@ class Incident(msgspec.Struct, frozen=True):
     `anomalies` counts those so far. `duration` is the seconds from `since` to the last reading that
     belonged to the trouble, or for which the instance is silent. All times are UTC, and null if
     readings have none. `source` is the reading that caused this record, and `labels` are its
-    labels. `metric` is that of the anomalies, as in an anomaly.
+    labels. `metric` is that of the anomalies, and `group` the group of the instance, as in an
+    anomaly.
     """
 
     instance: str
@@ -278,6 +280,7 @@ class Incident(msgspec.Struct, frozen=True):
     why: str = ""
     metric: str = "cpu"
     labels: dict[str, str] = {}
+    group: str | None = None
 
 
 def incident_id(kind: str, reading: Reading) -> str:

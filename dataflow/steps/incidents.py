@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from bytewax.operators import StatefulBatchLogic
+from msgspec.structs import replace
 
 from dataflow.calendars import zones
 from dataflow.detectors.base import AnyDetector, WindowedDetector
@@ -106,6 +107,7 @@ def monitors(
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
     say = sayer(settings)
+    groups = settings.groups
     wanted = Wanted(settings.metrics)
     # A format knows other names of CPU.
     cpu = any("cpu" in name.lower() or "*" in name for name in settings.metrics)
@@ -121,6 +123,11 @@ def monitors(
             say(scored) if finding.anomaly else "",
         )
 
+    def grouped(incidents: list[Incident]) -> list[Incident]:
+        if not groups:
+            return incidents
+        return [replace(one, group=groups.of(one.instance, one.labels)) for one in incidents]
+
     def build(saved: bytes | None) -> Logic:
         monitor = None
         if saved is not None:
@@ -132,7 +139,7 @@ def monitors(
                     "start with a new store."
                 )
         logic = _InstanceLogic(
-            incident_rules, progress, decisions, steps, caught_up, judged, monitor
+            incident_rules, progress, decisions, steps, caught_up, judged, grouped, monitor
         )
         if monitor is not None and monitor.last is not None:
             metric = monitor.last.metric
@@ -153,6 +160,7 @@ class _InstanceLogic(Logic):
         steps: IntervalCheck,
         caught_up: CaughtUp | None,
         judged: Callable[[Scored], Judged | None],
+        grouped: Callable[[list[Incident]], list[Incident]],
         monitor: InstanceMonitor | None,
     ) -> None:
         self._rules = rules
@@ -161,6 +169,7 @@ class _InstanceLogic(Logic):
         self._steps = steps
         self._caught_up = caught_up
         self._judged = judged
+        self._grouped = grouped
         self._monitor = monitor
         self.dismissed = False
         """Whether the metric is not selected any more, so that no reading will come."""
@@ -198,7 +207,7 @@ class _InstanceLogic(Logic):
             self._decisions.reach(key_of(monitor.last), monitor.read)
         self._arrived = time.monotonic()
         self._noticed = None
-        return out, self.RETAIN
+        return self._grouped(out) if out else out, self.RETAIN
 
     def _add(self, scored: Scored) -> list[Incident]:
         reading = scored[0]
@@ -227,7 +236,8 @@ class _InstanceLogic(Logic):
             return [], self.RETAIN
         if self.dismissed:
             self.dismissed = False
-            return self._repeat_decisions(monitor) + monitor.dismiss(), self.RETAIN
+            dismissed = self._repeat_decisions(monitor) + monitor.dismiss()
+            return self._grouped(dismissed), self.RETAIN
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
         last = monitor.last
@@ -237,7 +247,7 @@ class _InstanceLogic(Logic):
         by = None if self._reads_again(monitor) else monitor.overdue(now - self._arrived)
         if by is None or last is None:
             self._noticed = None
-            return out, self.RETAIN
+            return self._grouped(out), self.RETAIN
         known: bool | None = True
         if by == "wall" and self._caught_up is not None:
             since = now if self._noticed is None else self._noticed
@@ -250,7 +260,7 @@ class _InstanceLogic(Logic):
             self._decisions.add(last, monitor.silence + 1, monitor.read)
             out += monitor.report_silence()
             self._noticed = None
-        return out, self.RETAIN
+        return self._grouped(out), self.RETAIN
 
     def _reads_again(self, monitor: InstanceMonitor) -> bool:
         """Return whether an earlier process has read on, and written what came of it."""
