@@ -25,12 +25,15 @@ __all__ = [
     "Explanation",
     "Incident",
     "Kind",
+    "Member",
+    "Outcome",
     "Over",
     "Raw",
     "Reading",
     "Reason",
     "Rejected",
     "Source",
+    "Spread",
     "anomaly_id",
     "encode",
     "incident_id",
@@ -241,6 +244,29 @@ def anomaly_id(
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 
+Outcome: TypeAlias = Literal["recovered", "adapted", "returned", "gone", "quiet"]
+"""How an incident ended; see `Incident`."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A member of a group in the group's incident: since when, and the id of its own incident."""
+
+    instance: str
+    since: datetime | None
+    incident: str
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How far the incident of a group has come: to `affected` of `size` members.
+
+    `members` are those that are affected in the order of their onset, the first hundred at most.
+    """
+
+    affected: int
+    size: int
+    members: tuple[Member, ...]
+
+
 class Incident(msgspec.Struct, frozen=True):
     """A change of an incident: one record when it opens, some updates, one when it is resolved.
 
@@ -256,6 +282,11 @@ class Incident(msgspec.Struct, frozen=True):
     readings have none. `source` is the reading that caused this record, and `labels` are its
     labels. `metric` is that of the anomalies, and `group` the group of the instance, as in an
     anomaly.
+
+    The incident of a group has a `spread`, and the group as its `instance`; score and value are
+    those of its worst member, `reasons`, `ordinary`, `why` and `labels` those of the first.
+    `part_of` is the id of the group's incident that an incident belongs to, or belonged to: while
+    it is `folded`, the group's incident stands for it.
     """
 
     instance: str
@@ -267,7 +298,7 @@ class Incident(msgspec.Struct, frozen=True):
     opened_at: datetime | None
     updated_at: datetime | None
     resolved_at: datetime | None
-    ended: Literal["recovered", "adapted", "returned", "gone", "quiet"] | None
+    ended: Outcome | None
     score: float | None
     peak_at: datetime | None
     value: float
@@ -281,6 +312,9 @@ class Incident(msgspec.Struct, frozen=True):
     metric: str = "cpu"
     labels: dict[str, str] = {}
     group: str | None = None
+    spread: Spread | None = None
+    part_of: str | None = None
+    folded: bool = False
 
 
 def incident_id(kind: str, reading: Reading) -> str:

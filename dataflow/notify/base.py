@@ -17,11 +17,14 @@ __all__ = ["Target", "link_to"]
 def link_to(template: str, incident: Incident) -> str:
     """Return the link of an incident: `{instance}` and `{id}` in it stand for those.
 
+    Of a group, the instance is its first member that was affected.
+
     >>> from dataflow.notify.test import example
     >>> link_to("https://page.example/?instance={instance}", example())
     'https://page.example/?instance=test-of-notify'
     """
-    instance = quote(incident.instance, safe="")
+    members = () if incident.spread is None else incident.spread.members
+    instance = quote(members[0].instance if members else incident.instance, safe="")
     return template.replace("{instance}", instance).replace("{id}", quote(incident.id, safe=""))
 
 

@@ -14,6 +14,7 @@ from dataflow.calendars import zones
 from dataflow.detectors.base import AnyDetector, WindowedDetector
 from dataflow.errors import stop_process
 from dataflow.formats.metrics import Wanted
+from dataflow.groups import Groups
 from dataflow.incidents import maintenance
 from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
@@ -27,6 +28,7 @@ from dataflow.recovery.store import Store
 from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
 from dataflow.steps.anomaly import bounder, metrics_of, sayer
+from dataflow.steps.groups import Membership
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
@@ -53,7 +55,7 @@ class Sign(NamedTuple):
     time: float | None
 
 
-Logic: TypeAlias = StatefulBatchLogic[list[Scored] | Sign, Incident, bytes]
+Logic: TypeAlias = StatefulBatchLogic[list[Scored] | Sign, Incident | Membership, bytes]
 
 
 def rules(settings: Settings, detector: AnyDetector) -> Rules:
@@ -123,11 +125,6 @@ def monitors(
             say(scored) if finding.anomaly else "",
         )
 
-    def grouped(incidents: list[Incident]) -> list[Incident]:
-        if not groups:
-            return incidents
-        return [replace(one, group=groups.of(one.instance, one.labels)) for one in incidents]
-
     def build(saved: bytes | None) -> Logic:
         monitor = None
         if saved is not None:
@@ -139,7 +136,7 @@ def monitors(
                     "start with a new store."
                 )
         logic = _InstanceLogic(
-            incident_rules, progress, decisions, steps, caught_up, judged, grouped, monitor
+            incident_rules, progress, decisions, steps, caught_up, judged, groups, monitor
         )
         if monitor is not None and monitor.last is not None:
             metric = monitor.last.metric
@@ -160,7 +157,7 @@ class _InstanceLogic(Logic):
         steps: IntervalCheck,
         caught_up: CaughtUp | None,
         judged: Callable[[Scored], Judged | None],
-        grouped: Callable[[list[Incident]], list[Incident]],
+        groups: Groups,
         monitor: InstanceMonitor | None,
     ) -> None:
         self._rules = rules
@@ -169,7 +166,9 @@ class _InstanceLogic(Logic):
         self._steps = steps
         self._caught_up = caught_up
         self._judged = judged
-        self._grouped = grouped
+        self._groups = groups or None
+        # Those by which the group is known; at first something that no labels are.
+        self._labels: object = self
         self._monitor = monitor
         self.dismissed = False
         """Whether the metric is not selected any more, so that no reading will come."""
@@ -184,7 +183,9 @@ class _InstanceLogic(Logic):
         self._noticed: float | None = None
         self._next = self._arrived
 
-    def on_batch(self, values: list[list[Scored] | Sign]) -> tuple[Iterable[Incident], bool]:
+    def on_batch(
+        self, values: list[list[Scored] | Sign]
+    ) -> tuple[Iterable[Incident | Membership], bool]:
         out: list[Incident] = []
         for value in values:
             if isinstance(value, Sign):
@@ -199,7 +200,8 @@ class _InstanceLogic(Logic):
         if not values:
             # The instance is forgotten; a silence that is open is still to be resolved.
             over = monitor is None or monitor.silence is SilenceState.GONE
-            return [], self.DISCARD if over else self.RETAIN
+            left = [] if monitor is None else self._belongs(monitor, None)
+            return left, self.DISCARD if over else self.RETAIN
         if monitor is None:
             return [], self.DISCARD
         out += self._repeat_decisions(monitor)
@@ -207,7 +209,41 @@ class _InstanceLogic(Logic):
             self._decisions.reach(key_of(monitor.last), monitor.read)
         self._arrived = time.monotonic()
         self._noticed = None
-        return self._grouped(out) if out else out, self.RETAIN
+        if self._groups is None:
+            return out, self.RETAIN
+        last = monitor.last
+        if last is None or (last.labels == self._labels and not out):
+            return [], self.RETAIN
+        self._labels = last.labels
+        group = self._groups.of(last.instance, last.labels)
+        return [*self._belongs(monitor, group), *self._grouped(out)], self.RETAIN
+
+    def _belongs(self, monitor: InstanceMonitor, group: str | None) -> list[Membership]:
+        """Let the series count as a member of this group only; return what changes by that."""
+        before, monitor.group = monitor.group, group
+        last = monitor.last
+        if before == group or last is None or last.time is None:
+            return []
+        metric = last.metric or self._rules.metric
+        changes = ((before, -1), (group, 1))
+        return [Membership(one, metric, last.time, by) for one, by in changes if one is not None]
+
+    def _grouped(self, incidents: list[Incident]) -> list[Incident]:
+        """Name the group in records."""
+        groups = self._groups
+        if groups is None:
+            return incidents
+        return [replace(one, group=groups.of(one.instance, one.labels)) for one in incidents]
+
+    def _without(
+        self, monitor: InstanceMonitor, incidents: list[Incident]
+    ) -> list[Incident | Membership]:
+        """Return records that no reading caused; an instance that is gone is no member."""
+        left: list[Membership] = []
+        if any(one.ended == "gone" for one in incidents):
+            left = self._belongs(monitor, None)
+            self._labels = self
+        return [*self._grouped(incidents), *left]
 
     def _add(self, scored: Scored) -> list[Incident]:
         reading = scored[0]
@@ -228,7 +264,7 @@ class _InstanceLogic(Logic):
         repeated = self._repeat_decisions(monitor)
         return repeated + monitor.add(reading, self._judged(scored))
 
-    def on_notify(self) -> tuple[Iterable[Incident], bool]:
+    def on_notify(self) -> tuple[Iterable[Incident | Membership], bool]:
         monitor = self._monitor
         now = time.monotonic()
         # Bytewax also calls this at times that were asked for before and no longer apply.
@@ -237,7 +273,8 @@ class _InstanceLogic(Logic):
         if self.dismissed:
             self.dismissed = False
             dismissed = self._repeat_decisions(monitor) + monitor.dismiss()
-            return self._grouped(dismissed), self.RETAIN
+            left = self._belongs(monitor, None)
+            return [*self._grouped(dismissed), *left], self.RETAIN
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
         last = monitor.last
@@ -247,7 +284,7 @@ class _InstanceLogic(Logic):
         by = None if self._reads_again(monitor) else monitor.overdue(now - self._arrived)
         if by is None or last is None:
             self._noticed = None
-            return self._grouped(out), self.RETAIN
+            return self._without(monitor, out), self.RETAIN
         known: bool | None = True
         if by == "wall" and self._caught_up is not None:
             since = now if self._noticed is None else self._noticed
@@ -260,7 +297,7 @@ class _InstanceLogic(Logic):
             self._decisions.add(last, monitor.silence + 1, monitor.read)
             out += monitor.report_silence()
             self._noticed = None
-        return self._grouped(out), self.RETAIN
+        return self._without(monitor, out), self.RETAIN
 
     def _reads_again(self, monitor: InstanceMonitor) -> bool:
         """Return whether an earlier process has read on, and written what came of it."""
