@@ -90,3 +90,19 @@ def test_the_same_with_three_workers_and_through_kill_9(
     assert done.returncode == 0, done.stderr
     found = read_json_lines(path)
     assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, whole))
+
+
+def test_a_store_can_start_to_have_groups_and_keeps_them(run_flow: Flow, store: Path) -> None:
+    """The groups that incidents were made of cannot change; a store without any takes them."""
+    lines = [value.decode() for _, value in feed(170)]
+    (run_flow.folder / "in.jsonl").write_text("\n".join(lines))
+    settings = settings_of("", "cpu") | {"input": "in.jsonl", "output": "found.jsonl"}
+    del settings["brokers"]
+    pattern = settings.pop("group_pattern")
+    arguments = ("-r", str(store), "-s", "1", "-b", "0")
+    for given, status in (("", 0), (pattern, 0), ("^(w)", 1)):
+        done = run_flow(*arguments, group_pattern=given, **settings)
+        assert done.returncode == status, done.stderr
+        if status:
+            assert "was made with ANOMALY_GROUP_PATTERN=^(web|db)-" in done.stderr
+            assert done.stderr.count("\n") == 1
