@@ -55,6 +55,7 @@ def settings_of(brokers: str, topic: str) -> dict[str, object]:
 
 
 @pytest.mark.kafka
+@pytest.mark.short("embedded")
 def test_the_same_with_three_workers_and_through_kill_9(
     run_flow: Flow, brokers: str, topic: str, store: Path, long: bool
 ) -> None:
@@ -80,7 +81,7 @@ def test_the_same_with_three_workers_and_through_kill_9(
     generator = random.Random("kills")
     path = run_flow.folder / "found.incidents.jsonl"
     anomalies = run_flow.folder / "found.jsonl"
-    for _ in range(20 if long else 3):
+    for _ in range(20 if long else 2):
         flow = run_flow.start(*arguments, output="found.jsonl", **settings)
         wait_for(lambda: anomalies.exists() and anomalies.stat().st_size > 0)
         time.sleep(generator.uniform(0.3, 2))

@@ -238,7 +238,7 @@ def epochs_of(lives: list[list[tuple[float, Incident]]]) -> list[list[Any]]:
         reached = START + 600.0 * number
         items: list[Any] = [Passed(partition, reached - 1.0) for partition in range(3)]
         if number == 0:
-            items += [Membership("web", "cpu", START + it, 1) for it in range(8)]
+            items += [Membership(START + it, "web", "cpu", 1) for it in range(8)]
         items += [one for at, one in events if number <= at / 600 < number + 1]
         found.append(items)
     return found

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from heapq import heappop, heappush
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -58,11 +59,11 @@ class Passed(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """A series that begins (1) or ceases (-1) to count as a member of a group, and when."""
+    """When a series begins (1) or ceases (-1) to count as a member of a group."""
 
+    time: float
     group: str
     metric: str
-    time: float
     change: int
 
 
@@ -158,18 +159,15 @@ def logic(
 
 
 class _Waiting(msgspec.Struct, array_like=True):
-    """A record or a membership that has come, to be taken in the order of its time."""
+    """A record that came in a round of the watermark, to be taken in the order of its time."""
 
     time: float
-    incident: Incident | None = None
-    membership: Membership | None = None
+    incident: Incident
     round: int = -1
 
     def order(self) -> tuple[Any, ...]:
         one = self.incident
-        if one is None:
-            return (self.time, 0)
-        return (self.time, 1, one.instance, one.metric, one.kind, one.id, one.sequence)
+        return (self.time, one.instance, one.metric, one.kind, one.id, one.sequence)
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -178,6 +176,7 @@ class _Saved(msgspec.Struct, array_like=True):
     sizes: list[tuple[str, str, int]]
     trackers: list[tuple[str, str, str, groups.Saved]]
     waiting: list[_Waiting]
+    memberships: list[Membership]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -207,12 +206,12 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         self._sizes: Counter[tuple[str, str]] = Counter()
         self._trackers: dict[tuple[str, str, str], GroupTracker] = {}
         self._waiting: list[_Waiting] = []
+        # A heap: of a large fleet, many begin at once.
+        self._memberships: list[Membership] = []
         if saved is not None:
             self._load(saved)
         # By id, the time of the last record that waits: a clock may be set back.
-        self._last = {
-            one.incident.id: one.time for one in self._waiting if one.incident is not None
-        }
+        self._last = {one.incident.id: one.time for one in self._waiting}
         self._steps = deque(sequence.since(self._number))
         self._repeated = time.monotonic()
 
@@ -223,14 +222,14 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
             if isinstance(value, Passed):
                 self._watermark.mark(*value, now)
             elif isinstance(value, Membership):
-                self._waiting.append(_Waiting(value.time, membership=value))
+                heappush(self._memberships, value)
             elif value.group is None or value.updated_at is None:
                 out.append(value)
             else:
                 at = max(time_of(value), self._last.get(value.id, -math.inf))
                 self._last[value.id] = at
                 self._watermark.seen(at, now)
-                self._waiting.append(_Waiting(at, value, round=self._watermark.rounds))
+                self._waiting.append(_Waiting(at, value, self._watermark.rounds))
         return out + self._take_until(self._watermark.until(now)), self.RETAIN
 
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
@@ -251,19 +250,17 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         if self._steps:
             return out
         steps: list[Step] = []
-        if self._waiting:
-            ready = [one for one in self._waiting if one.time < until or self._is_ahead(one)]
-            if ready:
-                taken = set(map(id, ready))
-                self._waiting = [one for one in self._waiting if id(one) not in taken]
-            for one in sorted(ready, key=_Waiting.order):
-                incident = one.incident
-                if incident is None:
-                    self._count(one)
-                else:
-                    size = self._sizes[incident.group or "", incident.metric]
-                    steps.append(Step(incident.id, incident.sequence, size))
-                    out += self._take(one, size)
+        ready = [one for one in self._waiting if one.time < until or self._is_ahead(one)]
+        if ready:
+            taken = set(map(id, ready))
+            self._waiting = [one for one in self._waiting if id(one) not in taken]
+        for one in sorted(ready, key=_Waiting.order):
+            self._count(one.time)
+            incident = one.incident
+            size = self._sizes[incident.group or "", incident.metric]
+            steps.append(Step(incident.id, incident.sequence, size))
+            out += self._take(one, size)
+        self._count(until)
         passed = self._pass(None if until == math.inf else until)
         if passed:
             steps.append(Step("", until=None if until == math.inf else until))
@@ -275,7 +272,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
 
     def _is_ahead(self, one: _Waiting) -> bool:
         """Return whether the clock of an instance is ahead, so that its time would never come."""
-        if one.incident is None or self._watermark.rounds - one.round <= AHEAD:
+        if self._watermark.rounds - one.round <= AHEAD:
             return False
         return self._watermark.of(one.incident.source.partition) <= one.time
 
@@ -305,20 +302,19 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
             (
                 one
                 for one in self._waiting
-                if one.incident is not None
-                and (one.incident.id, one.incident.sequence) == (step.id, step.sequence)
+                if (one.incident.id, one.incident.sequence) == (step.id, step.sequence)
             ),
             None,
         )
 
-    def _count(self, one: _Waiting) -> None:
-        assert one.membership is not None
-        group, metric, _, change = one.membership
-        self._sizes[group, metric] += change
+    def _count(self, until: float) -> None:
+        """Count the members that have begun or ceased up to a time."""
+        while self._memberships and self._memberships[0].time <= until:
+            _, group, metric, change = heappop(self._memberships)
+            self._sizes[group, metric] += change
 
     def _take(self, one: _Waiting, size: int) -> list[Incident]:
         incident = one.incident
-        assert incident is not None
         assert incident.group is not None
         if self._last.get(incident.id) == one.time:
             del self._last[incident.id]
@@ -348,6 +344,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
                 [(*key, size) for key, size in self._sizes.items() if size],
                 [(*key, tracker.save()) for key, tracker in self._trackers.items()],
                 self._waiting,
+                self._memberships,
             )
         )
 
@@ -364,6 +361,6 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         for group, metric, kind, state in saved.trackers:
             tracker = self._trackers[group, metric, kind] = GroupTracker(self._rules, group)
             tracker.load(state)
-        self._waiting = saved.waiting
+        self._waiting, self._memberships = saved.waiting, saved.memberships
         for one in self._waiting:
             one.round = -1

@@ -226,7 +226,7 @@ class _InstanceLogic(Logic):
             return []
         metric = last.metric or self._rules.metric
         changes = ((before, -1), (group, 1))
-        return [Membership(one, metric, last.time, by) for one, by in changes if one is not None]
+        return [Membership(last.time, one, metric, by) for one, by in changes if one is not None]
 
     def _grouped(self, incidents: list[Incident]) -> list[Incident]:
         """Name the group in records."""
