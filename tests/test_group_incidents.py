@@ -150,6 +150,7 @@ def made(chosen: list[tuple[str, float, float | None]]) -> list[list[tuple[float
 
 
 @given(some_lives)
+@settings(max_examples=50)
 def test_every_record_is_there_once_and_pages_are_right(
     chosen: list[tuple[str, float, float | None]],
 ) -> None:
@@ -245,7 +246,7 @@ def epochs_of(lives: list[list[tuple[float, Incident]]]) -> list[list[Any]]:
 
 
 @given(some_lives, st.lists(st.sampled_from(["go", "go", "save", "kill", "wait"]), max_size=30))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_lives_and_orders_change_nothing(
     tmp_path_factory: pytest.TempPathFactory,
     chosen: list[tuple[str, float, float | None]],
