@@ -15,6 +15,8 @@ Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sou
     write       Kafka topic, JSON lines, or standard output
     incidents   anomalies and silence of an instance     only with ANOMALY_INCIDENTS=true
                 -> opened, updated, resolved
+    groups      incidents of members of a group          only with groups
+                that come together -> one of the group
     ends        the ends of episodes                     only for standard output on a terminal
     mark_epoch  a mark of each epoch in every file       only with a recovery store
 
@@ -59,6 +61,7 @@ from dataflow.steps import (
     decode,
     exchange,
     filter,
+    groups,
     incidents,
     mark_epoch,
     normalize,
@@ -110,9 +113,13 @@ def build(
     records = sources.source(options, store) if source is None else source
     raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options, store))
-    decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(admission, store))
+    grouped = options.incidents and bool(options.groups)
+    decoding = groups.marked(admission) if grouped else admission
+    decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoding, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
+    if grouped:
+        rejected, passed = groups.take_marks(rejected)
     keyer = exchange.keyer(admission, several=options.several_metrics)
     keyed = op.flat_map_batch("key_on", checked.trues, keyer)
     keyed = exchange.hand_over(flow, keyed)
@@ -136,7 +143,11 @@ def build(
         monitors = incidents.monitors(options, detector, store, caught_up)
         signs = op.flat_map_batch("signs_of_life", rejected, incidents.signs_of_life)
         watched: Any = op.merge("watched", scored, signs)
-        streams["incident"] = op.stateful_batch("incidents", watched, monitors)
+        found: Any = op.stateful_batch("incidents", watched, monitors)
+        if grouped:
+            partitions = records.partitions if isinstance(records, KafkaSource) else ()
+            found = groups.gather(options, found, passed, partitions, store)
+        streams["incident"] = found
     for step, sink in (sinks.end_outputs(options) if outputs is None else {}).items():
         op.output(step, op.flat_map_batch("ends", scored, filter.ends), sink)
     streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)

@@ -25,12 +25,15 @@ __all__ = [
     "Explanation",
     "Incident",
     "Kind",
+    "Member",
+    "Outcome",
     "Over",
     "Raw",
     "Reading",
     "Reason",
     "Rejected",
     "Source",
+    "Spread",
     "anomaly_id",
     "encode",
     "incident_id",
@@ -176,7 +179,7 @@ class Anomaly(msgspec.Struct, frozen=True):
 
     Of a metric without bounds, such as bytes, these are as they came. `metric` is `cpu` for CPU,
     whatever the feed calls it, and else the feed's name; `labels` are those of the reading that the
-    settings ask for.
+    settings ask for, and `group` is the group of the instance, null if it is in none.
 
     `alert` says whether it is news: the first of an episode, or one that is twice as bad as what
     was known, or that comes hours later. `episode` is the same for anomalies that belong together;
@@ -208,6 +211,7 @@ class Anomaly(msgspec.Struct, frozen=True):
     why: str = ""
     metric: str = "cpu"
     labels: dict[str, str] = {}
+    group: str | None = None
 
 
 class Over(msgspec.Struct, frozen=True):
@@ -240,6 +244,29 @@ def anomaly_id(
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 
+Outcome: TypeAlias = Literal["recovered", "adapted", "returned", "gone", "quiet"]
+"""How an incident ended; see `Incident`."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A member of a group in the group's incident: since when, and the id of its own incident."""
+
+    instance: str
+    since: datetime | None
+    incident: str
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How far the incident of a group has come: to `affected` of `size` members.
+
+    `members` are those that are affected in the order of their onset, the first hundred at most.
+    """
+
+    affected: int
+    size: int
+    members: tuple[Member, ...]
+
+
 class Incident(msgspec.Struct, frozen=True):
     """A change of an incident: one record when it opens, some updates, one when it is resolved.
 
@@ -253,7 +280,13 @@ class Incident(msgspec.Struct, frozen=True):
     `anomalies` counts those so far. `duration` is the seconds from `since` to the last reading that
     belonged to the trouble, or for which the instance is silent. All times are UTC, and null if
     readings have none. `source` is the reading that caused this record, and `labels` are its
-    labels. `metric` is that of the anomalies, as in an anomaly.
+    labels. `metric` is that of the anomalies, and `group` the group of the instance, as in an
+    anomaly.
+
+    The incident of a group has a `spread`, and the group as its `instance`; score and value are
+    those of its worst member, `reasons`, `ordinary`, `why` and `labels` those of the first.
+    `part_of` is the id of the group's incident that an incident belongs to, or belonged to: while
+    it is `folded`, the group's incident stands for it.
     """
 
     instance: str
@@ -265,7 +298,7 @@ class Incident(msgspec.Struct, frozen=True):
     opened_at: datetime | None
     updated_at: datetime | None
     resolved_at: datetime | None
-    ended: Literal["recovered", "adapted", "returned", "gone", "quiet"] | None
+    ended: Outcome | None
     score: float | None
     peak_at: datetime | None
     value: float
@@ -278,6 +311,10 @@ class Incident(msgspec.Struct, frozen=True):
     why: str = ""
     metric: str = "cpu"
     labels: dict[str, str] = {}
+    group: str | None = None
+    spread: Spread | None = None
+    part_of: str | None = None
+    folded: bool = False
 
 
 def incident_id(kind: str, reading: Reading) -> str:

@@ -34,6 +34,7 @@ from dataflow.formats import KIND as FORMATS
 from dataflow.formats.files import KINDS, is_file
 from dataflow.formats.metrics import CPU
 from dataflow.formats.paths import parse
+from dataflow.groups import Groups, label_names, parse_pattern
 from dataflow.incidents import maintenance
 from dataflow.plugins import Kind, names
 from dataflow.warnings import warn_once
@@ -195,6 +196,16 @@ class Settings(BaseSettings):
         (),
         description="tags, attributes, dimensions or labels, or paths, that anomalies and "
         "incidents repeat in `labels`, such as `AutoScalingGroupName, /cloud/account/id`",
+    )
+    group_fields: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="labels that make the group of an instance, such as `AutoScalingGroupName` or "
+        "`service, zone`: named as in ANOMALY_LABEL_FIELDS, and repeated in `labels` too",
+    )
+    group_pattern: str = Field(
+        "",
+        description="in their place, a regular expression of names of instances whose part in "
+        "parentheses is the group, such as `^([a-z]+)-`",
     )
     where: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
         (),
@@ -465,16 +476,23 @@ class Settings(BaseSettings):
             raise ValueError(f"must name a metric, such as {CPU}")
         return tuple(CPU if name.lower() == CPU else name for name in names)
 
-    @field_validator("label_fields", mode="before")
+    @field_validator("label_fields", "group_fields", mode="before")
     @classmethod
     def _label_fields(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
         fields = tuple(name for part in value.split(",") if (name := part.strip()))
-        names = [parse(field)[-1] for field in fields]
+        names = label_names(fields)
         if len(set(names)) < len(names):
             raise ValueError("gives two labels the same name")
         return fields
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _group_pattern(cls, value: str) -> str:
+        if value:
+            parse_pattern(value)
+        return value
 
     @field_validator(
         "key_field", "value_field", "time_field", "index_field", "metric_field", "each"
@@ -656,6 +674,21 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _groups(self) -> Self:
+        if self.group_fields and self.group_pattern:
+            raise ValueError(
+                f"{PREFIX}GROUP_FIELDS and {PREFIX}GROUP_PATTERN both say which group an instance "
+                "is in: set one of them"
+            )
+        names = label_names(self.carried_fields)
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{PREFIX}LABEL_FIELDS and {PREFIX}GROUP_FIELDS give two labels the same name: "
+                "name the field in both in the same way"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _librdkafka(self) -> Self:
         wrong = librdkafka.check(self.kafka)
         if wrong is not None:
@@ -786,6 +819,20 @@ class Settings(BaseSettings):
         True
         """
         return self.metrics != (CPU,)
+
+    @property
+    def carried_fields(self) -> tuple[str, ...]:
+        """The fields of labels that travel with a reading.
+
+        >>> Settings(_env_file=None, label_fields="zone", group_fields="asg,zone").carried_fields
+        ('zone', 'asg')
+        """
+        return tuple(dict.fromkeys((*self.label_fields, *self.group_fields)))
+
+    @property
+    def groups(self) -> Groups:
+        """The groups of instances."""
+        return Groups(self.group_fields, self.group_pattern)
 
     @property
     def default_metric(self) -> str:

@@ -40,7 +40,7 @@ STORE = "/recovery"
 FIXED = {"brokers", "output", "metrics_port", "metrics_host", "notify_metrics_port"}
 """Settings that the file decides."""
 
-LEFT_OUT = {"input", "follow", "partitions", "kafka"}
+LEFT_OUT = {"input", "follow", "partitions", "kafka", "notify_sns", "notify_eventbridge"}
 """Settings of a flow that reads something else, ends, shares its work or needs a password."""
 
 

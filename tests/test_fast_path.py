@@ -138,7 +138,7 @@ def same_from_a_topic(
     for one in found:
         # The others have tests of their own.
         assert one.pop("episode")
-        assert (one.pop("metric"), one.pop("labels")) == ("cpu", {})
+        assert (one.pop("metric"), one.pop("labels"), one.pop("group")) == ("cpu", {}, None)
         assert one.pop("why").startswith(f"CPU {one.pop('raw'):.1f}%")
         assert one.pop("unit") == "%"
         assert (one.pop("reasons") is None) == (detector == "tutorial")

@@ -170,6 +170,7 @@ def test_what_an_anomaly_says(run_flow: Flow, brokers: str, topic: str) -> None:
         "why": "CPU 99.5%",
         "metric": "cpu",
         "labels": {},
+        "group": None,
     }
 
 

@@ -14,7 +14,7 @@ def line(record: Any) -> str | None:
     """Return the line that tells a person of a record; None if it is no news.
 
     An anomaly is news if it is an alert, an incident if it is resolved, or opened by silence: an
-    alert has opened the others.
+    alert has opened the others. That of a group is news too, and stands for those of its members.
 
     >>> line(Over("web-1", "e", 1393632000.0, "recovered", 45_900.0))
     '2014-03-01 00:00:00  web-1  over after 12 h 45 min: recovered'
@@ -25,10 +25,16 @@ def line(record: Any) -> str | None:
         name = record.instance if record.metric is None else f"{record.instance} {record.metric}"
         return _over(name, _clock(record.time), record.ended, record.duration)
     if isinstance(record, Incident):
+        if record.folded:
+            return None
         at = "" if record.updated_at is None else f"{record.updated_at:%Y-%m-%d %H:%M:%S}"
         if record.ended is not None:
             return _over(record.instance, at, record.ended, record.duration or 0.0)
-        return f"{at}  {record.instance}  silent" if record.kind == "silence" else None
+        silent = "  silent" if record.kind == "silence" else ""
+        if record.spread is not None:
+            members = f"{record.spread.affected} of {record.spread.size} instances"
+            return f"{at}  {record.instance}  {members} together{silent}"
+        return f"{at}  {record.instance}{silent}" if silent else None
     return None
 
 

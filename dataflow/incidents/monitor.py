@@ -31,6 +31,7 @@ class _Saved(msgspec.Struct, array_like=True):
     turn: float | None = None
     nearest: float | None = None
     read: dict[int, int] | None = None
+    group: str | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -68,6 +69,8 @@ class InstanceMonitor:
         self._place = Place()
         # By partition, the offset of the last reading.
         self._read: dict[int, int] = {}
+        self.group: str | None = None
+        """The group that it counts as a member of."""
 
     @property
     def last(self) -> Reading | None:
@@ -170,6 +173,7 @@ class InstanceMonitor:
                 place.turn,
                 place.nearest,
                 self._read,
+                self.group,
             )
         )
 
@@ -192,6 +196,7 @@ class InstanceMonitor:
         place.mark = saved.mark
         place.turn, place.nearest = saved.turn, saved.nearest
         monitor._read = saved.read or {last.partition: last.offset}
+        monitor.group = saved.group
         monitor._episodes.load(saved.anomalies)
         monitor._silence.load(saved.silence)
         progress.restore(last.partition, place, saved.clock, last.time)

@@ -13,6 +13,9 @@ __all__ = ["Alertmanager"]
 ALERT = {"anomaly": "InstanceAnomalous", "silence": "InstanceSilent"}
 """The label `alertname` of each kind of incident."""
 
+GROUP_ALERT = {"anomaly": "GroupAnomalous", "silence": "GroupSilent"}
+"""The same of incidents of groups."""
+
 CPU = "cpu"
 """The metric that is not a label: alerts of before go on."""
 
@@ -66,11 +69,12 @@ class Alertmanager(Target):
         }
         if incident.metric != CPU:
             labels["metric"] = incident.metric
+        names = ALERT if incident.spread is None else GROUP_ALERT
         alert = {
             # Labels identify the alert: none of them may change while the incident is open.
             "labels": {
                 **labels,
-                "alertname": ALERT[incident.kind],
+                "alertname": names[incident.kind],
                 "instance": incident.instance,
                 "kind": incident.kind,
                 "severity": "warning",

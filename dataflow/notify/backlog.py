@@ -22,13 +22,15 @@ KNOWN = 50_000
 Place = tuple[int, int]
 """Partition and offset of a record."""
 
-Subject = tuple[str, str, str, str]
-"""What has one open incident at a time: the topic, the instance, its metric and the kind."""
+Subject = tuple[str, str, str, str, bool]
+"""What has one open incident at a time: the topic, the instance or group, the metric, the
+kind, and whether it is a group."""
 
 
 def _subject(incident: Incident) -> Subject:
     """Return what the incident is about."""
-    return incident.source.topic, incident.instance, incident.metric, incident.kind
+    about = incident.source.topic, incident.instance, incident.metric, incident.kind
+    return *about, incident.spread is not None
 
 
 class Record(NamedTuple):

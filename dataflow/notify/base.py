@@ -33,11 +33,14 @@ def past(moment: datetime | None, now: datetime) -> datetime:
 def link_to(template: str, incident: Incident) -> str:
     """Return the link of an incident: `{instance}`, `{id}` and `{kind}` stand for those.
 
+    Of a group, the instance is its first member that was affected.
+
     >>> from dataflow.notify.test import example
     >>> link_to("https://page.example/?instance={instance}", example())
     'https://page.example/?instance=test-of-notify'
     """
-    instance = quote(incident.instance, safe="")
+    members = () if incident.spread is None else incident.spread.members
+    instance = quote(members[0].instance if members else incident.instance, safe="")
     link = template.replace("{instance}", instance).replace("{kind}", incident.kind)
     return link.replace("{id}", quote(incident.id, safe=""))
 
@@ -50,8 +53,7 @@ def labels_of(incident: Incident) -> dict[str, str]:
     >>> labels_of(replace(example(), labels={"team": "web"}))
     {'team': 'web'}
     """
-    group = getattr(incident, "group", None)
-    return {**({"group": group} if group else {}), **incident.labels}
+    return {**({"group": incident.group} if incident.group else {}), **incident.labels}
 
 
 def label_name(label: str) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["HELD_BACK", "Counts"]
 
-HELD_BACK = ("history", "superseded", "repeated", "invalid")
+HELD_BACK = ("history", "superseded", "repeated", "folded", "invalid")
 """Why records are not sent: too old when written, followed by a later record of the incident, in
-the topic twice, or no incident."""
+the topic twice, part of a group's incident, or no incident."""
 
 
 @dataclass

@@ -312,6 +312,9 @@ class Delivery:
                 self._history.add(place)
                 self.counts.held_back["history"] += 1
             return None
+        if incident.folded:
+            self.counts.held_back["folded"] += report
+            return None
         return incident
 
     def _deliver_next(self, consumer: Consumer) -> None:

@@ -6,7 +6,7 @@ import unicodedata
 from datetime import datetime
 from typing import Literal
 
-from dataflow.records import Incident
+from dataflow.records import Incident, Spread
 
 __all__ = ["severity", "summary", "visible"]
 
@@ -54,6 +54,8 @@ def summary(incident: Incident) -> str:
         name += f" ({visible(incident.metric)})"
     since = "" if incident.since is None else f" since {_utc(incident.since)}"
     lasted = "" if incident.duration is None else f" after {_lasting(incident.duration)}"
+    if incident.spread is not None:
+        return _of_group(incident, incident.spread, name, since, lasted)
     if incident.kind == "silence":
         if incident.state != "resolved":
             return f"{name} is silent{since}"
@@ -63,6 +65,8 @@ def summary(incident: Incident) -> str:
     why = visible(incident.why) or _values(incident)
     if incident.state == "opened":
         return f"{name}: {why}{since}"
+    if incident.state == "updated" and incident.part_of is not None:
+        return f"{name} goes on after the others of {visible(incident.group or '')}: {why}{since}"
     if incident.state == "updated":
         return f"{name} has become worse (score {incident.score or 0.0:.2f}): {why}{since}"
     said = {
@@ -70,6 +74,18 @@ def summary(incident: Incident) -> str:
         "adapted": "stays as it is, and that counts as ordinary now,",
     }.get(incident.ended or "", "has recovered")
     return f"{name} {said}{lasted}: it began with {why}{since}"
+
+
+def _of_group(incident: Incident, spread: Spread, name: str, since: str, lasted: str) -> str:
+    members = f"{spread.affected} of {spread.size} instances"
+    first = visible(spread.members[0].instance) if spread.members else ""
+    if incident.state == "resolved":
+        return f"{name} is over{lasted}: {members}, first {first}{since}"
+    state = "together" if incident.state == "opened" else "by now"
+    if incident.kind == "silence":
+        return f"{name}: {members} are silent {state}, first {first}{since}"
+    why = visible(incident.why) or _values(incident)
+    return f"{name}: {members} are anomalous {state}, first {first}: {why}{since}"
 
 
 def _values(incident: Incident) -> str:

@@ -48,6 +48,9 @@ DECIDE_INCIDENTS = (
 )
 """Settings that incidents depend on: after a crash, the same records must be written again."""
 
+DECIDE_GROUPS = ("group_fields", "group_pattern")
+"""Settings that the incidents of groups depend on, once there are groups."""
+
 
 class _Owner(msgspec.Struct):
     version: int
@@ -97,8 +100,9 @@ class Store:
             owner.settings.setdefault("holidays", "")
             if settings.incidents:
                 # A store from before these settings existed takes them now.
-                for name in DECIDE_INCIDENTS:
-                    owner.settings.setdefault(name, decided[name])
+                for name in (*DECIDE_INCIDENTS, *DECIDE_GROUPS):
+                    if name in decided:
+                        owner.settings.setdefault(name, decided[name])
             self._compare(owner.settings, decided)
             if owner.states != states:
                 raise UserError(
@@ -224,6 +228,8 @@ def guard(settings: Settings, states: str) -> Store | None:
 
 def _fingerprint(settings: Settings) -> dict[str, Any]:
     names = {*DECIDE_STATE, *(DECIDE_INCIDENTS if settings.incidents else ())}
+    if settings.incidents and settings.groups:
+        names |= {*DECIDE_GROUPS}
     decided = settings.model_dump(mode="json", include=names)
     place = "kafka" if settings.input == "kafka" else str(Path(settings.input).resolve())
     return {"input": place, **decided}

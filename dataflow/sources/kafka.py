@@ -97,6 +97,11 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
         )
         self._watch.start()
 
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """The partitions that are read, by all processes of a cluster together."""
+        return tuple(self._partitions)
+
     def list_parts(self) -> list[str]:
         """Return the partitions as text. Bytewax calls this in the thread of each worker."""
         threads.keep()

@@ -103,6 +103,7 @@ def from_scored(
     metrics = metrics_of(settings)
     default = settings.default_metric
     say = sayer(settings)
+    groups = settings.groups
 
     def convert(scored: Scored) -> Anomaly:
         reading, verdict, finding = scored
@@ -131,6 +132,7 @@ def from_scored(
             why=say(scored),
             metric=default if reading.metric is None else reading.metric,
             labels=reading.labels or {},
+            group=groups.of(reading.instance, reading.labels),
         )
         return with_index(anomaly)
 

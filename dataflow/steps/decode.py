@@ -55,7 +55,7 @@ def fields(settings: Settings) -> Fields:
         renamed="key_field" in settings.model_fields_set,
         metrics=settings.metrics,
         metric=settings.metric_field,
-        labels=settings.label_fields,
+        labels=settings.carried_fields,
     )
 
 

@@ -8,11 +8,13 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from bytewax.operators import StatefulBatchLogic
+from msgspec.structs import replace
 
 from dataflow.calendars import zones
 from dataflow.detectors.base import AnyDetector, WindowedDetector
 from dataflow.errors import stop_process
 from dataflow.formats.metrics import Wanted
+from dataflow.groups import Groups
 from dataflow.incidents import maintenance
 from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
@@ -27,6 +29,7 @@ from dataflow.recovery.store import Store
 from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
 from dataflow.steps.anomaly import bounder, metrics_of, sayer
+from dataflow.steps.groups import Membership
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
@@ -53,7 +56,7 @@ class Sign(NamedTuple):
     time: float | None
 
 
-Logic: TypeAlias = StatefulBatchLogic[list[Scored] | Sign, Incident, bytes]
+Logic: TypeAlias = StatefulBatchLogic[list[Scored] | Sign, Incident | Membership, bytes]
 
 
 def rules(settings: Settings, detector: AnyDetector) -> Rules:
@@ -107,6 +110,7 @@ def monitors(
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
     say = sayer(settings)
+    groups = settings.groups
     for kind in ("anomaly", "silence"):
         INCIDENTS_OPEN.labels(kind)  # 0 until one opens
     wanted = Wanted(settings.metrics)
@@ -138,7 +142,7 @@ def monitors(
                 for kind in monitor.open:
                     INCIDENTS_OPEN.labels(kind).inc()
         logic = _InstanceLogic(
-            incident_rules, progress, decisions, steps, caught_up, judged, monitor
+            incident_rules, progress, decisions, steps, caught_up, judged, groups, monitor
         )
         if monitor is not None and monitor.last is not None:
             metric = monitor.last.metric
@@ -159,6 +163,7 @@ class _InstanceLogic(Logic):
         steps: IntervalCheck,
         caught_up: CaughtUp | None,
         judged: Callable[[Scored], Judged | None],
+        groups: Groups,
         monitor: InstanceMonitor | None,
     ) -> None:
         self._rules = rules
@@ -167,6 +172,9 @@ class _InstanceLogic(Logic):
         self._steps = steps
         self._caught_up = caught_up
         self._judged = judged
+        self._groups = groups or None
+        # Those by which the group is known; at first something that no labels are.
+        self._labels: object = self
         self._monitor = monitor
         self.dismissed = False
         """Whether the metric is not selected any more, so that no reading will come."""
@@ -181,7 +189,9 @@ class _InstanceLogic(Logic):
         self._noticed: float | None = None
         self._next = self._arrived
 
-    def on_batch(self, values: list[list[Scored] | Sign]) -> tuple[Iterable[Incident], bool]:
+    def on_batch(
+        self, values: list[list[Scored] | Sign]
+    ) -> tuple[Iterable[Incident | Membership], bool]:
         out: list[Incident] = []
         for value in values:
             if isinstance(value, Sign):
@@ -196,7 +206,8 @@ class _InstanceLogic(Logic):
         if not values:
             # The instance is forgotten; a silence that is open is still to be resolved.
             over = monitor is None or monitor.silence is SilenceState.GONE
-            return [], self.DISCARD if over else self.RETAIN
+            left = [] if monitor is None else self._belongs(monitor, None)
+            return left, self.DISCARD if over else self.RETAIN
         if monitor is None:
             return [], self.DISCARD
         out += self._repeat_decisions(monitor)
@@ -205,7 +216,41 @@ class _InstanceLogic(Logic):
         self._arrived = time.monotonic()
         self._noticed = None
         _count(out)
-        return out, self.RETAIN
+        if self._groups is None:
+            return out, self.RETAIN
+        last = monitor.last
+        if last is None or (last.labels == self._labels and not out):
+            return [], self.RETAIN
+        self._labels = last.labels
+        group = self._groups.of(last.instance, last.labels)
+        return [*self._belongs(monitor, group), *self._grouped(out)], self.RETAIN
+
+    def _belongs(self, monitor: InstanceMonitor, group: str | None) -> list[Membership]:
+        """Let the series count as a member of this group only; return what changes by that."""
+        before, monitor.group = monitor.group, group
+        last = monitor.last
+        if before == group or last is None or last.time is None:
+            return []
+        metric = last.metric or self._rules.metric
+        changes = ((before, -1), (group, 1))
+        return [Membership(last.time, one, metric, by) for one, by in changes if one is not None]
+
+    def _grouped(self, incidents: list[Incident]) -> list[Incident]:
+        """Name the group in records."""
+        groups = self._groups
+        if groups is None:
+            return incidents
+        return [replace(one, group=groups.of(one.instance, one.labels)) for one in incidents]
+
+    def _without(
+        self, monitor: InstanceMonitor, incidents: list[Incident]
+    ) -> list[Incident | Membership]:
+        """Return records that no reading caused; an instance that is gone is no member."""
+        left: list[Membership] = []
+        if any(one.ended == "gone" for one in incidents):
+            left = self._belongs(monitor, None)
+            self._labels = self
+        return [*self._grouped(incidents), *left]
 
     def _add(self, scored: Scored) -> list[Incident]:
         reading = scored[0]
@@ -226,12 +271,12 @@ class _InstanceLogic(Logic):
         repeated = self._repeat_decisions(monitor)
         return repeated + monitor.add(reading, self._judged(scored))
 
-    def on_notify(self) -> tuple[Iterable[Incident], bool]:
+    def on_notify(self) -> tuple[Iterable[Incident | Membership], bool]:
         out = self._due()
         _count(out)
         return out, self.RETAIN
 
-    def _due(self) -> list[Incident]:
+    def _due(self) -> list[Incident | Membership]:
         monitor = self._monitor
         now = time.monotonic()
         # Bytewax also calls this at times that were asked for before and no longer apply.
@@ -239,7 +284,9 @@ class _InstanceLogic(Logic):
             return []
         if self.dismissed:
             self.dismissed = False
-            return self._repeat_decisions(monitor) + monitor.dismiss()
+            dismissed = self._repeat_decisions(monitor) + monitor.dismiss()
+            left = self._belongs(monitor, None)
+            return [*self._grouped(dismissed), *left]
         self._next = now + self._check
         out = self._repeat_decisions(monitor)
         last = monitor.last
@@ -249,7 +296,7 @@ class _InstanceLogic(Logic):
         by = None if self._reads_again(monitor) else monitor.overdue(now - self._arrived)
         if by is None or last is None:
             self._noticed = None
-            return out
+            return self._without(monitor, out)
         known: bool | None = True
         if by == "wall" and self._caught_up is not None:
             since = now if self._noticed is None else self._noticed
@@ -262,7 +309,7 @@ class _InstanceLogic(Logic):
             self._decisions.add(last, monitor.silence + 1, monitor.read)
             out += monitor.report_silence()
             self._noticed = None
-        return out
+        return self._without(monitor, out)
 
     def _reads_again(self, monitor: InstanceMonitor) -> bool:
         """Return whether an earlier process has read on, and written what came of it."""
@@ -296,10 +343,12 @@ class _InstanceLogic(Logic):
         return self._monitor.dump()
 
 
-def _count(incidents: Sequence[Incident]) -> None:
+def _count(records: Sequence[Incident | Membership]) -> None:
     """Count the incidents that these records open and resolve."""
-    for incident in incidents:
-        if incident.state == "opened":
-            INCIDENTS_OPEN.labels(incident.kind).inc()
-        elif incident.state == "resolved":
-            INCIDENTS_OPEN.labels(incident.kind).dec()
+    for record in records:
+        if isinstance(record, Membership):
+            continue
+        if record.state == "opened":
+            INCIDENTS_OPEN.labels(record.kind).inc()
+        elif record.state == "resolved":
+            INCIDENTS_OPEN.labels(record.kind).dec()

@@ -1,0 +1,68 @@
+"""Up to which time of the readings all records have come, from all partitions. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+__all__ = ["IDLE", "Watermark"]
+
+IDLE = 30.0
+"""Seconds without a mark after which a partition is not waited for: nothing is written to it."""
+
+
+class Watermark:
+    """Takes marks: a mark says that a partition had come to `time` before the present epoch.
+
+    Bytewax brings all that an epoch causes before anything of the next one. When the second mark of
+    a partition comes, those of the others of the epoch before are there too. `partitions` are those
+    of which marks are expected. `now` is in seconds of a clock that never steps back.
+
+    >>> watermark = Watermark(0.0, [0, 1])
+    >>> for partition, time in [(0, 900.0), (1, 300.0), (0, 1200.0)]:
+    ...     watermark.mark(partition, time, 1.0)
+    >>> watermark.until(1.0), watermark.until(1.0 + 40.0)
+    (300.0, 1210.0)
+    """
+
+    def __init__(self, now: float, partitions: Iterable[int] = ()) -> None:
+        self.rounds = 0
+        """How many epochs have come to an end."""
+        self._until = -math.inf
+        self._newest = -math.inf
+        self._moved = now
+        self._round: set[int] = set()
+        self._marks = dict.fromkeys(partitions, (-math.inf, now))
+
+    def mark(self, partition: int, time: float, now: float) -> None:
+        """Take a mark."""
+        if partition in self._round:
+            waited = [
+                reached
+                for number, (reached, came) in self._marks.items()
+                if number in self._round or now - came < IDLE
+            ]
+            self._until = max(self._until, min(waited))
+            self._round.clear()
+            self.rounds += 1
+        self._round.add(partition)
+        self._marks[partition] = (max(time, self.of(partition)), now)
+        self._moved = now
+        self._newest = max(self._newest, time)
+
+    def of(self, partition: int) -> float:
+        """Return how far a partition has come."""
+        return self._marks.get(partition, (-math.inf, 0.0))[0]
+
+    def seen(self, time: float, now: float) -> None:
+        """Take the time of a record that has come."""
+        self._newest = max(self._newest, time)
+        self._moved = now
+
+    def until(self, now: float) -> float:
+        """Return the time before which no record is missing.
+
+        While no marks come, the time of the readings passes as that of the clock does.
+        """
+        idle = now - self._moved - IDLE
+        return self._until if idle < 0 else max(self._until, self._newest + idle)

@@ -1,0 +1,312 @@
+"""Incidents of groups: by their rules, in any order of arrival, and over any sequence of lives."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow.incidents.groups import GroupRules, GroupTracker, time_of
+from dataflow.records import Incident, Source
+from dataflow.runtime import shutdown
+from dataflow.settings import Settings
+from dataflow.steps import groups
+from dataflow.steps.groups import Membership, Passed
+
+START = 1_709_251_200.0  # Friday, 1 March 2024, 00:00 UTC
+STEP = 300.0
+RULES = GroupRules(STEP, 3600.0, 900.0)
+SETTINGS = Settings(_env_file=None, incidents=True, group_pattern="^(.)")
+
+
+def record(
+    instance: str, at: float, state: str, id: str, sequence: int, score: float = 0.7
+) -> Incident:
+    time = datetime.fromtimestamp(START + at, UTC)
+    ended = "recovered" if state == "resolved" else None
+    return Incident(
+        *(instance, "anomaly", state, id, sequence),  # type: ignore[arg-type]
+        **{"since": time, "opened_at": time, "updated_at": time, "resolved_at": None},
+        **{"ended": ended, "score": score, "peak_at": time, "value": 0.9, "expected": 0.2},
+        **{"anomalies": sequence + 1, "source": Source("cpu", int(instance[1:]) % 3, int(at))},
+        **{"duration": 0.0, "group": "web"},
+    )
+
+
+def life(
+    instance: str, begins: float, lasts: float | None, number: int = 0
+) -> list[tuple[float, Incident]]:
+    """The records of an incident of a member: opened, and resolved unless it never is."""
+    id = f"{instance}-{number}"
+    made = [(begins, record(instance, begins, "opened", id, 0, 0.6 + int(instance[1:]) / 100))]
+    if lasts is not None:
+        ends = begins + lasts
+        made.append((ends, record(instance, ends, "resolved", id, 1)))
+    return made
+
+
+def run(lives: list[list[tuple[float, Incident]]], size: int = 40) -> list[Incident]:
+    tracker = GroupTracker(RULES, "web")
+    out: list[Incident] = []
+    events = sorted(itertools.chain(*lives), key=lambda it: (it[0], it[1].id))
+    for at, one in events:
+        out += tracker.advance(START + at)
+        out += tracker.add(one, size)
+    return out + tracker.advance(START + 1e9)
+
+
+def shown(records: list[Incident]) -> list[str]:
+    minutes = [round((time_of(one) - START) / 60) for one in records]
+    return [
+        f"{at} {one.instance} {one.state}" + (" folded" if one.folded else "")
+        for at, one in zip(minutes, records, strict=True)
+    ]
+
+
+def test_three_that_come_together_are_one() -> None:
+    found = run([life("m1", 0, 7200), life("m2", 60, 7200), life("m3", 240, 7200)])
+    assert shown(found) == [
+        "4 web opened",
+        *("0 m1 opened folded", "1 m2 opened folded", "4 m3 opened folded"),
+        *("120 m1 resolved folded", "121 m2 resolved folded", "124 m3 resolved folded"),
+        "124 web resolved",
+    ]
+    first, last = found[0], found[-1]
+    assert first.spread is not None
+    assert (first.spread.affected, first.spread.size) == (3, 40)
+    assert [it.instance for it in first.spread.members] == ["m1", "m2", "m3"]
+    assert (first.since, first.score, first.id) == (found[1].since, 0.63, last.id)
+    assert {one.part_of for one in found[1:-1]} == {first.id}
+    assert (last.ended, last.anomalies) == ("recovered", 6)
+
+
+def test_two_are_two_but_in_a_group_of_two() -> None:
+    lives = [life("m1", 0, 600), life("m2", 60, 600)]
+    assert shown(run(lives)) == [
+        *("0 m1 opened", "1 m2 opened", "10 m1 resolved", "11 m2 resolved")
+    ]
+    assert "1 web opened" in shown(run(lives, size=2))
+
+
+def test_who_comes_too_late_for_the_onset_is_alone() -> None:
+    found = run([life("m1", 0, None), life("m2", 200, None), life("m3", 301, None)])
+    assert shown(found) == ["0 m1 opened", "3 m2 opened", "5 m3 opened"]
+
+
+def test_the_end_of_a_fault_belongs_to_it_and_the_next_day_does_not() -> None:
+    onset = [life(f"m{n}", 10 * n, 9000) for n in range(4)]
+    found = run([*onset, life("m8", 2400, 600), life("m9", 3700, 600)])
+    folded = {one.instance: one.folded for one in found if one.state == "opened"}
+    assert folded == {**{f"m{n}": True for n in range(4)}, "m8": True, "m9": False, "web": False}
+
+
+def test_a_member_that_goes_on_alone_is_left_to_itself() -> None:
+    lives = [life("m1", 0, 1200), life("m2", 0, 30_000), life("m3", 0, 1500)]
+    found = run(lives)
+    assert shown(found)[-4:] == [
+        *("25 m3 resolved folded", "40 web resolved", "40 m2 updated", "500 m2 resolved")
+    ]
+    updated, resolved = found[-2:]
+    assert (updated.sequence, resolved.sequence) == (1, 2)
+    assert updated.part_of == resolved.part_of == found[-3].id
+
+
+def test_an_update_comes_when_twice_as_many_are_affected() -> None:
+    found = run([life(f"m{n:02d}", 60 * n, None) for n in range(1, 25)])
+    of_group = [one for one in found if one.spread is not None]
+    assert [(one.state, one.spread.affected) for one in of_group if one.spread] == [
+        *(("opened", 3), ("updated", 6), ("updated", 12), ("updated", 24))
+    ]
+
+
+members = st.integers(0, 7).map("m{}".format)
+some_lives = st.lists(
+    st.tuples(
+        members,
+        st.integers(0, 40).map(lambda it: 100.0 * it),
+        st.none() | st.integers(0, 80).map(lambda it: 150.0 * it),
+    ),
+    max_size=14,
+)
+
+
+def made(chosen: list[tuple[str, float, float | None]]) -> list[list[tuple[float, Incident]]]:
+    """One incident at a time of each member."""
+    lives = []
+    ends: dict[str, float] = {}
+    for number, (instance, begins, lasts) in enumerate(sorted(chosen, key=lambda it: it[1])):
+        if begins >= ends.get(instance, 0.0):
+            lives.append(life(instance, begins, lasts, number))
+            ends[instance] = float("inf") if lasts is None else begins + lasts + 1
+    return lives
+
+
+@given(some_lives)
+@settings(max_examples=50)
+def test_every_record_is_there_once_and_pages_are_right(
+    chosen: list[tuple[str, float, float | None]],
+) -> None:
+    lives = made(chosen)
+    found = run(lives)
+    by_id = defaultdict(list)
+    for one in found:
+        by_id[one.id].append(one)
+    for each in lives:
+        records = by_id.pop(each[0][1].id)
+        assert [it.sequence for it in records] == list(range(len(records)))
+        left = [it for it in records if it.state != "updated"]
+        assert [it.state for it in left] == [it.state for _, it in each]
+        # One that was left to itself says so once; nothing folds it again.
+        assert sum(it.state == "updated" for it in records) <= 1
+        assert [it.folded for it in records] == sorted((it.folded for it in records), reverse=True)
+    own = [one for one in found if one.spread is None and one.state == "opened"]
+    for id, records in by_id.items():
+        assert [it.sequence for it in records] == list(range(len(records)))
+        assert [it.state for it in records][:1] == ["opened"]
+        assert all(it.state != "resolved" for it in records[:-1])
+        begun = sorted(
+            time_of(it) for it in own if it.part_of == id and time_of(it) <= time_of(records[0])
+        )
+        assert len(begun) >= 3
+        assert begun[-1] - begun[0] <= STEP
+        # It is resolved if all of its members are, or all but one.
+        going = {it.id for it in own if it.part_of == id}
+        open_now = going - {it.id for it in found if it.state == "resolved"}
+        assert (records[-1].state == "resolved") == (len(open_now) < 2)
+    # Of those that page by themselves, no three came together.
+    single = sorted((time_of(one), one.instance) for one in own if not one.folded)
+    for at, _ in single:
+        assert len({name for time, name in single if at <= time <= at + STEP}) < 3
+
+
+class Lives:
+    """The step `groups` in a flow that is killed; each epoch brings its records in any order."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+        self.now = 1000.0
+        self.random = random.Random(seed)
+        monkeypatch.setattr(groups.time, "monotonic", lambda: self.now)
+        self.folder, self.process = folder, 0
+        self.written: dict[tuple[str, int], Incident] = {}
+        self.saved: tuple[int, bytes | None] = (0, None)
+        self.start()
+
+    def start(self) -> None:
+        self.process = 1 - self.process
+        store: Any = SimpleNamespace(folder=self.folder, process=self.process)
+        self.next, state = self.saved
+        self.logic = groups.logic(SETTINGS, store)(state)
+
+    def epoch(self, items: list[Any], *, ends: bool = False) -> None:
+        """Let the items of an epoch come in batches; `ends`: it is the last one."""
+        items = self.random.sample(items, len(items))
+        # The records of one incident come in their order.
+        own = sorted((it for it in items if isinstance(it, Incident)), key=lambda it: it.sequence)
+        places = [place for place, it in enumerate(items) if isinstance(it, Incident)]
+        for place, it in zip(places, own, strict=True):
+            items[place] = it
+        while items:
+            size = self.random.randint(1, 4)
+            self.write(self.logic.on_batch(items[:size])[0])
+            del items[:size]
+        self.next += 1
+        if ends:
+            self.write(self.logic.on_eof()[0])
+
+    def write(self, records: Any) -> None:
+        for one in records:
+            before = self.written.setdefault((one.id, one.sequence), one)
+            assert before == one, "a record is computed again, and is another one"
+
+    def save(self) -> None:
+        self.saved = (self.next, self.logic.snapshot())
+
+
+def epochs_of(lives: list[list[tuple[float, Incident]]]) -> list[list[Any]]:
+    """Epochs of ten minutes in three partitions: their marks, members and records."""
+    events = sorted(itertools.chain(*lives), key=lambda it: it[0])
+    last = int(events[-1][0] // 600) + 1 if events else 1
+    found: list[list[Any]] = []
+    for number in range(last + 1):
+        reached = START + 600.0 * number
+        items: list[Any] = [Passed(partition, reached - 1.0) for partition in range(3)]
+        if number == 0:
+            items += [Membership(START + it, "web", "cpu", 1) for it in range(8)]
+        items += [one for at, one in events if number <= at / 600 < number + 1]
+        found.append(items)
+    return found
+
+
+@given(some_lives, st.lists(st.sampled_from(["go", "go", "save", "kill", "wait"]), max_size=30))
+@settings(max_examples=8)
+def test_lives_and_orders_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    chosen: list[tuple[str, float, float | None]],
+    acts: list[str],
+) -> None:
+    lives = made(chosen)
+    epochs = epochs_of(lives)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        whole = Lives(tmp_path_factory.mktemp("whole"), monkeypatch, 1)
+        items = [it for it in itertools.chain(*epochs) if not isinstance(it, Passed)]
+        whole.epoch(items, ends=True)
+        flow = Lives(tmp_path_factory.mktemp("store"), monkeypatch, 2)
+        waited = False
+        for act in itertools.chain(acts, itertools.repeat("go")):
+            if act == "kill":
+                flow.start()
+            elif act == "save":
+                flow.save()
+            elif act == "wait":
+                # Nothing comes for a while, so what is there is taken: another decision, but one.
+                waited = True
+                flow.now += 1000.0
+                flow.write(flow.logic.on_notify()[0])
+            else:
+                flow.epoch(epochs[flow.next], ends=flow.next == len(epochs) - 1)
+                if flow.next == len(epochs):
+                    break
+    if not waited:
+        assert flow.written == whole.written
+    opened = {id for id, sequence in flow.written}
+    assert {(each[0][1].id, 0) for each in lives} <= flow.written.keys()
+    for id in opened:
+        numbers = sorted(sequence for own, sequence in flow.written if own == id)
+        assert numbers == list(range(len(numbers)))
+
+
+def test_a_stopped_flow_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown, "asked", lambda: True)
+    flow = Lives(tmp_path, monkeypatch, 1)
+    flow.epoch([it for _, it in life("m1", 0, None)], ends=True)
+    assert not flow.written
+
+
+def test_a_page_waits_no_longer_than_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reading follows: half a minute to see that, then the time that others have to come."""
+    flow = Lives(tmp_path, monkeypatch, 1)
+    flow.epoch([it for _, it in life("m1", 0, None)])
+    for after, pages in ((0.0, 0), (329.0, 0), (331.0, 1)):
+        flow.now = 1000.0 + after
+        flow.write(flow.logic.on_notify()[0])
+        assert len(flow.written) == pages, after
+
+
+def test_what_is_in_no_group_passes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msgspec.structs import replace
+
+    flow = Lives(tmp_path, monkeypatch, 1)
+    flow.epoch([replace(it, group=None) for _, it in life("m1", 0, 600)])
+    assert [one.state for one in flow.written.values()] == ["opened", "resolved"]
