@@ -25,6 +25,7 @@ __all__ = [
     "Explanation",
     "Incident",
     "Kind",
+    "MetricShare",
     "Over",
     "Raw",
     "Reading",
@@ -169,6 +170,14 @@ class Explanation(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...]
     ordinary: tuple[float, float] | None = None
     known: float | None = None
+
+
+class MetricShare(msgspec.Struct, frozen=True):
+    """One metric of an instance: its share of what all of them say, from 0 to 1, and its score."""
+
+    metric: str
+    share: float
+    score: float
 
 
 class Anomaly(msgspec.Struct, frozen=True):

@@ -1,0 +1,199 @@
+"""The score of an instance from those of its metrics, and the flow with it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow.detectors.together import (
+    ALL,
+    FLOOR,
+    HALF,
+    MISSING,
+    MOST,
+    POWER,
+    Combined,
+    Memory,
+    Together,
+)
+from dataflow.records import Reading
+
+INTERVAL = 300.0
+few = settings(max_examples=40)
+WARM = 8
+
+# Many scores are equal, 0 or extreme.
+scores = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1)
+
+
+def reading(metric: str, time: float, offset: int = 0) -> Reading:
+    return Reading("a", time, None, 0.5, time, 0, offset, metric=metric)
+
+
+def combined(
+    feed: Iterable[tuple[str, float, float]], memory: Memory | None = None
+) -> list[Combined]:
+    """What is said of readings, given by their metric, time and score, after few steps."""
+    together = Together(INTERVAL)
+    together._warm = WARM
+    memory = Memory() if memory is None else memory
+    out = []
+    for offset, (metric, time, score) in enumerate(feed):
+        out += together.take(memory, reading(metric, time, offset), score)
+    return out
+
+
+def said(found: Iterable[Combined]) -> list[object]:
+    """All but the place of the reading that came last."""
+    return [(one.reading.time, one.reading.value, *one[1:]) for one in found]
+
+
+def steps(
+    rows: Sequence[Sequence[float | None]], jitter: random.Random | None = None
+) -> list[list[tuple[str, float, float]]]:
+    """For each interval the readings of its metrics; None is a missing one."""
+    return [
+        [
+            (f"m{place}", INTERVAL * at + (jitter.uniform(0, INTERVAL / 4) if jitter else 0), score)
+            for place, score in enumerate(row)
+            if score is not None
+        ]
+        for at, row in enumerate(rows)
+    ]
+
+
+def table(some: st.SearchStrategy[float | None]) -> st.SearchStrategy[list[list[float | None]]]:
+    def rows(width: int) -> st.SearchStrategy[list[list[float | None]]]:
+        return st.lists(st.lists(some, min_size=width, max_size=width), min_size=2, max_size=40)
+
+    return st.integers(1, 5).flatmap(rows)
+
+
+@few
+@given(table(scores))
+def test_it_is_the_mean_surprise_over_its_own_habit(rows: list[list[float | None]]) -> None:
+    found = combined(one for step in steps(rows) for one in step)
+    # The first readings make the metrics known.
+    assert [one.reading.time for one in found] == [INTERVAL * at for at in range(1, len(rows))]
+    means: list[float] = []
+    for one, row in zip(found, rows[1:], strict=True):
+        assert one.reading.metric == ALL
+        surprises = [MOST if it == 1 else min(it / (1 - it), MOST) for it in row if it is not None]
+        mean = (sum(it**POWER for it in surprises) / len(surprises)) ** (1 / POWER)
+        assert math.isclose(one.reading.value, mean, abs_tol=1e-12)
+        if len(means) < WARM:
+            assert one.score == 0
+        else:
+            habit = sum(means) / len(means)
+            variance = sum((it - habit) ** 2 for it in means) / len(means)
+            above = max((mean - habit) / math.sqrt(variance + FLOOR**2), 0)
+            assert math.isclose(one.score, above / (above + HALF), abs_tol=1e-9)
+            assert one.expected is not None
+            assert math.isclose(one.expected, habit, abs_tol=1e-9)
+        if means or mean:
+            means.append(mean)
+        shares = [it.share for it in one.metrics]
+        assert shares == sorted(shares, reverse=True)
+        assert math.isclose(sum(shares), 1 if mean else 0, abs_tol=1e-9)
+        assert {it.metric: it.score for it in one.metrics} == {
+            f"m{place}": score for place, score in enumerate(row)
+        }
+
+
+@few
+@given(table(scores | st.none()), st.randoms(use_true_random=False))
+def test_the_order_within_an_interval_does_not_matter(
+    rows: list[list[float | None]], generator: random.Random
+) -> None:
+    whole = steps(rows, generator)
+    plain = said(combined(one for step in whole for one in step))
+    for step in whole:
+        generator.shuffle(step)
+    assert said(combined(one for step in whole for one in step)) == plain
+
+
+@few
+@given(table(scores | st.none()), st.data())
+def test_it_goes_on_from_its_bytes(rows: list[list[float | None]], data: st.DataObject) -> None:
+    feed = [one for step in steps(rows) for one in step]
+    cut = data.draw(st.integers(0, len(feed)))
+    memory = Memory()
+    before = combined(feed[:cut], memory)
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(memory), type=Memory)
+    assert said(before + combined(feed[cut:], again)) == said(combined(feed))
+
+
+times = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(0, 3000).map(float), scores), max_size=60
+)
+
+
+@few
+@given(times)
+def test_no_feed_breaks_it(feed: list[tuple[str, float, float]]) -> None:
+    memory = Memory()
+    found = combined(feed, memory)
+    places = [one.reading.offset for one in found]
+    assert places == sorted(set(places)), "a reading belongs to one step"
+    assert all(0 <= one.score <= 1 and 0 <= one.reading.value <= MOST for one in found)
+    awaited = [
+        it
+        for it in memory.metrics.values()
+        if it.since < memory.step and it.step < memory.step and memory.step - it.step <= MISSING
+    ]
+    assert not memory.open or memory.waiting == len(awaited)
+
+
+def test_a_metric_that_is_missing_counts_for_a_while_and_again_when_it_is_back() -> None:
+    gone = range(50, 80)
+    rows = [[0.2, 0.2, None if at in gone else 0.6] for at in range(100)]
+    found = combined(one for step in steps(rows) for one in step)
+    assert [one.reading.time for one in found] == [INTERVAL * at for at in range(1, 100)]
+    with_it = {
+        at for at, one in enumerate(found, 1) if "m2" in [metric.metric for metric in one.metrics]
+    }
+    # It is first known again, and counts from the next step on.
+    assert with_it == set(range(1, 50 + MISSING)) | set(range(81, 100))
+
+
+def test_a_late_reading_counts_in_the_next_step_and_an_old_one_in_none() -> None:
+    feed = [one for step in steps([[0.2, 0.2]] * 3) for one in step]
+    late = ("m1", 2 * INTERVAL, 0.8)
+    feed[-1] = ("m0", 3 * INTERVAL, 0.2)  # the third interval has no m1 yet
+    found = combined([*feed, late, ("m1", INTERVAL, 0.9), ("m0", 4 * INTERVAL, 0.2)])
+    by_time = {one.reading.time: {it.metric: it.score for it in one.metrics} for one in found}
+    assert by_time[2 * INTERVAL] == {"m0": 0.2, "m1": 0.2}
+    assert by_time[3 * INTERVAL] == {"m0": 0.2, "m1": 0.8}
+
+
+def test_a_clock_that_was_set_back_stops_it_for_a_step_only() -> None:
+    rows = [[0.2, 0.2]] * 20
+    ahead = [(metric, time + 1e6, score) for step in steps(rows) for metric, time, score in step]
+    back = [one for step in steps(rows) for one in step]
+    found = combined([*ahead, *back])
+    assert [one.reading.time for one in found][-17:] == [INTERVAL * at for at in range(3, 20)]
+
+
+def test_a_metric_that_is_forgotten_is_not_awaited() -> None:
+    together, memory = Together(INTERVAL), Memory()
+    for at in range(3):
+        for metric in ("m0", "m1"):
+            together.take(memory, reading(metric, INTERVAL * at), 0.2)
+    together.forget(memory, "m1")
+    (one,) = together.take(memory, reading("m0", 3 * INTERVAL), 0.2)
+    assert [it.metric for it in one.metrics] == ["m0"]
+
+
+def test_scores_of_a_detector_with_another_threshold_give_the_same() -> None:
+    def mean(threshold: float, score: float) -> float:
+        together, memory = Together(INTERVAL, threshold), Memory()
+        for at in range(2):
+            found = together.take(memory, reading("m0", INTERVAL * at), score)
+        return found[0].reading.value
+
+    assert mean(0.5, 0.5) == mean(0.8, 0.8) == 1
