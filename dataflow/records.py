@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 __all__ = [
+    "ALL",
     "Anomaly",
     "BadLine",
     "Explanation",
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 encode = msgspec.json.Encoder().encode
+
+ALL = "*"
+"""The metric of what is said of all metrics of an instance together."""
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -193,6 +197,10 @@ class Anomaly(msgspec.Struct, frozen=True):
     is known. `reasons` say what made the score, by shares of the whole; `ordinary` is the range in
     which the value would have been no anomaly, of alerts only; both are null where the detector
     cannot say. `why` is all that in a sentence.
+
+    `together` says whether the metrics of the instance are judged together: then only anomalies of
+    the metric `*` are alerts. Of these, `value` is the mean surprise of the metrics, in thresholds
+    of the detector, and `metrics` are all that count, by their shares of it.
     """
 
     instance: str
@@ -217,6 +225,8 @@ class Anomaly(msgspec.Struct, frozen=True):
     why: str = ""
     metric: str = "cpu"
     labels: dict[str, str] = {}
+    together: bool = False
+    metrics: tuple[MetricShare, ...] | None = None
 
 
 class Over(msgspec.Struct, frozen=True):
@@ -262,7 +272,8 @@ class Incident(msgspec.Struct, frozen=True):
     `anomalies` counts those so far. `duration` is the seconds from `since` to the last reading that
     belonged to the trouble, or for which the instance is silent. All times are UTC, and null if
     readings have none. `source` is the reading that caused this record, and `labels` are its
-    labels. `metric` is that of the anomalies, as in an anomaly.
+    labels. `metric` is that of the anomalies, as in an anomaly; `metrics` are those of the alert
+    that opened an incident of all metrics together.
     """
 
     instance: str
@@ -287,6 +298,7 @@ class Incident(msgspec.Struct, frozen=True):
     why: str = ""
     metric: str = "cpu"
     labels: dict[str, str] = {}
+    metrics: tuple[MetricShare, ...] | None = None
 
 
 def incident_id(kind: str, reading: Reading) -> str:

@@ -166,6 +166,11 @@ class Settings(BaseSettings):
         description="tags, attributes, dimensions or labels, or paths, that anomalies and "
         "incidents repeat in `labels`, such as `AutoScalingGroupName, /cloud/account/id`",
     )
+    together: bool = Field(
+        False,
+        description="`true`: judge the metrics of an instance together: only that raises alerts "
+        "and opens incidents of anomalies",
+    )
     where: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
         (),
         description="which records are read, such as `/name=cpu; /tags/cpu=cpu-total`: fields and "
@@ -622,6 +627,27 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}INVERT needs a scale, of which the value is what is left: set "
                 f"{PREFIX}SCALE to a number"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if not self.together:
+            return self
+        if not self.several_metrics:
+            raise ValueError(
+                f"{PREFIX}TOGETHER judges several metrics of an instance: name them in "
+                f"{PREFIX}METRICS, which is {CPU}"
+            )
+        if self.reorder:
+            raise ValueError(
+                f"{PREFIX}TOGETHER and {PREFIX}REORDER cannot be used together: key the records by "
+                "instance"
+            )
+        if self.time_field is None:
+            raise ValueError(
+                f"{PREFIX}TOGETHER needs readings with a time: name the field in "
+                f"{PREFIX}TIME_FIELD, which is none"
             )
         return self
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
+from bytewax.testing import TestingSink, TestingSource, run_main
+from conftest import Flow, fill_topic, read_json_lines
+from faults import kill, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from pydantic import ValidationError
 
 from dataflow.detectors.together import (
-    ALL,
     FLOOR,
     HALF,
+    LEARNED,
     MISSING,
     MOST,
     POWER,
@@ -21,7 +30,12 @@ from dataflow.detectors.together import (
     Memory,
     Together,
 )
-from dataflow.records import Reading
+from dataflow.errors import UserError
+from dataflow.flow import build
+from dataflow.records import ALL, Anomaly, Incident, Raw, Reading, encode
+from dataflow.settings import Settings
+from dataflow.sinks.identity import BY_SOURCE
+from dataflow.steps.score import detector
 
 INTERVAL = 300.0
 few = settings(max_examples=40)
@@ -95,11 +109,12 @@ def test_it_is_the_mean_surprise_over_its_own_habit(rows: list[list[float | None
             assert math.isclose(one.score, above / (above + HALF), abs_tol=1e-9)
             assert one.expected is not None
             assert math.isclose(one.expected, habit, abs_tol=1e-9)
+            mean = min(mean, habit + LEARNED * math.sqrt(variance + FLOOR**2))
         if means or mean:
             means.append(mean)
         shares = [it.share for it in one.metrics]
         assert shares == sorted(shares, reverse=True)
-        assert math.isclose(sum(shares), 1 if mean else 0, abs_tol=1e-9)
+        assert math.isclose(sum(shares), 1 if any(row) else 0, abs_tol=1e-9)
         assert {it.metric: it.score for it in one.metrics} == {
             f"m{place}": score for place, score in enumerate(row)
         }
@@ -197,3 +212,150 @@ def test_scores_of_a_detector_with_another_threshold_give_the_same() -> None:
         return found[0].reading.value
 
     assert mean(0.5, 0.5) == mean(0.8, 0.8) == 1
+
+
+# The flow
+
+
+NAMES = ["m0", "m1", "m2", "m3"]
+STEPS = 700
+TROUBLE = range(600, 640)
+
+
+def records(hosts: int) -> list[tuple[str, bytes]]:
+    """Readings of hosts, with their keys: of the first host, three metrics rise together."""
+    out = []
+    generator = random.Random(7)
+    for at in range(STEPS):
+        for host in range(hosts):
+            for place, metric in enumerate(NAMES):
+                value = 50 + 10 * math.sin(at / 46 + place) + generator.gauss(0, 2)
+                if host == 0 and place and at in TROUBLE:
+                    value += 60
+                record = {
+                    **{"instance": f"web-{host}", "timestamp": INTERVAL * at, "metric": metric},
+                    "value": round(value, 3),
+                }
+                out.append((f"web-{host}", json.dumps(record).encode()))
+    return out
+
+
+SETTINGS: dict[str, Any] = {
+    **{"format": "json", "metric_field": "metric", "metrics": "m*", "index_field": "none"},
+    **{"together": "true", "incidents": "true", "silence": 0},
+}
+
+
+def flow(values: Iterable[bytes], batch: int = 25) -> tuple[list[Anomaly], list[Incident]]:
+    """What the flow makes of records of one partition."""
+    options = Settings(_env_file=None, **SETTINGS)
+    anomalies: list[Any] = []
+    incidents: list[Any] = []
+    outputs = {
+        "write_here": TestingSink(anomalies),
+        "write_incidents_here": TestingSink(incidents),
+    }
+    raws = [Raw(0, offset, value) for offset, value in enumerate(values)]
+    source = TestingSource(raws, batch_size=batch)
+    run_main(build(options, detector(options), None, source=source, outputs=outputs))
+    return [one for _, one in anomalies], [one for _, one in incidents]
+
+
+def test_one_incident_of_the_instance_says_which_metrics() -> None:
+    values = [value for _, value in records(2)]
+    anomalies, incidents = flow(values)
+    opened, *rest = incidents
+    assert (opened.instance, opened.metric, opened.state) == ("web-0", ALL, "opened")
+    assert opened.why.startswith("3 of 4 metrics off their habit: ")
+    assert opened.metrics is not None
+    assert {one.metric for one in opened.metrics[:3]} == {"m1", "m2", "m3"}
+    assert [one.metric for one in opened.metrics] == [
+        *opened.why.rpartition(": ")[2].split(", "),
+        "m0",
+    ]
+    assert opened.since is not None
+    assert INTERVAL * TROUBLE[0] <= opened.since.timestamp() <= INTERVAL * TROUBLE[2]
+    assert [one.state for one in rest] == ["resolved"]
+    assert {one.id for one in incidents} == {
+        one.episode for one in anomalies if one.metric == ALL and one.alert
+    }
+    # The metrics' own anomalies are written, and none is an alert.
+    assert {one.metric for one in anomalies} >= {ALL, "m1", "m2", "m3"}
+    assert {one.metric for one in anomalies if one.alert} == {ALL}
+    assert all(one.together for one in anomalies)
+    assert len({one.id for one in anomalies}) == len(anomalies)
+    assert len({BY_SOURCE.of(one) for one in anomalies}) == len(anomalies)
+
+
+def test_scores_do_not_depend_on_the_batches() -> None:
+    values = [value for _, value in records(1)]
+    plain = flow(values)
+    assert plain[0]
+    for batch in (1, 1000):
+        for found, wanted in zip(flow(values, batch), plain, strict=True):
+            assert sorted(map(encode, found)) == sorted(map(encode, wanted))
+
+
+def test_metrics_are_scored_as_each_by_itself() -> None:
+    values = [value for _, value in records(1)]
+    options = Settings(_env_file=None, **{**SETTINGS, "together": "false"})
+    alone: list[Any] = []
+    raws = [Raw(0, offset, value) for offset, value in enumerate(values)]
+    outputs = {"write_here": TestingSink(alone)}
+    run_main(build(options, detector(options), None, source=TestingSource(raws), outputs=outputs))
+    found, _ = flow(values)
+    own = [one for one in found if one.metric != ALL]
+    assert [one.alert for _, one in alone].count(True) > 0
+    assert sorted(encode(replace(one, alert=False, together=True)) for _, one in alone) == sorted(
+        map(encode, own)
+    )
+
+
+@pytest.mark.kafka
+@pytest.mark.short("embedded")
+def test_the_metrics_together_through_kill_9(
+    run_flow: Flow, brokers: str, topic: str, store: Path
+) -> None:
+    fill_topic(brokers, topic, records(3), partitions=2)
+    settings = {"brokers": brokers, "topic": topic, **SETTINGS}
+    done = run_flow(output="whole.jsonl", follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    names = [f"{{}}.{kind}jsonl" for kind in ("", "incidents.")]
+    whole = [read_json_lines(run_flow.folder / name.format("whole")) for name in names]
+    assert {ALL} == {one["metric"] for one in whole[1]}
+    arguments = ("-r", str(store), "-s", "1", "-b", "0", "-w", "2")
+    path = run_flow.folder / "found.jsonl"
+    for _ in range(2):
+        process = run_flow.start(*arguments, output="found.jsonl", **settings)
+        wait_for(lambda: path.exists() and path.stat().st_size > 0)
+        assert process.poll() is None, process.communicate()
+        kill(process)
+    done = run_flow(*arguments, output="found.jsonl", follow="false", **settings)
+    assert done.returncode == 0, done.stderr
+    for name, wanted in zip(names, whole, strict=True):
+        found = read_json_lines(run_flow.folder / name.format("found"))
+        assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, wanted))
+    # The states of the two ways are not the same.
+    done = run_flow(*arguments, output="found.jsonl", **{**settings, "together": "false"})
+    assert done.returncode == 1
+    assert "was made with ANOMALY_TOGETHER=True, and now it is False" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"metrics": "cpu"}, "ANOMALY_TOGETHER judges several metrics of an instance"),
+        ({"reorder": True}, "ANOMALY_TOGETHER and ANOMALY_REORDER cannot be used together"),
+        ({"time_field": None, "index_field": "index"}, "ANOMALY_TOGETHER needs readings with a"),
+    ],
+)
+def test_what_it_cannot_judge_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Settings(_env_file=None, **{**SETTINGS, **change})
+
+
+def test_a_detector_of_windows_is_refused() -> None:
+    options = Settings(_env_file=None, **SETTINGS, detector="isolation-forest")
+    with pytest.raises(UserError, match="ANOMALY_TOGETHER does not work with the detector"):
+        build(options, detector(options), None, source=TestingSource([]), outputs={})

@@ -11,12 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from dataflow.alerts.news import odds
-from dataflow.records import MetricShare, Reading
+from dataflow.records import ALL, MetricShare, Reading
 
-__all__ = ["ALL", "THRESHOLD", "Combined", "Memory", "Together"]
-
-ALL = "*"
-"""The metric of what is said of all metrics of an instance."""
+__all__ = ["THRESHOLD", "Combined", "Memory", "Together"]
 
 THRESHOLD = 0.5
 """The threshold that is used if no other is set: a score above it is an anomaly."""
@@ -35,6 +32,9 @@ HALF = 4.0
 
 BAND = 2.0
 """Habitual deviations that are ordinary."""
+
+LEARNED = 5.0
+"""Habitual deviations up to which the habit learns: a trouble that lasts does not become habit."""
 
 WARM = 288
 """Steps of 300 s, a day, before the first score."""
@@ -64,9 +64,9 @@ class Memory(msgspec.Struct, array_like=True):
 
     `step` counts the steps, `began` is the time of the reading that began the last one, which is
     `open` while `waiting` metrics are awaited. `first` is its earliest reading of a metric that
-    counts, and `place` the partition, offset and number of the last one. `late` counts readings in a row that
-    are older than the last one of their metric. `count`, `mean` and `variance` are those of the
-    mean surprise.
+    counts, and `place` the partition, offset and number of the last one. `late` counts readings in
+    a row that are older than the last one of their metric. `count`, `mean` and `variance` are those
+    of the mean surprise.
     """
 
     metrics: dict[str, _Metric] = {}
@@ -116,8 +116,8 @@ class Together:
     >>> together, memory = Together(threshold=0.5), Memory()
     >>> def step(at: int, *scores: float) -> list[Combined]:
     ...     out = []
-    ...     for number, score in enumerate(scores):
-    ...         reading = Reading("a", at, None, 0.5, 300.0 * at, 0, at, number, metric=f"m{number}")
+    ...     for metric, score in zip(("load", "mem", "disk"), scores):
+    ...         reading = Reading("a", at, None, 0.5, 300.0 * at, 0, at, metric=metric)
     ...         out += together.take(memory, reading, score)
     ...     return out
     >>> for at in range(400):
@@ -126,7 +126,7 @@ class Together:
     (0.0, '*')
     >>> (one,) = step(400, 0.7, 0.2, 0.5)
     >>> round(one.score, 2), [(it.metric, round(it.share, 2)) for it in one.metrics]
-    (0.75, [('m0', 0.76), ('m2', 0.21), ('m1', 0.03)])
+    (0.75, [('load', 0.76), ('disk', 0.21), ('mem', 0.03)])
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Together:
         if counts and memory.open and place == memory.step:
             first = memory.first
             if first is None or (time, name) < (first.time, first.metric):
-                memory.first = msgspec.structs.replace(reading, metric=name)
+                memory.first = msgspec.structs.replace(reading, index=None, metric=name)
             memory.place = reading.partition, reading.offset, reading.number
             memory.waiting -= 1
             if not memory.waiting:
@@ -234,6 +234,7 @@ class Together:
             expected, upper = memory.mean, memory.mean + BAND * size
             above = max((mean - expected) / size, 0.0)
             score = above / (above + HALF)
+            mean = min(mean, expected + LEARNED * size)
         # Detectors score 0 until they know a metric.
         if mean or memory.count:
             memory.count += 1

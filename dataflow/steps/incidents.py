@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
+import msgspec
 from bytewax.operators import StatefulBatchLogic
 
 from dataflow.calendars import zones
@@ -95,17 +96,22 @@ def monitors(
     detector: AnyDetector,
     store: Store | None,
     caught_up: CaughtUp | None = None,
+    *,
+    together: bool = False,
 ) -> Callable[[bytes | None], Logic]:
     """Return the builder of the step's logic: for a new instance, or from its last snapshot.
 
-    `caught_up` says whether the flow has read all that there is; None if it always has.
+    `caught_up` says whether the flow has read all that there is; None if it always has. `together`
+    is for what is said of all metrics of an instance: only the metrics themselves can be silent.
     """
     incident_rules = rules(settings, detector)
+    if together:
+        incident_rules = msgspec.structs.replace(incident_rules, silence=0.0)
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
-    say = sayer(settings)
+    say = sayer(settings, detector)
     wanted = Wanted(settings.metrics)
     # A format knows other names of CPU.
     cpu = any("cpu" in name.lower() or "*" in name for name in settings.metrics)
@@ -134,7 +140,7 @@ def monitors(
         logic = _InstanceLogic(
             incident_rules, progress, decisions, steps, caught_up, judged, monitor
         )
-        if monitor is not None and monitor.last is not None:
+        if monitor is not None and monitor.last is not None and not together:
             metric = monitor.last.metric
             logic.dismissed = not (cpu if metric is None else wanted.named(metric))
         return logic
