@@ -124,38 +124,34 @@ def build(
     normalizer = normalize.normalizer(options.scale, several=several)
     normal = op.flat_map_batch("normalize", keyed, normalizer)
     backwards = times.backwards(options.reorder)
-    whole: Any = None
     if isinstance(detector, WindowedDetector):
         together.refuse_windows(options)
         windower = score_windows.windower(detector, episodes, backwards)
-        scored = op.stateful_batch("score_windows", normal, windower)
+        scored = judged = op.stateful_batch("score_windows", normal, windower)
     else:
         scorer = score.scorer(detector, episodes, backwards, calendars.of(options))
         if joint:
-            scored, whole = together.judged(normal, together.scorer(options, detector, scorer))
+            scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
         else:
-            scored = stateful_map("score", normal, *scorer)
+            scored = judged = stateful_map("score", normal, *scorer)
     above = op.flat_map_batch("filter", scored, filter.above(threshold))
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if joint:
         threshold = together.threshold(options)
-        above = op.flat_map_batch("filter_together", whole, filter.above_together(threshold))
+        above = op.flat_map_batch("filter_together", judged, filter.above_together(threshold))
         convert = anomaly.from_scored(options, detector, threshold)
         of_all = op.map_value("anomaly_together", above, convert)
         streams["anomaly"] = op.merge("anomalies", streams["anomaly"], of_all)
     if options.incidents:
         caught_up = records.caught_up if isinstance(records, KafkaSource) else None
         monitors = incidents.monitors(options, detector, store, caught_up)
-        signs = op.flat_map_batch("signs_of_life", rejected, incidents.signs_of_life)
-        watched: Any = op.merge("watched", scored, signs)
+        alive = incidents.signs_of_instances if joint else incidents.signs_of_life
+        signs = op.flat_map_batch("signs_of_life", rejected, alive)
+        watched: Any = op.merge("watched", judged, signs)
         streams["incident"] = op.stateful_batch("incidents", watched, monitors)
-        if joint:
-            monitors = incidents.monitors(options, detector, None, together=True)
-            opened = op.stateful_batch("incidents_together", whole, monitors)
-            streams["incident"] = op.merge("all_incidents", streams["incident"], opened)
     for step, sink in (sinks.end_outputs(options) if outputs is None else {}).items():
-        op.output(step, op.flat_map_batch("ends", whole if joint else scored, filter.ends), sink)
+        op.output(step, op.flat_map_batch("ends", judged, filter.ends), sink)
     streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)
 
     for step, sink in (_outputs(options, store) if outputs is None else outputs).items():

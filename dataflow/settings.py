@@ -168,8 +168,8 @@ class Settings(BaseSettings):
     )
     together: bool = Field(
         False,
-        description="`true`: judge the metrics of an instance together: only that raises alerts "
-        "and opens incidents of anomalies",
+        description="`true`: judge the metrics of an instance together: alerts and incidents are "
+        "those of the instance",
     )
     where: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
         (),

@@ -33,10 +33,12 @@ from dataflow.detectors.together import (
 )
 from dataflow.errors import UserError
 from dataflow.flow import build
-from dataflow.records import ALL, Anomaly, Incident, Raw, Reading, encode
+from dataflow.notify.summary import summary
+from dataflow.records import ALL, Anomaly, Incident, Raw, Reading, encode, series_key
 from dataflow.settings import Settings
 from dataflow.sinks.identity import BY_SOURCE
-from dataflow.steps.score import detector
+from dataflow.steps import together
+from dataflow.steps.score import detector, episode_rules, scorer
 
 INTERVAL = 300.0
 few = settings(max_examples=40)
@@ -54,12 +56,12 @@ def combined(
     feed: Iterable[tuple[str, float, float]], memory: Memory | None = None
 ) -> list[Combined]:
     """What is said of readings, given by their metric, time and score, after few steps."""
-    together = Together(INTERVAL)
-    together._warm = WARM
+    rule = Together(INTERVAL)
+    rule._warm = WARM
     memory = Memory() if memory is None else memory
     out = []
     for offset, (metric, at, score) in enumerate(feed):
-        out += together.take(memory, reading(metric, at, offset), score)
+        out += rule.take(memory, reading(metric, at, offset), score)
     return out
 
 
@@ -196,20 +198,20 @@ def test_a_clock_that_was_set_back_stops_it_for_a_step_only() -> None:
 
 
 def test_a_metric_that_is_forgotten_is_not_awaited() -> None:
-    together, memory = Together(INTERVAL), Memory()
+    rule, memory = Together(INTERVAL), Memory()
     for at in range(3):
         for metric in ("m0", "m1"):
-            together.take(memory, reading(metric, INTERVAL * at), 0.2)
-    together.forget(memory, "m1")
-    (one,) = together.take(memory, reading("m0", 3 * INTERVAL), 0.2)
+            rule.take(memory, reading(metric, INTERVAL * at), 0.2)
+    rule.forget(memory, "m1")
+    (one,) = rule.take(memory, reading("m0", 3 * INTERVAL), 0.2)
     assert [it.metric for it in one.metrics] == ["m0"]
 
 
 def test_scores_of_a_detector_with_another_threshold_give_the_same() -> None:
     def mean(threshold: float, score: float) -> float:
-        together, memory = Together(INTERVAL, threshold), Memory()
+        rule, memory = Together(INTERVAL, threshold), Memory()
         for at in range(2):
-            found = together.take(memory, reading("m0", INTERVAL * at), score)
+            found = rule.take(memory, reading("m0", INTERVAL * at), score)
         return found[0].reading.value
 
     assert mean(0.5, 0.5) == mean(0.8, 0.8) == 1
@@ -219,8 +221,8 @@ def test_scores_of_a_detector_with_another_threshold_give_the_same() -> None:
 
 
 NAMES = ["m0", "m1", "m2", "m3"]
-STEPS = 700
-TROUBLE = range(600, 640)
+STEPS = 580
+TROUBLE = range(500, 525)
 
 
 def records(hosts: int) -> list[tuple[str, bytes]]:
@@ -247,9 +249,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def flow(values: Iterable[bytes], batch: int = 25) -> tuple[list[Anomaly], list[Incident]]:
+def flow(
+    values: Iterable[bytes], batch: int = 25, **settings: Any
+) -> tuple[list[Anomaly], list[Incident]]:
     """What the flow makes of records of one partition."""
-    options = Settings(_env_file=None, **SETTINGS)
+    options = Settings(_env_file=None, **SETTINGS | settings)
     anomalies: list[Any] = []
     incidents: list[Any] = []
     outputs = {
@@ -292,7 +296,7 @@ def test_scores_do_not_depend_on_the_batches() -> None:
     values = [value for _, value in records(1)]
     plain = flow(values)
     assert plain[0]
-    for batch in (1, 1000):
+    for batch in (3, 1000):
         for found, wanted in zip(flow(values, batch), plain, strict=True):
             assert sorted(map(encode, found)) == sorted(map(encode, wanted))
 
@@ -312,18 +316,55 @@ def test_metrics_are_scored_as_each_by_itself() -> None:
     )
 
 
+def test_silence_is_that_of_the_instance() -> None:
+    def gap(record: dict[str, Any]) -> bool:
+        host, metric, at = record["instance"], record["metric"], record["timestamp"] / INTERVAL
+        return (host == "web-1" and 300 <= at < 320) or (metric == "m1" and 400 <= at < 450)
+
+    values = [value for _, value in records(2) if not gap(json.loads(value))]
+    _, incidents = flow(values, silence=3)
+    silent = [one for one in incidents if one.kind == "silence"]
+    assert [(one.instance, one.metric, one.state) for one in silent] == [
+        ("web-1", ALL, "opened"),
+        ("web-1", ALL, "resolved"),
+    ]
+    assert silent[0].since is not None
+    assert silent[0].since.timestamp() == 299 * INTERVAL
+    assert summary(silent[0]).startswith("web-1 is silent since")
+
+
+def test_a_metric_and_an_instance_are_forgotten() -> None:
+    options = Settings(_env_file=None, **SETTINGS)
+    own: Any = detector(options)
+    rules = episode_rules(options, own)
+    step = together.scorer(options, own, scorer(own, rules, lambda _: None))
+    state, _ = step.score(None, [reading(name, 300.0) for name in NAMES])
+    assert state is not None
+    whole = len(step.dump(state))
+    marks = together._by_instance([(series_key("a", name), []) for name in NAMES])
+    assert {instance for instance, _ in marks} == {"a"}
+    for number, (_, mark) in enumerate(marks, 1):
+        assert state is not None
+        state, found = step.score(state, mark)
+        assert found.each == [(mark.key, [])]  # type: ignore[union-attr]
+        assert found.forgotten == (state is None) == (number == len(NAMES))
+        if number == 1:
+            assert state is not None
+            assert len(step.dump(state)) < whole
+
+
 @pytest.mark.kafka
 @pytest.mark.short("embedded")
 def test_the_metrics_together_through_kill_9(
     run_flow: Flow, brokers: str, topic: str, store: Path
 ) -> None:
-    feed = records(3)
+    feed = records(2)
     settings = {"brokers": brokers, "topic": topic, **SETTINGS}
     arguments = ("-r", str(store), "-b", "0", "-w", "2", "-s", "0")
     path = run_flow.folder / "found.jsonl"
     begin, size = 0, 0
     # Both lives end in the trouble and in the middle of an interval, which the snapshot holds.
-    for end in (TROUBLE[3] * 12 + 5, TROUBLE[9] * 12 + 2):
+    for end in (TROUBLE[3] * 8 + 5, TROUBLE[9] * 8 + 2):
         fill_topic(brokers, topic, feed[begin:end], partitions=2)
         process = run_flow.start(*arguments, output="found.jsonl", **settings)
         wait_for(lambda size=size: path.exists() and path.stat().st_size > size)  # type: ignore[misc]

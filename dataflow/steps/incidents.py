@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
-import msgspec
 from bytewax.operators import StatefulBatchLogic
 
 from dataflow.calendars import zones
@@ -21,7 +20,7 @@ from dataflow.incidents.progress import Progress
 from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
-from dataflow.records import Incident, Reading, Rejected, key_of, series_key
+from dataflow.records import Incident, Reading, Rejected, key_of, series_key, series_parts
 from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
 from dataflow.runtime.clock import wake
@@ -30,7 +29,7 @@ from dataflow.steps.anomaly import bounder, metrics_of, sayer
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
-__all__ = ["Sign", "monitors", "rules", "signs_of_life"]
+__all__ = ["Sign", "monitors", "rules", "signs_of_instances", "signs_of_life"]
 
 CHECK = 60.0
 """Maximum seconds between two checks whether an instance is silent."""
@@ -62,6 +61,8 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
     There is no silence with a detector that scores in windows: its scores come late.
     """
     late = isinstance(detector, WindowedDetector)
+    # A step of all metrics may be complete only when the next one begins.
+    silence = settings.silence + 1 if settings.silence and settings.together else settings.silence
     return Rules(
         topic=settings.source_name,
         metric=settings.default_metric,
@@ -71,7 +72,7 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
         duration=settings.incident_duration,
         cooldown=settings.incident_cooldown,
         updates=settings.incident_updates,
-        silence=0.0 if late else settings.silence * settings.interval,
+        silence=0.0 if late else silence * settings.interval,
         wall=settings.silence_seconds,
         gone=settings.silence_gone,
         silence_except=tuple(filter(None, map(str.strip, settings.silence_except.split(",")))),
@@ -91,22 +92,22 @@ def signs_of_life(batch: Sequence[Reading | Rejected]) -> list[tuple[str, Sign]]
     ]
 
 
+def signs_of_instances(batch: Sequence[Reading | Rejected]) -> list[tuple[str, Sign]]:
+    """Return the same by instance, where its metrics are judged together."""
+    return [(series_parts(key)[0], sign) for key, sign in signs_of_life(batch)]
+
+
 def monitors(
     settings: Settings,
     detector: AnyDetector,
     store: Store | None,
     caught_up: CaughtUp | None = None,
-    *,
-    together: bool = False,
 ) -> Callable[[bytes | None], Logic]:
     """Return the builder of the step's logic: for a new instance, or from its last snapshot.
 
-    `caught_up` says whether the flow has read all that there is; None if it always has. `together`
-    is for what is said of all metrics of an instance: only the metrics themselves can be silent.
+    `caught_up` says whether the flow has read all that there is; None if it always has.
     """
     incident_rules = rules(settings, detector)
-    if together:
-        incident_rules = msgspec.structs.replace(incident_rules, silence=0.0)
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
@@ -140,7 +141,7 @@ def monitors(
         logic = _InstanceLogic(
             incident_rules, progress, decisions, steps, caught_up, judged, monitor
         )
-        if monitor is not None and monitor.last is not None and not together:
+        if monitor is not None and monitor.last is not None and not settings.together:
             metric = monitor.last.metric
             logic.dismissed = not (cpu if metric is None else wanted.named(metric))
         return logic
