@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from bytewax.testing import TestingSink, TestingSource, run_main
-from conftest import Flow, fill_topic, read_json_lines
+from conftest import REPOSITORY, Flow, fill_topic, read_json_lines
 from faults import kill, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -215,6 +218,23 @@ def test_scores_of_a_detector_with_another_threshold_give_the_same() -> None:
         return found[0].reading.value
 
     assert mean(0.5, 0.5) == mean(0.8, 0.8) == 1
+
+
+def test_the_benchmark_counts_the_alerts_of_a_folder(tmp_path: Path) -> None:
+    """Of two metrics that jump together in a labeled window, once, with a detector that learns."""
+    begin = datetime(2024, 1, 1)
+    rows = ["timestamp,load,mem"]
+    for at in range(700):
+        jump = 40 if at in range(600, 620) else 0
+        rows.append(f"{begin + at * timedelta(minutes=5)},{at % 7 + jump},{at % 5 + jump}")
+    (tmp_path / "web-1.csv").write_text("\n".join(rows))
+    labels = {"web-1": [[str(begin + at * timedelta(minutes=5)) for at in (600, 620)]]}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    script = REPOSITORY / "benchmarks" / "together.py"
+    command = [sys.executable, script, tmp_path, "--unlabeled", "1", "--detector", "zscore"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "| all, together | 1.000 | 1.00 | 1.00 | 0.000 | 0.0 |"
 
 
 # The flow
