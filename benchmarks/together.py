@@ -1,19 +1,21 @@
 """How well the metrics of an instance are judged together, and how well each by itself.
 
     python benchmarks/together.py DIR [--only service0,service6] [--unlabeled 20] [--seeds 42,1,2]
-        [--detector calibrated] [--threshold 0.5]
+        [--detector calibrated] [--threshold 0.5] [--metrics 11]
 
 `DIR` holds `NAME.csv` or `NAME.csv.gz` for each instance, with a column `timestamp` and one for
 each metric, and `labels.json`: `{NAME: [[start, end], ...]}`. The first `--unlabeled` days of each
 do not count. A window with an alert is found; alerts outside of windows are false alarms of at most
 an hour each. "any metric" are the alerts of all metrics, each by itself at its detector's
-threshold; "together" those of `dataflow.detectors.together`. Figures are means over the seeds.
+threshold; "together" those of `dataflow.detectors.together`. `--metrics` draws so many metrics of
+each instance, others for each seed. Figures are means over the seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="42", help="seeds of the detector, with commas")
     parser.add_argument("--detector", default="calibrated")
     parser.add_argument("--threshold", type=float, default=THRESHOLD)
+    parser.add_argument("--metrics", type=int, help="how many metrics to draw; by default all")
     options = parser.parse_args()
     labels = json.loads((options.directory / "labels.json").read_text())
     only = options.only.split(",") if options.only else None
@@ -129,8 +132,14 @@ def main() -> None:
         counts: list[Counts] = []
         for number, seed in enumerate(seeds):
             detector: Any = make(options.detector, seed=seed, interval=INTERVAL)
+            chosen = metrics
+            if options.metrics:
+                names = random.Random(f"{seed}{series.instance}").sample(
+                    list(metrics), options.metrics
+                )
+                chosen = {name: metrics[name] for name in names}
             for kind, found in zip(
-                total, alerts(detector, series, metrics, options.threshold), strict=True
+                total, alerts(detector, series, chosen, options.threshold), strict=True
             ):
                 counted = count(series, found, start)
                 total[kind][number] += counted
