@@ -9,7 +9,9 @@ Each step is a module of `dataflow/steps/`; `read` and `write` are `dataflow/sou
     hand_over   to the worker of the instance            in exchange
     reorder     by index                                 only with ANOMALY_REORDER=true
     normalize   CPU percent -> 0..1
-    score       one detector state per key               or score_windows: many readings at a time
+    score       one detector state per key               or score_windows: many readings at a time;
+                                                         or score_together: all metrics of an
+                                                         instance, with ANOMALY_TOGETHER=true
     filter      score above the threshold
     anomaly     reading and score -> anomaly record
     write       Kafka topic, JSON lines, or standard output
@@ -70,6 +72,7 @@ from dataflow.steps import (
     score,
     score_windows,
     times,
+    together,
     usable,
     worst,
 )
@@ -120,36 +123,47 @@ def build(
     rejected = mark_epoch.take_marks(checked.falses, store)
     if grouped:
         rejected, passed = groups.take_marks(rejected)
-    keyer = exchange.keyer(admission, several=options.several_metrics)
+    several, joint = options.several_metrics, options.together
+    keyer = exchange.keyer(admission, several=several, together=joint)
     keyed = op.flat_map_batch("key_on", checked.trues, keyer)
-    keyed = exchange.hand_over(flow, keyed)
+    keyed = exchange.hand_over(flow, keyed, together=joint)
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
-    normalizer = normalize.normalizer(options.scale, several=options.several_metrics)
+    normalizer = normalize.normalizer(options.scale, several=several)
     normal = op.flat_map_batch("normalize", keyed, normalizer)
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
+        together.refuse_windows(options)
         windower = score_windows.windower(detector, episodes, backwards)
-        scored = op.stateful_batch("score_windows", normal, windower)
+        scored = judged = op.stateful_batch("score_windows", normal, windower)
     else:
-        scored = stateful_map(
-            "score", normal, *score.scorer(detector, episodes, backwards, calendars.of(options))
-        )
+        scorer = score.scorer(detector, episodes, backwards, calendars.of(options))
+        if joint:
+            scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
+        else:
+            scored = judged = stateful_map("score", normal, *scorer)
     above = op.flat_map_batch("filter", scored, filter.above(threshold, worst.follower(options)))
     convert = anomaly.from_scored(options, detector, threshold)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
+    if joint:
+        threshold = together.threshold(options)
+        above = op.flat_map_batch("filter_together", judged, filter.above_together(threshold))
+        convert = anomaly.from_scored(options, detector, threshold)
+        of_all = op.map_value("anomaly_together", above, convert)
+        streams["anomaly"] = op.merge("anomalies", streams["anomaly"], of_all)
     if options.incidents:
         caught_up = records.caught_up if isinstance(records, KafkaSource) else None
         monitors = incidents.monitors(options, detector, store, caught_up)
-        signs = op.flat_map_batch("signs_of_life", rejected, incidents.signs_of_life)
-        watched: Any = op.merge("watched", scored, signs)
+        alive = incidents.signs_of_instances if joint else incidents.signs_of_life
+        signs = op.flat_map_batch("signs_of_life", rejected, alive)
+        watched: Any = op.merge("watched", judged, signs)
         found: Any = op.stateful_batch("incidents", watched, monitors)
         if grouped:
             partitions = records.partitions if isinstance(records, KafkaSource) else ()
             found = groups.gather(options, found, passed, partitions, store)
         streams["incident"] = found
     for step, sink in (sinks.end_outputs(options) if outputs is None else {}).items():
-        op.output(step, op.flat_map_batch("ends", scored, filter.ends), sink)
+        op.output(step, op.flat_map_batch("ends", judged, filter.ends), sink)
     streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)
 
     for step, sink in (_outputs(options, store) if outputs is None else outputs).items():

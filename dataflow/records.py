@@ -20,12 +20,14 @@ from typing import Literal, TypeAlias
 import msgspec
 
 __all__ = [
+    "ALL",
     "Anomaly",
     "BadLine",
     "Explanation",
     "Incident",
     "Kind",
     "Member",
+    "MetricShare",
     "Outcome",
     "Over",
     "Raw",
@@ -45,6 +47,9 @@ __all__ = [
 ]
 
 encode = msgspec.json.Encoder().encode
+
+ALL = "*"
+"""The metric of what is said of all metrics of an instance together."""
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -174,6 +179,14 @@ class Explanation(msgspec.Struct, frozen=True):
     known: float | None = None
 
 
+class MetricShare(msgspec.Struct, frozen=True):
+    """One metric of an instance: its share of what all of them say, from 0 to 1, and its score."""
+
+    metric: str
+    share: float
+    score: float
+
+
 class Anomaly(msgspec.Struct, frozen=True):
     """A reading with a score above the threshold; `value` to `upper` are from 0 to 1.
 
@@ -187,6 +200,10 @@ class Anomaly(msgspec.Struct, frozen=True):
     is known. `reasons` say what made the score, by shares of the whole; `ordinary` is the range in
     which the value would have been no anomaly, of alerts only; both are null where the detector
     cannot say. `why` is all that in a sentence.
+
+    `together` says whether the metrics of the instance are judged together: then only anomalies of
+    the metric `*` are alerts. Of these, `value` is the mean surprise of the metrics, in thresholds
+    of the detector, and `metrics` are all that count, by their shares of it.
     """
 
     instance: str
@@ -212,6 +229,8 @@ class Anomaly(msgspec.Struct, frozen=True):
     metric: str = "cpu"
     labels: dict[str, str] = {}
     group: str | None = None
+    together: bool = False
+    metrics: tuple[MetricShare, ...] | None = None
 
 
 class Over(msgspec.Struct, frozen=True):
@@ -281,12 +300,12 @@ class Incident(msgspec.Struct, frozen=True):
     belonged to the trouble, or for which the instance is silent. All times are UTC, and null if
     readings have none. `source` is the reading that caused this record, and `labels` are its
     labels. `metric` is that of the anomalies, and `group` the group of the instance, as in an
-    anomaly.
+    anomaly; `metrics` are those of the alert that opened an incident of all metrics together.
 
     The incident of a group has a `spread`, and the group as its `instance`; score and value are
-    those of its worst member, `reasons`, `ordinary`, `why` and `labels` those of the first.
-    `part_of` is the id of the group's incident that an incident belongs to, or belonged to: while
-    it is `folded`, the group's incident stands for it.
+    those of its worst member, `reasons`, `ordinary`, `why`, `labels` and `metrics` those of the
+    first. `part_of` is the id of the group's incident that an incident belongs to, or belonged to:
+    while it is `folded`, the group's incident stands for it.
     """
 
     instance: str
@@ -315,6 +334,7 @@ class Incident(msgspec.Struct, frozen=True):
     spread: Spread | None = None
     part_of: str | None = None
     folded: bool = False
+    metrics: tuple[MetricShare, ...] | None = None
 
 
 def incident_id(kind: str, reading: Reading) -> str:

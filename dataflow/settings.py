@@ -207,6 +207,11 @@ class Settings(BaseSettings):
         description="in their place, a regular expression of names of instances whose part in "
         "parentheses is the group, such as `^([a-z]+)-`",
     )
+    together: bool = Field(
+        False,
+        description="`true`: judge the metrics of an instance together: alerts and incidents are "
+        "those of the instance",
+    )
     where: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
         (),
         description="which records are read, such as `/name=cpu; /tags/cpu=cpu-total`: fields and "
@@ -777,6 +782,27 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}INVERT needs a scale, of which the value is what is left: set "
                 f"{PREFIX}SCALE to a number"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if not self.together:
+            return self
+        if not self.several_metrics:
+            raise ValueError(
+                f"{PREFIX}TOGETHER judges several metrics of an instance: name them in "
+                f"{PREFIX}METRICS, which is {CPU}"
+            )
+        if self.reorder:
+            raise ValueError(
+                f"{PREFIX}TOGETHER and {PREFIX}REORDER cannot be used together: key the records by "
+                "instance"
+            )
+        if self.time_field is None:
+            raise ValueError(
+                f"{PREFIX}TOGETHER needs readings with a time: name the field in "
+                f"{PREFIX}TIME_FIELD, which is none"
             )
         return self
 

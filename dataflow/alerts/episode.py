@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 from dataflow.alerts.news import Heard, News, odds
-from dataflow.records import Explanation, Reading, incident_id
+from dataflow.records import Explanation, MetricShare, Reading, incident_id
 
 __all__ = ["Band", "Ended", "Episode", "EpisodeRules", "Finding", "Watched"]
 
@@ -67,7 +67,8 @@ class Finding(NamedTuple):
     `anomaly`: its score is above the threshold. `alert`: it is news. `trouble`: it belongs to the
     trouble, though it may be no anomaly. `opens`: the episode had an alert, or lasts. `ended`: the
     episode ended here, and how. `duration`: seconds from the first anomaly to the last reading of
-    the trouble. `explanation`: why it is an anomaly, if the detector can say.
+    the trouble. `explanation`: why it is an anomaly, if the detector can say. `metrics`: of all
+    metrics together, which they are.
     """
 
     episode: str
@@ -78,6 +79,7 @@ class Finding(NamedTuple):
     ended: Ended | None = None
     duration: float = 0.0
     explanation: Explanation | None = None
+    metrics: tuple[MetricShare, ...] | None = None
 
 
 class EpisodeRules:

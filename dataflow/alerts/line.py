@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from dataflow.records import Anomaly, Incident, Over
+from dataflow.records import ALL, Anomaly, Incident, Over
 
 __all__ = ["line"]
 
@@ -22,7 +22,8 @@ def line(record: Any) -> str | None:
     if isinstance(record, Anomaly):
         return _alert(record) if record.alert else None
     if isinstance(record, Over):
-        name = record.instance if record.metric is None else f"{record.instance} {record.metric}"
+        of_all = record.metric in (None, ALL)
+        name = record.instance if of_all else f"{record.instance} {record.metric}"
         return _over(name, _clock(record.time), record.ended, record.duration)
     if isinstance(record, Incident):
         if record.folded:

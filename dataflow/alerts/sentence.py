@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataflow.records import Explanation, Kind
+from dataflow.alerts.news import odds
+from dataflow.records import Explanation, Kind, MetricShare
 
-__all__ = ["PERCENT", "Metric", "sentence"]
+__all__ = ["PERCENT", "Metric", "sentence", "sentence_of_all"]
 
 HOUR = 3600.0
 DAY = 24 * HOUR
 
 PERCENT = 100.0
 """The scale of values that are a percentage."""
+
+NAMED = 5
+"""Metrics that are named of those off their habit."""
 
 UNSAID = (None, "1", "ratio")
 """Units that say nothing to a person."""
@@ -86,6 +91,21 @@ def sentence(
     high = expected is None or value >= expected
     parts = [_part(kind, high, explanation) for kind in kinds if explanation is not None]
     return "; ".join([said, *(part for part in parts if part)])
+
+
+def sentence_of_all(metrics: Sequence[MetricShare], threshold: float) -> str:
+    """Return the sentence for all metrics of an instance, which come by their shares.
+
+    A metric is off its habit if the odds of its score are above half of the threshold's.
+
+    >>> shares = [MetricShare("load", 0.5, 0.8), MetricShare("mem", 0.3, 0.4)]
+    >>> sentence_of_all([*shares, MetricShare("disk", 0.2, 0.3)], 0.5)
+    '2 of 3 metrics off their habit: load, mem'
+    """
+    off = [one.metric for one in metrics if odds(one.score) > odds(threshold) / 2]
+    named = ", ".join(off[:NAMED]) + (f" and {len(off) - NAMED} more" if len(off) > NAMED else "")
+    said = f"{len(off)} of {len(metrics)} metrics off their habit"
+    return f"{said}: {named}" if off else said
 
 
 def _part(kind: Kind, high: bool, explanation: Explanation) -> str:

@@ -80,7 +80,7 @@ class Feed:
             bounded=settings.scale is not None and not settings.several_metrics,
             rules=score.episode_rules(settings, self._detector),
             clocks=calendars.of(settings),
-            say=sayer(settings),
+            say=sayer(settings, self._detector),
             silence=Silence(
                 settings.silence,
                 settings.interval,

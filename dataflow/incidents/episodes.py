@@ -12,7 +12,7 @@ import msgspec
 
 from dataflow.incidents.maintenance import Window, after
 from dataflow.incidents.rules import Judged, Rules, stamp
-from dataflow.records import Incident, Reading, Reason, Source, incident_id
+from dataflow.records import Incident, MetricShare, Reading, Reason, Source, incident_id
 
 __all__ = ["EpisodeTracker", "Saved"]
 
@@ -45,6 +45,7 @@ class _Episode(msgspec.Struct, array_like=True):
     reasons: tuple[Reason, ...] | None = None
     ordinary: tuple[float, float] | None = None
     why: str = ""
+    metrics: tuple[MetricShare, ...] | None = None
 
 
 class Saved(msgspec.Struct, array_like=True):
@@ -139,7 +140,7 @@ class EpisodeTracker:
             if not (finding.opens and self._opens(clock, reading, episode)):
                 return None
             episode.opened, episode.opened_at = True, reading.time
-            episode.why = why
+            episode.why, episode.metrics = why, finding.metrics
             if finding.explanation is not None:
                 episode.reasons = finding.explanation.reasons
                 episode.ordinary = finding.explanation.ordinary
@@ -208,6 +209,7 @@ class EpisodeTracker:
             why=episode.why,
             metric=reading.metric or self._rules.metric,
             labels=reading.labels or {},
+            metrics=episode.metrics,
         )
         episode.sequence += 1
         episode.reported = episode.peak

@@ -271,6 +271,7 @@ class GroupTracker:
             why=first.why,
             metric=first.metric,
             labels=first.labels,
+            metrics=first.metrics,
             group=self._group,
             spread=Spread(affected, max(going.size, affected), tuple(going.members[:LISTED])),
         )

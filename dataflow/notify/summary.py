@@ -6,7 +6,7 @@ import unicodedata
 from datetime import datetime
 from typing import Literal
 
-from dataflow.records import Incident, Spread
+from dataflow.records import ALL, Incident, Spread
 
 __all__ = ["severity", "summary", "visible"]
 
@@ -50,7 +50,7 @@ def summary(incident: Incident) -> str:
     'web\\\\n1 is silent'
     """
     name = visible(incident.instance)
-    if incident.kind == "silence" and incident.metric != "cpu":
+    if incident.kind == "silence" and incident.metric not in ("cpu", ALL):
         name += f" ({visible(incident.metric)})"
     since = "" if incident.since is None else f" since {_utc(incident.since)}"
     lasted = "" if incident.duration is None else f" after {_lasting(incident.duration)}"

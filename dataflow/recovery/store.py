@@ -37,7 +37,7 @@ CARRIED_OVER = 2
 DECIDE_STATE = (
     *("topic", "partitions", "format", "key_field", "value_field", "time_field", "index_field"),
     *("metric_field", "where", "each", "invert"),
-    *("scale", "detector", "seed", "interval", "reorder", "time_zone", "holidays"),
+    *("scale", "detector", "seed", "interval", "reorder", "time_zone", "holidays", "together"),
 )
 """Settings that the states in a store depend on: they cannot change later."""
 
@@ -98,6 +98,7 @@ class Store:
             # One from before time zones learned its hours in UTC.
             owner.settings.setdefault("time_zone", "")
             owner.settings.setdefault("holidays", "")
+            owner.settings.setdefault("together", False)
             if settings.incidents:
                 # A store from before these settings existed takes them now.
                 for name in (*DECIDE_INCIDENTS, *DECIDE_GROUPS):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from dataflow.records import Source
+from dataflow.records import ALL, Source
 
 __all__ = ["BY_SEQUENCE", "BY_SOURCE", "Identity", "Key"]
 
@@ -17,6 +17,7 @@ Key: TypeAlias = tuple[str | int, ...]
 
 class _Written(msgspec.Struct):
     source: Source
+    metric: str | None = None
 
 
 class _WrittenIncident(msgspec.Struct):
@@ -51,7 +52,10 @@ _read_incident = msgspec.json.Decoder(_WrittenIncident).decode
 
 def _place(record: Any) -> Key:
     source = record.source
-    place = (source.topic, source.partition, source.offset)
+    place: Key = (source.topic, source.partition, source.offset)
+    if record.metric == ALL:
+        # The last reading of a step may be an anomaly of its own.
+        return (*place, source.number, ALL)
     # As it was before a record could hold several readings, so that what is pending stays known.
     return (*place, source.number) if source.number else place
 
@@ -61,7 +65,7 @@ def _number(incident: Any) -> tuple[str, int]:
 
 
 BY_SOURCE = Identity(_place, lambda line: _place(_read_written(line)), list[Key])
-"""For anomalies and rejected records: a reading yields at most one."""
+"""For anomalies and rejected records: a reading yields at most one, and one of all metrics."""
 
 BY_SEQUENCE = Identity(_number, lambda line: _number(_read_incident(line)), list[Key])
 """For incidents: a reading may yield several, and timers yield some."""

@@ -103,6 +103,11 @@ class Admission:
             self._pass_time(records[-1])
         return records
 
+    @property
+    def looks(self) -> bool:
+        """Whether `look` still has something to look for."""
+        return not (self._grows.done and self._shares.done)
+
     def look(self, groups: list[tuple[str, list[Reading]]]) -> None:
         """Look at the readings of a batch, by instance: they may be counters, or shares of 1."""
         if not self._grows.done:

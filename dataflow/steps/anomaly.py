@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dataflow.alerts.sentence import PERCENT, Metric, sentence
+from dataflow.alerts.sentence import PERCENT, Metric, sentence, sentence_of_all
 from dataflow.detectors.base import AnyDetector
 from dataflow.records import Anomaly, Reading, Source, anomaly_id
 from dataflow.settings import Settings
@@ -77,12 +77,15 @@ def metrics_of(settings: Settings) -> Callable[[Reading], Metric]:
     return of
 
 
-def sayer(settings: Settings) -> Callable[[Scored], str]:
+def sayer(settings: Settings, detector: AnyDetector) -> Callable[[Scored], str]:
     """Return the function that says in a sentence why a scored reading is an anomaly."""
     metrics = metrics_of(settings)
+    threshold = detector.threshold
 
     def say(scored: Scored) -> str:
         reading, verdict, finding = scored
+        if finding is not None and finding.metrics is not None:
+            return sentence_of_all(finding.metrics, threshold)
         metric = metrics(reading)
         bounded = bounder(metric.scale)
         lower, upper = bounded(verdict.lower), bounded(verdict.upper)
@@ -102,8 +105,9 @@ def from_scored(
     with_index = index_namer(settings.index_field)
     metrics = metrics_of(settings)
     default = settings.default_metric
-    say = sayer(settings)
     groups = settings.groups
+    say = sayer(settings, detector)
+    together = settings.together
 
     def convert(scored: Scored) -> Anomaly:
         reading, verdict, finding = scored
@@ -133,6 +137,8 @@ def from_scored(
             metric=default if reading.metric is None else reading.metric,
             labels=reading.labels or {},
             group=groups.of(reading.instance, reading.labels),
+            together=together,
+            metrics=finding.metrics,
         )
         return with_index(anomaly)
 

@@ -19,7 +19,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
-from dataflow.records import Reading, key_of
+from dataflow.records import Reading, key_of, series_parts
 from dataflow.runtime import PICKLE_CODE
 from dataflow.runtime.routing import Routes, worker_of
 from dataflow.steps.admit import Admission
@@ -53,14 +53,21 @@ def keyed(readings: list[Reading], *, several: bool = False) -> list[Keyed]:
     return list(groups.items())
 
 
-def keyer(admission: Admission, *, several: bool = False) -> Callable[[list[Reading]], list[Keyed]]:
-    """Return `keyed` of a batch, after the keys of its partition that are forgotten now."""
+def keyer(
+    admission: Admission, *, several: bool = False, together: bool = False
+) -> Callable[[list[Reading]], list[Keyed]]:
+    """Return `keyed` of a batch, after the keys of its partition that are forgotten now.
+
+    With `together`, the readings of all metrics of an instance have its name as their key, while
+    keys that are forgotten are those of metrics.
+    """
 
     def key(readings: list[Reading]) -> list[Keyed]:
-        groups = keyed(readings, several=several)
+        groups = keyed(readings, several=several and not together)
         if readings and readings[-1].index is None:
             groups = [(name, in_order(group)) for name, group in groups]
-        admission.look(groups)
+        if admission.looks:
+            admission.look(keyed(readings, several=True) if together else groups)
         names = admission.forgotten(readings[0].partition) if readings else []
         return [*((name, []) for name in names), *groups] if names else groups
 
@@ -102,9 +109,14 @@ def unpack(packed: bytes) -> list[Keyed]:
 copyreg.add_extension(__name__, "unpack", PICKLE_CODE)
 
 
-def hand_over(flow: Dataflow, keyed: KeyedStream[list[Reading]]) -> KeyedStream[list[Reading]]:
-    """Add the steps that bring readings to the workers that hold the states of their instances."""
-    workers = _Workers()
+def hand_over(
+    flow: Dataflow, keyed: KeyedStream[list[Reading]], *, together: bool = False
+) -> KeyedStream[list[Reading]]:
+    """Add the steps that bring readings to the workers that hold the states of their instances.
+
+    With `together`, keys of all metrics of an instance go to its worker.
+    """
+    workers = _Workers(together)
     op.input("workers", flow, workers)
     parcels = op.flat_map_batch("address", keyed, workers.address)
     arrived = op.stateful_batch("hand_over", parcels, lambda _: _Arrival())
@@ -114,7 +126,8 @@ def hand_over(flow: Dataflow, keyed: KeyedStream[list[Reading]]) -> KeyedStream[
 class _Workers(DynamicSource[Any]):
     """The workers of the flow. A source that reads nothing: Bytewax gives sources their number."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: bool) -> None:
+        self._together = together
         self._names: list[str] = []
         self._routes = Routes(1)
 
@@ -130,8 +143,12 @@ class _Workers(DynamicSource[Any]):
             return [(self._names[0], batch)]
         routes = self._routes
         parcels: defaultdict[int, list[Keyed]] = defaultdict(Parcel)
-        for one in batch:
-            parcels[routes[one[0]]].append(one)
+        if self._together:
+            for one in batch:
+                parcels[routes[series_parts(one[0])[0]]].append(one)
+        else:
+            for one in batch:
+                parcels[routes[one[0]]].append(one)
         return [(self._names[worker], parcel) for worker, parcel in parcels.items()]
 
 

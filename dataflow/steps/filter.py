@@ -1,6 +1,6 @@
 """The step `filter`: only readings with a score above the threshold pass. It counts all scores.
 
-And the step `ends`: of each episode the end.
+And the step `filter_together`, of all metrics of an instance; and `ends`: of each episode the end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataflow.records import Over
 from dataflow.steps.score import Scored, ScoredBatch
 from dataflow.steps.worst import Follow
 
-__all__ = ["above", "ends"]
+__all__ = ["above", "above_together", "ends"]
 
 
 def above(
@@ -34,15 +34,27 @@ def above(
             if follow is not None and counters.WORST.followed:
                 follow(batch, ())
             return []
-        anomalies = [(key, one) for key, scored in batch for one in scored if one[1][0] > threshold]
-        counters.ANOMALIES_FOUND.inc(len(anomalies))
-        counters.ALERTS_FOUND.inc(sum(1 for _, one in anomalies if one[2] and one[2].alert))
-        counters.ANOMALOUS.add([one[0].instance for _, one in anomalies], time.time())
+        anomalies = _counted(batch, threshold)
         if follow is not None:
             follow(batch, {key for key, _ in anomalies})
         return anomalies
 
     return keep
+
+
+def above_together(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Scored]]]:
+    """Return the filter of a batch of what is said of all metrics: no reading of its own."""
+    return lambda batch: _counted(batch, threshold)
+
+
+def _counted(batch: list[ScoredBatch], threshold: float) -> list[tuple[str, Scored]]:
+    """Return the anomalies of a batch, and count them."""
+    anomalies = [(key, one) for key, scored in batch for one in scored if one[1][0] > threshold]
+    if anomalies:
+        counters.ANOMALIES_FOUND.inc(len(anomalies))
+        counters.ALERTS_FOUND.inc(sum(1 for _, one in anomalies if one[2] and one[2].alert))
+        counters.ANOMALOUS.add([one[0].instance for _, one in anomalies], time.time())
+    return anomalies
 
 
 def ends(batch: list[ScoredBatch]) -> list[tuple[str, Over]]:

@@ -23,7 +23,7 @@ from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
 from dataflow.metrics.counters import INCIDENTS_OPEN
-from dataflow.records import Incident, Reading, Rejected, key_of, series_key
+from dataflow.records import Incident, Reading, Rejected, key_of, series_key, series_parts
 from dataflow.recovery.decisions import Decisions
 from dataflow.recovery.store import Store
 from dataflow.runtime.clock import wake
@@ -33,7 +33,7 @@ from dataflow.steps.groups import Membership
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
-__all__ = ["Sign", "monitors", "rules", "signs_of_life"]
+__all__ = ["Sign", "monitors", "rules", "signs_of_instances", "signs_of_life"]
 
 CHECK = 60.0
 """Maximum seconds between two checks whether an instance is silent."""
@@ -65,6 +65,8 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
     There is no silence with a detector that scores in windows: its scores come late.
     """
     late = isinstance(detector, WindowedDetector)
+    # A step of all metrics may be complete only when the next one begins.
+    silence = settings.silence + 1 if settings.silence and settings.together else settings.silence
     return Rules(
         topic=settings.source_name,
         metric=settings.default_metric,
@@ -74,7 +76,7 @@ def rules(settings: Settings, detector: AnyDetector) -> Rules:
         duration=settings.incident_duration,
         cooldown=settings.incident_cooldown,
         updates=settings.incident_updates,
-        silence=0.0 if late else settings.silence * settings.interval,
+        silence=0.0 if late else silence * settings.interval,
         wall=settings.silence_seconds,
         gone=settings.silence_gone,
         silence_except=tuple(filter(None, map(str.strip, settings.silence_except.split(",")))),
@@ -94,6 +96,11 @@ def signs_of_life(batch: Sequence[Reading | Rejected]) -> list[tuple[str, Sign]]
     ]
 
 
+def signs_of_instances(batch: Sequence[Reading | Rejected]) -> list[tuple[str, Sign]]:
+    """Return the same by instance, where its metrics are judged together."""
+    return [(series_parts(key)[0], sign) for key, sign in signs_of_life(batch)]
+
+
 def monitors(
     settings: Settings,
     detector: AnyDetector,
@@ -109,7 +116,7 @@ def monitors(
     decisions = Decisions(store)
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
-    say = sayer(settings)
+    say = sayer(settings, detector)
     groups = settings.groups
     for kind in ("anomaly", "silence"):
         INCIDENTS_OPEN.labels(kind)  # 0 until one opens
@@ -144,7 +151,7 @@ def monitors(
         logic = _InstanceLogic(
             incident_rules, progress, decisions, steps, caught_up, judged, groups, monitor
         )
-        if monitor is not None and monitor.last is not None:
+        if monitor is not None and monitor.last is not None and not settings.together:
             metric = monitor.last.metric
             logic.dismissed = not (cpu if metric is None else wanted.named(metric))
         return logic
