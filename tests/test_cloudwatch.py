@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import Flow, read_topic
+from conftest import Flow, free_port, read_topic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +17,7 @@ from dataflow.errors import UserError
 
 boto3 = pytest.importorskip("boto3", reason="needs the extra `cloudwatch`")
 moto_server = pytest.importorskip("moto.server", reason="needs the extra `test`")
+config = pytest.importorskip("botocore.config")
 stub = pytest.importorskip("botocore.stub")
 
 from dataflow.cloudwatch.client import Client, Point, TransientError  # noqa: E402
@@ -141,6 +142,18 @@ def test_an_error_of_aws_is_one_line(aws: Any, code: str, kind: type[Exception])
             client.instances([])
     assert code in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_aws_that_cannot_be_reached_is_asked_again(
+    aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    client = Client(None)
+    # Nine more attempts of AWS's library would take a minute.
+    once = config.Config(retries={"total_max_attempts": 1})
+    client._cloudwatch = boto3.client("cloudwatch", config=once)
+    with pytest.raises(TransientError, match="AWS does not answer"):
+        client.instances([])
 
 
 def test_the_history_then_what_is_new_and_the_flow_reads_it(

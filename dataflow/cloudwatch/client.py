@@ -143,7 +143,9 @@ class _errors:  # noqa: N801
                 f"AWS does not let you {self._what} ({code}): check the credentials, and that "
                 f"they have the right {self._right}."
             ) from None
-        if isinstance(error, exceptions.HTTPClientError):
+        # A connection that cannot be made is no HTTPClientError; a wrong certificate stays wrong.
+        unreachable = (exceptions.HTTPClientError, exceptions.ConnectionError)
+        if isinstance(error, unreachable) and not isinstance(error, exceptions.SSLError):
             raise TransientError("AWS does not answer") from None
         if isinstance(error, exceptions.BotoCoreError):
             reason = str(error).rstrip(".")
