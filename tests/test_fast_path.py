@@ -139,6 +139,7 @@ def same_from_a_topic(
         # The others have tests of their own.
         assert one.pop("episode")
         assert (one.pop("metric"), one.pop("labels"), one.pop("group")) == ("cpu", {}, None)
+        assert (one.pop("together"), one.pop("metrics")) == (False, None)
         assert one.pop("why").startswith(f"CPU {one.pop('raw'):.1f}%")
         assert one.pop("unit") == "%"
         assert (one.pop("reasons") is None) == (detector == "tutorial")

@@ -171,6 +171,8 @@ def test_what_an_anomaly_says(run_flow: Flow, brokers: str, topic: str) -> None:
         "metric": "cpu",
         "labels": {},
         "group": None,
+        "together": False,
+        "metrics": None,
     }
 
 
