@@ -75,7 +75,7 @@ def test_a_group_and_an_instance_of_its_name_are_two() -> None:
     target = Alertmanager("http://localhost")
     group, instance = (
         target.body(it, "", NOW)[0]["labels"]  # type: ignore[index]
-        for it in (of_group(), incident(instance="web"))
+        for it in (of_group(), incident(instance="web", group="web"))
     )
     assert group == {**instance, "alertname": "GroupAnomalous"}
 
