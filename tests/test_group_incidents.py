@@ -310,3 +310,31 @@ def test_what_is_in_no_group_passes_at_once(
     flow = Lives(tmp_path, monkeypatch, 1)
     flow.epoch([replace(it, group=None) for _, it in life("m1", 0, 600)])
     assert [one.state for one in flow.written.values()] == ["opened", "resolved"]
+
+
+def test_a_record_waits_however_slow_its_partition_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Marks of another partition do not say that an instance's clock is ahead."""
+    flow = Lives(tmp_path, monkeypatch, 1)
+    begins = {name: life(name, at, None)[0][1] for name, at in (("m1", 600), ("m4", 1000))}
+    marks = [Passed(partition, START) for partition in (1, 2)]
+    members = [Membership(START, "web", "cpu", 1) for _ in range(8)]
+    flow.epoch([*marks, *members, *begins.values()])
+    for number in range(1, 6):
+        flow.epoch([Passed(2, START + 100.0 * number)])
+    assert not flow.written
+    flow.epoch([life(name, at, None)[0][1] for name, at in (("m2", 700), ("m5", 750))], ends=True)
+    (of_group,) = (one for one in flow.written.values() if one.spread and one.state == "opened")
+    assert [it.instance for it in of_group.spread.members] == ["m1", "m2", "m5"]
+
+
+def test_a_record_of_a_clock_that_is_ahead_does_not_wait_for_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Lives(tmp_path, monkeypatch, 1)
+    flow.epoch([Passed(1, START), *(it for _, it in life("m1", 1e6, 600))])
+    for number in range(1, 5):
+        assert bool(flow.written) == (number > 3)
+        flow.epoch([Passed(1, START + 600.0 * number)])
+    assert [one.state for one in flow.written.values()] == ["opened", "resolved"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 __all__ = ["IDLE", "Watermark"]
@@ -26,12 +27,11 @@ class Watermark:
     """
 
     def __init__(self, now: float, partitions: Iterable[int] = ()) -> None:
-        self.rounds = 0
-        """How many epochs have come to an end."""
         self._until = -math.inf
         self._newest = -math.inf
         self._moved = now
         self._round: set[int] = set()
+        self._count: Counter[int] = Counter()
         self._marks = dict.fromkeys(partitions, (-math.inf, now))
 
     def mark(self, partition: int, time: float, now: float) -> None:
@@ -44,8 +44,8 @@ class Watermark:
             ]
             self._until = max(self._until, min(waited))
             self._round.clear()
-            self.rounds += 1
         self._round.add(partition)
+        self._count[partition] += 1
         self._marks[partition] = (max(time, self.of(partition)), now)
         self._moved = now
         self._newest = max(self._newest, time)
@@ -53,6 +53,10 @@ class Watermark:
     def of(self, partition: int) -> float:
         """Return how far a partition has come."""
         return self._marks.get(partition, (-math.inf, 0.0))[0]
+
+    def marks(self, partition: int) -> int:
+        """Return how many marks of a partition have come: epochs in which it had readings."""
+        return self._count[partition]
 
     def seen(self, time: float, now: float) -> None:
         """Take the time of a record that has come."""

@@ -45,7 +45,7 @@ LOOK = 5.0
 """Seconds between two looks at the clock while something is held."""
 
 AHEAD = 2
-"""Epochs after which a record is taken whose instance's clock is ahead of its partition's."""
+"""Marks of its partition after which a record is taken whose instance's clock is ahead."""
 
 STUCK = 60.0
 """Seconds after which it is not waited for a record that an earlier process had taken."""
@@ -159,11 +159,11 @@ def logic(
 
 
 class _Waiting(msgspec.Struct, array_like=True):
-    """A record that came in a round of the watermark, to be taken in the order of its time."""
+    """A record to be taken in the order of its time, and the marks of its partition before it."""
 
     time: float
     incident: Incident
-    round: int = -1
+    marks: int = -1
 
     def order(self) -> tuple[Any, ...]:
         one = self.incident
@@ -229,7 +229,8 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
                 at = max(time_of(value), self._last.get(value.id, -math.inf))
                 self._last[value.id] = at
                 self._watermark.seen(at, now)
-                self._waiting.append(_Waiting(at, value, self._watermark.rounds))
+                marks = self._watermark.marks(value.source.partition)
+                self._waiting.append(_Waiting(at, value, marks))
         return out + self._take_until(self._watermark.until(now)), self.RETAIN
 
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
@@ -272,9 +273,11 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
 
     def _is_ahead(self, one: _Waiting) -> bool:
         """Return whether the clock of an instance is ahead, so that its time would never come."""
-        if self._watermark.rounds - one.round <= AHEAD:
+        partition = one.incident.source.partition
+        # Marks of others do not count: this one may be slow.
+        if self._watermark.marks(partition) - one.marks <= AHEAD:
             return False
-        return self._watermark.of(one.incident.source.partition) <= one.time
+        return self._watermark.of(partition) <= one.time
 
     def _repeat(self, *, ended: bool) -> list[Incident]:
         """Take what an earlier process has taken, in its order, as far as it has come again."""
@@ -363,4 +366,4 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
             tracker.load(state)
         self._waiting, self._memberships = saved.waiting, saved.memberships
         for one in self._waiting:
-            one.round = -1
+            one.marks = -1
