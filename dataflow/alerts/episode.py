@@ -122,11 +122,11 @@ class EpisodeRules:
                 return None, None
             watched = Watched(Heard())
         heard, alert = watched.heard, False
-        heard.since += passed
+        heard.passed(passed)
         if anomaly:
             alert = self._news.take(heard, score)
         else:
-            heard.since += 1
+            heard.passed(1)
         episode = watched.episode
         if episode is None:
             if not anomaly:
@@ -150,7 +150,11 @@ class EpisodeRules:
 
     def forgets(self, watched: Watched, passed: int) -> bool:
         """Return whether nothing has to be kept of an instance `passed` readings after the last."""
-        return watched.episode is None and watched.heard.since + passed >= self._news.hold
+        if watched.episode is not None:
+            return False
+        heard = watched.heard
+        kept = self._news.memory if heard.daily else self._news.hold
+        return heard.since + passed >= kept
 
     def _pass(self, episode: Episode, time: float | None) -> None:
         newest = episode.newest
