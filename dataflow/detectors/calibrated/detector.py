@@ -44,7 +44,9 @@ MOST: Final = 1.75
 """Of an instance that is often surprising, a surprise counts as little as this part of it."""
 
 OFTEN: Final = 0.5
-"""A trouble lasts while the surprise is above this part of an anomaly's."""
+ASTRAY: Final = 6.0
+"""A trouble lasts while the surprise is above this part of an anomaly's, or the readings miss the
+level of their hour by more than this many times the usual miss before the trouble."""
 
 CALM: Final = 4
 """Each reading without takes back this many with trouble."""
@@ -127,7 +129,8 @@ class Calibrated:
         self._day = max(round(86_400 / self.interval), 1)
         self._four_days = 4 * self._day
         self._single = not 120.0 < self.interval < 1800.0
-        self._new_habit = round(216 * scale)
+        # 23 hours: no hour of the day has come twice.
+        self._new_habit = round(276 * scale)
         self._settle = round(36 * scale)
         self._stuck = round(72 * scale)
         # The most that a leaf, or all of them, can hold: masses are halved each fortnight.
@@ -234,8 +237,10 @@ class Calibrated:
             before.masses.take_back(self._step_trees.leaves(view.step_place(offset)))
             memory.before = before
         memory.since += 1
-        bounded = seen >= self._start
-        if bounded and self._lasts(memory, offset, surprise > OFTEN * self._alarm):
+        bounded = memory.since > self._start
+        astray = abs(offset - by_day) > ASTRAY * memory.trouble_miss and memory.trouble > 0
+        troubled = surprise > OFTEN * self._alarm or astray
+        if seen >= self._start and self._lasts(memory, offset, troubled, miss):
             start_over(memory, offset)
             by_day = by_week = NOT_SEEN
         learn(memory, offset, day, week, by_day, by_week, self._level_rate, bounded)
@@ -307,7 +312,7 @@ class Calibrated:
             )
         return surprise
 
-    def _lasts(self, memory: Memory, offset: float, troubled: bool) -> bool:
+    def _lasts(self, memory: Memory, offset: float, troubled: bool, miss: float) -> bool:
         """Return whether a trouble has lasted for so long that it is a new habit.
 
         Its sizes and levels are then learned from nothing, and the known range is that of the
@@ -316,6 +321,7 @@ class Calibrated:
         if troubled:
             if memory.trouble == 0:
                 memory.trouble_high = memory.trouble_low = offset
+                memory.trouble_miss = miss
             memory.trouble += 1
         else:
             memory.trouble = memory.trouble - CALM if memory.trouble > CALM else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dataflow.detectors.calibrated.memory import BEYOND, Memory
+from dataflow.detectors.calibrated.memory import Memory
 
 __all__ = ["expect", "learn", "start_over"]
 
@@ -15,7 +15,7 @@ MARGIN: Final = 0.8
 """A seasonal level explains an instance if it misses by less than this times the other's miss."""
 
 BOUND: Final = 4.0
-"""A reading moves the level of its hour as if it missed it by at most this many usual misses."""
+"""A reading counts as if it missed a level by at most this many usual misses."""
 
 UNKNOWN_MISS: Final = 1.5
 """Misses counted for an hour never seen, times the running level's: no credit without proof."""
@@ -62,32 +62,32 @@ def learn(
     distance = offset - memory.level
     memory.level = memory.level + rate * distance
     miss = abs(distance)
-    memory.off_level += rate * (miss - memory.off_level)
     unknown = UNKNOWN_MISS * miss
+    memory.off_level += rate * (within(miss, memory.off_level, bounded) - memory.off_level)
     if by_day == by_day:
-        memory.off_hour += rate * (abs(offset - by_day) - memory.off_hour)
-        hours[day] = by_day + HOUR_RATE * within(
-            offset - by_day, BOUND * memory.off_hour if bounded else BEYOND
-        )
+        distance = within(offset - by_day, memory.off_hour, bounded)
+        memory.off_hour += rate * (abs(distance) - memory.off_hour)
+        hours[day] = by_day + HOUR_RATE * distance
     else:
         memory.off_hour += rate * (unknown - memory.off_hour)
         hours[day] = offset
     if by_week == by_week:
-        memory.off_week += rate * (abs(offset - by_week) - memory.off_week)
-        hours[week] = by_week + WEEK_RATE * within(
-            offset - by_week, BOUND * memory.off_week if bounded else BEYOND
-        )
+        distance = within(offset - by_week, memory.off_week, bounded)
+        memory.off_week += rate * (abs(distance) - memory.off_week)
+        hours[week] = by_week + WEEK_RATE * distance
     else:
         memory.off_week += rate * (unknown - memory.off_week)
         hours[week] = offset
 
 
-def within(distance: float, most: float) -> float:
-    """Return a distance, but at most `most` in either direction."""
-    if distance > most:
-        return most
-    if distance < -most:
-        return -most
+def within(distance: float, usual: float, bounded: bool) -> float:
+    """Return a distance, if bounded at most BOUND times the usual one in either direction."""
+    most = BOUND * usual
+    if bounded:
+        if distance > most:
+            return most
+        if distance < -most:
+            return -most
     return distance
 
 

@@ -23,7 +23,7 @@ BEYOND: Final = 1e300
 
 
 COUNTS: Final = 6
-NUMBERS: Final = 28
+NUMBERS: Final = 29
 
 SIGNATURE: Final = struct.Struct("<dc")
 FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
@@ -40,7 +40,7 @@ class Memory:
 
     `seen` counts its readings, `since` those since the detector last started over, and `trouble`
     those of a trouble that may be a new habit, whose values lie from `trouble_low` to
-    `trouble_high`.
+    `trouble_high`, and before which the usual miss was `trouble_miss`.
 
     A state loaded from the bytes of `dump` continues as the dumped one would have, to the bit. It
     is stored as those bytes only: compiled, it cannot be pickled or deep-copied.
@@ -87,6 +87,7 @@ class Memory:
         "trouble",
         "trouble_high",
         "trouble_low",
+        "trouble_miss",
         "usual_most",
         "usual_peak",
     )
@@ -144,6 +145,7 @@ class Memory:
             self.usual_most,
             self.trouble_high,
             self.trouble_low,
+            self.trouble_miss,
         ) = numbers
         self.hours = hours
         self.masses = masses
@@ -183,6 +185,7 @@ class Memory:
             self.usual_most,
             self.trouble_high,
             self.trouble_low,
+            self.trouble_miss,
         )
 
     def copy(self) -> Memory:
