@@ -23,7 +23,7 @@ SLACK: Final = 1.5
 """The scale of a feature stays until its usual size has changed by this factor."""
 
 FLAT: Final = 1e-9
-FLAT_STEP: Final = 0.001
+FLAT_STEP: Final = 0.002
 FLAT_RANGE: Final = 0.1
 """Smallest usual size and range of a still instance: absolute, and as shares of its level."""
 
@@ -220,9 +220,9 @@ class Calibrated:
             if memory.same == (stuck if stuck > self._stuck else self._stuck):
                 surprise += BONUS
             if self._single:
-                sharpness *= HALF / bar(memory)
-                if sharpness > surprise:
-                    surprise = sharpness
+                by_itself = sharpness * (HALF / bar(memory))
+                if by_itself > surprise:
+                    surprise = by_itself
 
         if surprise > self._alarm:
             before = memory.copy()
@@ -244,7 +244,7 @@ class Calibrated:
             start_over(memory, offset)
             by_day = by_week = NOT_SEEN
         learn(memory, offset, day, week, by_day, by_week, self._level_rate, bounded)
-        self._learn_peaks(memory, residual, step, least, found)
+        self._learn_peaks(memory, residual, found, sharpness)
         memory.previous = offset
         if offset > memory.high:
             memory.high = offset
@@ -336,9 +336,7 @@ class Calibrated:
         memory.last_high, memory.last_low = -BEYOND, BEYOND
         return True
 
-    def _learn_peaks(
-        self, memory: Memory, residual: float, step: float, least: float, found: float
-    ) -> None:
+    def _learn_peaks(self, memory: Memory, residual: float, found: float, sharpness: float) -> None:
         """Learn how surprising an instance usually is at most, and how sharp single readings are.
 
         `found` is the surprise of its last readings.
@@ -356,7 +354,6 @@ class Calibrated:
             return
         past = memory.seen - self._calibrate
         if past >= 0:
-            sharpness = sharp(memory, residual, step, least)
             if sharpness > memory.peak:
                 memory.peak = sharpness
             if past % self._day == self._day - 1:
