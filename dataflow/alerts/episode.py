@@ -19,7 +19,10 @@ ASTRAY = 2
 """Values in a row outside of what was expected before: one alone is noise."""
 
 LASTING = 6
-"""Anomalies in a row that a person has to know of, even where none of them is an alert."""
+"""Anomalies in a row that a person has to know of, even where none of them is an alert.
+
+Not if they come about daily.
+"""
 
 LATE = 0.75
 """The share of the quiet time after which values are compared with the band of before."""
@@ -52,6 +55,7 @@ class Episode(msgspec.Struct, array_like=True):
     astray: int = 0
     expected: int = 0
     beside: int = 0
+    alerted: bool = False
 
 
 class Watched(msgspec.Struct, array_like=True):
@@ -67,7 +71,8 @@ class Finding(NamedTuple):
     `anomaly`: its score is above the threshold. `alert`: it is news. `trouble`: it belongs to the
     trouble, though it may be no anomaly. `opens`: the episode had an alert, or lasts. `ended`: the
     episode ended here, and how. `duration`: seconds from the first anomaly to the last reading of
-    the trouble. `explanation`: why it is an anomaly, if the detector can say.
+    the trouble. `explanation`: why it is an anomaly, if the detector can say. `alerted`: of a
+    reading that is no anomaly, whether the episode had an alert.
     """
 
     episode: str
@@ -78,6 +83,7 @@ class Finding(NamedTuple):
     ended: Ended | None = None
     duration: float = 0.0
     explanation: Explanation | None = None
+    alerted: bool = False
 
 
 class EpisodeRules:
@@ -137,7 +143,9 @@ class EpisodeRules:
             self._pass(episode, reading.time)
         if anomaly:
             episode.row += 1
-            episode.opens = episode.opens or alert or episode.row >= LASTING
+            episode.alerted = episode.alerted or alert
+            lasts = episode.row >= LASTING and not heard.usual
+            episode.opens = episode.opens or alert or lasts
         else:
             episode.row = 0
             if not self._belongs(episode, reading, score, band):
@@ -189,4 +197,7 @@ class EpisodeRules:
         if passed >= self._quiet:
             ended = "recovered" if episode.expected >= episode.beside else "adapted"
             watched.episode = None
-        return Finding(episode.id, False, False, False, episode.opens, ended, episode.last)
+        return Finding(
+            *(episode.id, False, False, False, episode.opens, ended, episode.last),
+            alerted=episode.alerted,
+        )

@@ -32,12 +32,13 @@ class Heard(msgspec.Struct, array_like=True):
 
     `since` counts the readings since the last anomaly that was news or no news, and `bar` is the
     odds that are covered. `daily` has, of each trouble of the last days, the readings since it
-    began and the odds that it covered.
+    began and the odds that it covered. `usual`: the last of these comes about daily.
     """
 
     since: int = 0
     bar: float = 0.0
     daily: list[tuple[int, float]] = []
+    usual: bool = False
 
     def passed(self, readings: int) -> None:
         """Count readings that are no anomalies."""
@@ -107,7 +108,8 @@ class News:
         while bar < found:
             bar *= 2.0
         heard.bar = bar
-        return found <= self._alarm or not self._daily(heard, found)
+        heard.usual = found > self._alarm and self._daily(heard, found)
+        return not heard.usual
 
     def _daily(self, heard: Heard, found: float) -> bool:
         """Return whether this comes about daily, and remember that it came."""
