@@ -152,7 +152,7 @@ def straight_down(readings, interval=300.0):
             most = max(most, max(z))
             if (n - start + 1) % (4 * per_day) == 0:
                 count = (n - start + 1) // (4 * per_day)
-                usual_most += (min(most, 1.75 * 3) - usual_most) / min(count, 5)
+                usual_most += (min(most, 1.5 * 3) - usual_most) / min(count, 5)
                 most = 0.0
         if single:
             if n >= round(100 * k):

@@ -40,7 +40,7 @@ NEAR: Final = 0.2
 """A single reading is an anomaly if it stands out by more than 5 usual sizes, and by more than 1.5
 times what the sharpest reading of a day usually does; from the mean of about 5 readings before."""
 
-MOST: Final = 1.75
+MOST: Final = 1.5
 """Of an instance that is often surprising, a surprise counts as little as this part of it."""
 
 OFTEN: Final = 0.5
