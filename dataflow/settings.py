@@ -150,7 +150,9 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a reading whose score is above it is an anomaly (0 to 1)",
     )
-    seed: int = Field(42, description="seed of the random cuts of the detector's trees")
+    seed: int = Field(
+        42, description="seed of a detector that draws at random; `calibrated` does not"
+    )
     interval: float = Field(
         300, gt=0, le=604_800, description="seconds between two readings of an instance"
     )

@@ -46,16 +46,34 @@ def judge_all(
 
 
 def alerts(scores: Sequence[float], threshold: float) -> set[int]:
-    """The places of the alerts: above the threshold, and twice as bad as any in 84 readings."""
-    found: dict[int, int] = {}
+    """The places of the alerts, of readings 300 s apart.
+
+    Above the threshold, and twice as bad as what is known: the trouble of which the last anomaly is
+    less than 84 readings ago, or what came on two of the last three days within an hour of this.
+    """
+    found: set[int] = set()
+    troubles: list[tuple[int, int]] = []
+    last, level = -math.inf, -1
     for at, score in enumerate(scores):
         if score <= threshold:
             continue
         odds = score / (1 - score) * (1 - threshold) / threshold if score < 1 else math.inf
-        level = math.ceil(math.log2(odds)) if odds < math.inf else 10_000
-        if not found or at - max(found) >= 84 or level > found[max(found)]:
-            found[at] = level
-    return set(found)
+        bad = math.ceil(math.log2(odds)) if odds < math.inf else 10_000
+        known = at - last < 84 and bad <= level
+        last = at
+        if known:
+            continue
+        level = bad
+        days = {
+            day
+            for begun, covered in troubles
+            for day in (1, 2, 3)
+            if abs(at - begun - 288 * day) <= 12 and bad <= covered
+        }
+        troubles.append((at, bad))
+        if len(days) < 2:
+            found.add(at)
+    return found
 
 
 def episodes(

@@ -14,7 +14,6 @@ from dataflow.alerts.news import held
 from dataflow.detectors.calibrated.detector import Calibrated
 from dataflow.detectors.calibrated.memory import LEAVES, TREES
 from dataflow.detectors.calibrated.trees import Trees
-from dataflow.detectors.halfspace.trees import draw
 from dataflow.evaluation import backtest
 from dataflow.evaluation.datasets import load_nab, load_sample
 from dataflow.evaluation.instances import AnyOf
@@ -25,22 +24,22 @@ def float32(value):
     return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
-def straight_down(readings, seed=42, interval=300.0):
+def straight_down(readings, interval=300.0):
     """Yield the verdicts as docs/detectors.md has the formulae, one after the other."""
     ratio = min(300 / interval, 30)
     k = max(1, ratio)
     averaged = max(24 * math.sqrt(ratio), 3)
     fortnight = round(4032 * k)
-    forests = {
-        name: draw(TREES, 5, 1, (("place", (0.0, 1.0)),), f"{name} {seed}")
-        for name in ("residual", "step")
-    }
-    mass = {name: [[0] * LEAVES for _ in range(TREES)] for name in forests}
+    start = min(round(200 * k), max(round(5 * 86_400 / interval), 120))
+    per_day = max(round(86_400 / interval), 1)
+    single = interval <= 120 or interval >= 1800
+    mass = {name: [[0] * LEAVES for _ in range(TREES)] for name in ("residual", "step")}
     size, scale, s, mu, var = ({"residual": 0.0, "step": 0.0} for _ in range(5))
     level = e_level = e_day = e_week = 0.0
     profile = {}
     present, previous_fortnight = [], []
-    total = same = longest = 0
+    total = same = longest = since = trouble = 0
+    beside = beside_size = peak = usual_peak = most = usual_most = trouble_miss = 0.0
     origin = previous = None
     for n, (value, time) in enumerate(readings):
         value = min(max(value, -1e30), 1e30)
@@ -59,18 +58,23 @@ def straight_down(readings, seed=42, interval=300.0):
 
         known = present + previous_fortnight
         top = max(abs(v + origin) for v in known) if known else 0.0
+        least = 0.002 * top + 1e-9
+        sharp = min(
+            abs(feature["residual"] - beside) / max(beside_size, least),
+            abs(feature["step"]) / max(size["step"], least),
+        )
         z = [0.0]
         information = math.log2(total + 1)
         for name, f in feature.items():
-            if n:
-                rate = 1 / n if n < round(150 * k) else 1 / (2016 * k)
+            if since:
+                rate = 1 / since if since < round(150 * k) else 1 / (2016 * k)
                 size[name] += rate * (abs(f) - size[name])
-            if n < round(150 * k):
+            if since < round(150 * k):
                 scale[name] = size[name]
             scale[name] = min(max(scale[name], size[name] / 1.5), size[name] * 1.5)
-            wide = 16 * max(scale[name], 0.001 * top + 1e-9)
+            wide = 16 * max(scale[name], least)
             u = 0.5 + 0.5 * f / (wide + abs(f))
-            leaves = [leaf(thresholds, u) for thresholds in forests[name].thresholds]
+            leaves = [leaf(tree, u) for tree in range(TREES)]
             bits = information - sum(
                 math.log2(LEAVES * mass[name][tree][found] + 1) / TREES
                 for tree, found in enumerate(leaves)
@@ -81,17 +85,18 @@ def straight_down(readings, seed=42, interval=300.0):
             off = s[name] - mu[name]
             z.append(off / math.sqrt(var[name] + 0.3**2))
             if n >= round(100 * k):
-                rate = 1 / min(n - round(100 * k) + 1, round(3000 * k))
+                counted = n - round(100 * k) if since == n else since
+                rate = 1 / min(counted + 1, round(3000 * k))
                 mu[name] += rate * off
                 var[name] += rate * (off * off * (1 - rate) - var[name])
         total += 1
-        y = max(z)
+        y = max(z) / max(1, usual_most / 3)
 
         if x == previous:
             same += 1
         else:
             longest, same = max(longest, same), 0
-        if n < round(200 * k):
+        if n < start or since < min(n, round(36 * k)):
             y = 0.0
         else:
             out = max(x - max(known), min(known) - x)
@@ -100,6 +105,8 @@ def straight_down(readings, seed=42, interval=300.0):
                 y += 6 * out / (out + 0.08)
             if same == max(round(72 * k), 4 * longest):
                 y += 6
+            if single:
+                y = max(y, 3 * sharp / max(5, 1.5 * usual_peak))
 
         yield (
             y / (y + 3),
@@ -108,15 +115,59 @@ def straight_down(readings, seed=42, interval=300.0):
             origin + expected + 3 * miss,
         )
 
+        since += 1
+        bounded = since > start
+        if n >= start:
+            off_hour = trouble > 0 and abs(x - profile.get(day, x)) > 6 * trouble_miss
+            if y > 1.5 or off_hour:
+                if not trouble:
+                    troubled, trouble_miss = [x], miss
+                trouble += 1
+            else:
+                trouble = max(trouble - 4, 0)
+            if trouble:
+                troubled.append(x)
+            if trouble >= round(276 * k):
+                trouble = since = 0
+                present, previous_fortnight = troubled, []
+                profile, level = {}, x
+                e_level = e_day = e_week = 0.0
+
+        def within(distance, usual, bounded=bounded):
+            return min(max(distance, -4 * usual), 4 * usual) if bounded else distance
+
         rate = 1 / (208 * k)
         off = abs(x - level)
-        e_day += rate * ((abs(x - profile[day]) if day in profile else 1.5 * off) - e_day)
-        e_week += rate * ((abs(x - profile[week]) if week in profile else 1.5 * off) - e_week)
-        e_level += rate * (off - e_level)
-        level += rate * (x - level)
-        for cell, rate in ((day, 0.05), (week, 0.1)):
-            old = profile.get(cell, x)
-            profile[cell] = float32(old + rate * (x - old))
+        e_level, level = (
+            e_level + rate * (within(off, e_level) - e_level),
+            level + rate * (x - level),
+        )
+        day_off = within(x - profile[day], e_day) if day in profile else None
+        week_off = within(x - profile[week], e_week) if week in profile else None
+        e_day += rate * ((1.5 * off if day_off is None else abs(day_off)) - e_day)
+        e_week += rate * ((1.5 * off if week_off is None else abs(week_off)) - e_week)
+        for cell, rate, far in ((day, 0.05, day_off), (week, 0.1, week_off)):
+            profile[cell] = float32(x if far is None else profile[cell] + rate * far)
+
+        if n >= start:
+            most = max(most, max(z))
+            if (n - start + 1) % (4 * per_day) == 0:
+                count = (n - start + 1) // (4 * per_day)
+                usual_most += (min(most, 1.5 * 3) - usual_most) / min(count, 5)
+                most = 0.0
+        if single:
+            if n >= round(100 * k):
+                peak = max(peak, sharp)
+                if (n - round(100 * k) + 1) % per_day == 0:
+                    count = (n - round(100 * k) + 1) // per_day
+                    if count > 1:
+                        peak = min(peak, 2 * usual_peak)
+                    usual_peak += (peak - usual_peak) / min(count, 10)
+                    peak = 0.0
+            off = feature["residual"] - beside
+            rate = 1 / (n + 1) if n < round(150 * k) else 1 / (2016 * k)
+            beside_size += rate * (abs(off) - beside_size)
+            beside += 0.2 * off
         previous = x
         present.append(x)
         if len(known) > 3:  # all that the formulae ask of them
@@ -152,12 +203,10 @@ def streams(draw_):
 
 
 @settings(max_examples=25, deadline=None)
-@given(streams(), st.integers(0, 5), st.sampled_from((900.0, 300.0, 140.0, 60.0, 30.0)))
-def test_it_computes_the_formulae(readings, seed, interval):
-    detector, state = Calibrated(seed, interval), None
-    for (value, time), wanted in zip(
-        readings, straight_down(readings, seed, interval), strict=True
-    ):
+@given(streams(), st.sampled_from((3600.0, 900.0, 300.0, 140.0, 60.0, 30.0)))
+def test_it_computes_the_formulae(readings, interval):
+    detector, state = Calibrated(interval), None
+    for (value, time), wanted in zip(readings, straight_down(readings, interval), strict=True):
         state, verdict = detector.update(state, value, time)
         assert verdict == pytest.approx(wanted, rel=1e-6, abs=1e-6 * abs(value) + 1e-12)
 
@@ -172,28 +221,24 @@ def test_it_computes_the_formulae_over_weeks():
     assert worst < 1e-9
 
 
-def leaf(thresholds, place):
-    """The number of a place's leaf, from the root of a tree down, as River goes."""
-    node = 1
-    while node < len(thresholds):
-        node = 2 * node + (place >= thresholds[node])
-    return node - len(thresholds)
+def leaf(tree, place):
+    """The number of a place's leaf: a tree has 32 equal ones, shifted by a part of a leaf."""
+    return math.floor(place * (LEAVES - 1) + (tree + 0.5) / TREES)
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 50), st.lists(st.floats(0, 1)))
-def test_a_place_has_the_leaves_that_river_finds(seed, places):
-    """At random, at the ends, on each cut and next to it."""
-    name = f"step {seed}"
-    trees = Trees(name, 256)
-    forest = draw(TREES, 5, 1, (("place", (0.0, 1.0)),), name)
-    places = [0.0, 1.0, math.nextafter(1.0, 0.0), *places]
-    for cut in (cut for thresholds in forest.thresholds for cut in thresholds[1:]):
-        places += [cut, math.nextafter(cut, 0.0), math.nextafter(cut, 1.0)]
+@given(st.lists(st.floats(0, 1)))
+def test_a_place_has_the_leaves_of_shifted_halves(places):
+    """At random, at the ends, and next to each cut."""
+    trees = Trees(256)
+    cuts = [(at - (tree + 0.5) / TREES) / (LEAVES - 1) for at in range(1, 32) for tree in range(8)]
+    # On a cut itself, the last digit decides.
+    places = [place for place in places if min(abs(place - cut) for cut in cuts) > 1e-12]
+    places += [0.0, 1.0, math.nextafter(1.0, 0.0)]
+    places += [min(max(cut + d, 0.0), 1.0) for cut in cuts for d in (-1e-12, 1e-12)]
     for place in places:
         assert list(trees.leaves(place)) == [
-            256 + LEAVES * tree + leaf(thresholds, place)
-            for tree, thresholds in enumerate(forest.thresholds)
+            256 + LEAVES * tree + leaf(tree, place) for tree in range(TREES)
         ]
 
 
@@ -322,7 +367,7 @@ def test_an_instance_that_shrank_to_a_third_is_still_watched(monkeypatch):
     with forms.plain() as changed:
         all_time(monkeypatch, changed)
         found_before, _ = judge(changed.Calibrated(), shrunk)
-    assert found > found_before + 0.1
+    assert found > found_before + 0.05
     assert false < 0.06
 
 
@@ -331,7 +376,7 @@ def test_readings_a_minute_apart_need_the_interval():
     found, false = judge(Calibrated(interval=60.0), minutes, 1_440, 5)
     _, false_before = judge(Calibrated(), minutes, 1_440, 5)
     assert false < 0.75 * false_before
-    assert false < 0.1
+    assert false < 0.2
     assert found > 0.85
 
 
@@ -374,7 +419,7 @@ def test_a_shorter_interval_scales_the_state_not_its_size():
     state = None
     for value in made:
         state, _ = detector.update(state, value, None)
-    assert len(detector.dump(state)) < 3_100
+    assert len(detector.dump(state)) < 3_200
     assert detector.load(detector.dump(state)).dump() == detector.dump(state)
 
 
@@ -384,11 +429,10 @@ def test_an_interval_that_is_none_is_an_error(interval):
         Calibrated(interval=interval)
 
 
-def test_another_interval_or_seed_is_an_error_that_names_it():
+def test_another_interval_is_an_error_that_names_it():
     state, _ = Calibrated().update(None, 0.5, None)
-    for other in (Calibrated(seed=7), Calibrated(interval=60.0)):
-        with pytest.raises(ValueError, match=r"seed 42 and interval 300 s; this detector has"):
-            other.load(state.dump())
+    with pytest.raises(ValueError, match=r"interval 300 s; this detector has interval 60 s"):
+        Calibrated(interval=60.0).load(state.dump())
 
 
 # Figures on the Numenta Anomaly Benchmark and on real instances.
@@ -396,35 +440,20 @@ def test_another_interval_or_seed_is_an_error_that_names_it():
 FILES = ("**/*.csv", "realAWSCloudwatch/*.csv")
 
 
-def nab_scores(shared, seeds):
-    """Yield the standard score of all series and of AWS's, and alerts an instance and day."""
+def test_the_figures_on_the_benchmark(shared):
+    """The standard score of all series and of AWS's, and alerts an instance and day."""
     nab = [load_nab(shared / "nab", files) for files in FILES]
     metrics = load_sample(shared / "data" / "ec2_metrics.csv", None)
-    for seed in seeds:
-        detector = Calibrated(seed)
+    detector = Calibrated()
 
-        def alerts_in(series, detector=detector):
-            scores = backtest.replay(detector, series)
-            return AnyOf(series).alerts(scores, detector.threshold, 300)
+    def alerts_in(series):
+        scores = backtest.replay(detector, series)
+        return AnyOf(series).alerts(scores, detector.threshold, 300)
 
-        scores = [
-            Corpus(series).score(alerts_in(series), detector.threshold).standard for series in nab
-        ]
-        alerts = sum(int((found > detector.threshold).sum()) for found in alerts_in(metrics))
-        yield (*scores, alerts / sum(len(one.values) for one in metrics) * 288)
-
-
-def test_one_seed_on_the_benchmark(shared):
-    ((every, aws, alerts),) = nab_scores(shared, [42])
-    assert every > 73.0
-    assert aws > 71.0
-    assert alerts < 0.32
-
-
-@pytest.mark.slow
-def test_six_seeds_on_the_benchmark(shared):
-    scores = list(nab_scores(shared, range(42, 48)))
-    every, aws, alerts = (sum(column) / 6 for column in zip(*scores, strict=True))
-    assert every > 75.5
-    assert aws > 73.5
-    assert alerts < 0.3
+    every, aws = (
+        Corpus(series).score(alerts_in(series), detector.threshold).standard for series in nab
+    )
+    alerts = sum(int((found > detector.threshold).sum()) for found in alerts_in(metrics))
+    assert every > 76.5
+    assert aws > 67.0
+    assert alerts / sum(len(one.values) for one in metrics) * 288 < 0.25

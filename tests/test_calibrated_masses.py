@@ -61,7 +61,7 @@ def test_each_mass_up_to_the_most_has_its_bits(code: str) -> None:
 @pytest.mark.parametrize("interval", [1e-6, 1.0, 10.0, 36.0, 37.0, 60.0, 300.0, 1e6])
 def test_no_leaf_of_a_detector_can_hold_more_than_its_type(interval: float) -> None:
     detector = Calibrated(interval=interval)
-    code = detector.update(None, 0.5, None)[0].signature[3]
+    code = detector.update(None, 0.5, None)[0].signature[1]
     # Half is forgotten each fortnight.
     most = 2 * round(4032 * max(1.0, min(300 / interval, 30.0)))
     assert code == code_for(most)

@@ -313,9 +313,10 @@ def test_the_demo_shows_alerts_and_when_they_are_over(run_command: Command) -> N
     total: Any = re.search(r"^all +(\d+) +(\d+)$", done.stdout, re.MULTILINE)
     assert 0 < len(found) == int(total[1]) < int(total[2]) / 5
     over = re.findall(
-        rf"^\d{{4}}-.* ({instances})  over after [\dhmin ]+: \w+$", done.stdout, re.MULTILINE
+        rf"^\d{{4}}-.* ({instances})  over after [\w ]+: \w+$", done.stdout, re.MULTILINE
     )
-    assert len(found) / 2 < len(over) <= len(found)
+    # A trouble that lasts is over too, if none of it was an alert.
+    assert len(found) / 2 < len(over) < 1.5 * len(found)
     assert re.search(r"32,256 records in [\d.]+ s \([\d,]+ a second", done.stdout)
     # The README shows some of these lines.
     shown = (REPOSITORY / "README.md").read_text().partition("$ make run\n")[2].partition("```")[0]

@@ -20,10 +20,11 @@ def readings(count: int) -> list[Reading]:
     return [Reading("a", STEP * at, at, 0.5, STEP * at, 0, at) for at in range(count)]
 
 
-@given(st.lists(scores, max_size=250), thresholds)
+@given(st.lists(st.tuples(scores, st.sampled_from([1, 1, 5, 40, 288])), max_size=60), thresholds)
 def test_an_alert_is_twice_as_bad_as_what_was_known_or_comes_hours_later(
-    found: list[float], threshold: float
+    stretches: list[tuple[float, int]], threshold: float
 ) -> None:
+    found = [one for score, calm in stretches for one in (score, *[0.0] * (calm - 1))]
     expected = alerts(found, threshold)
     kept = held(found, threshold)
     assert {at for at, score in enumerate(kept) if score > threshold} == expected
@@ -61,8 +62,25 @@ def test_episodes_are_what_a_recount_of_the_whole_history_finds(
 
 @pytest.mark.parametrize(("interval", "readings"), [(300, 84), (60, 420), (3600, 24), (1, 2520)])
 def test_readings_further_apart_hold_back_longer(interval: float, readings: int) -> None:
-    found = held([0.6] * (readings + 1), 0.5, interval)
-    assert [at for at, score in enumerate(found) if score > 0.5] == [0, readings]
+    found = held([0.6, *[0.1] * (readings - 2), 0.6, *[0.1] * (readings - 1), 0.6], 0.5, interval)
+    assert [at for at, score in enumerate(found) if score > 0.5] == [0, 2 * readings - 1]
+
+
+def test_what_comes_each_night_is_no_news_from_the_third_time_on() -> None:
+    nightly = [0.6, *[0.1] * 287] * 6
+    found = held(nightly, 0.5)
+    assert [at for at, score in enumerate(found) if score > 0.5] == [0, 288]
+    # Twice as bad is news, and so is another hour.
+    nightly[4 * 288] = 0.7
+    nightly[5 * 288 + 100] = 0.6
+    found = held(nightly, 0.5)
+    assert [at // 288 for at, score in enumerate(found) if score > 0.5] == [0, 1, 4, 5]
+    # The days go on while readings pass that are no anomalies.
+    rules, watched, said = EpisodeRules(0.5, STEP, 900.0), None, []
+    for at, reading in zip(range(0, 6 * 288, 288), readings(6), strict=True):
+        watched, finding = rules.take(watched, reading, 0.6, None, passed=287 if at else 0)
+        said.append(finding is not None and finding.alert)
+    assert said == [True, True, False, False, False, False]
 
 
 @pytest.mark.parametrize(("threshold", "count"), [(0.0, 2), (1.0, 0)])

@@ -1,4 +1,4 @@
-"""Recovery stores of earlier versions: carried on with, to the last digit.
+"""Recovery stores of earlier versions: carried on with, to the last digit, or refused in a line.
 
 The stores in tests/stores were written by version 0.1.0, before its modules moved into folders:
 each after the first half of the sample, read from a topic with 3 partitions, output to stdout.
@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import REPOSITORY, Flow, PausableBroker
 
 from dataflow import kafka
@@ -21,10 +20,7 @@ from dataflow.settings import Settings
 HALF = 16_128
 """Readings that the flow of before had read."""
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "calibrated": {"incidents": True},
-    "tutorial": {"detector": "tutorial", "reorder": True},
-}
+SETTINGS: dict[str, Any] = {"detector": "tutorial", "reorder": True}
 
 
 def found(flow: Flow, *arguments: str, **settings: Any) -> list[dict[str, Any]]:
@@ -36,9 +32,14 @@ def found(flow: Flow, *arguments: str, **settings: Any) -> list[dict[str, Any]]:
     return sorted(records, key=lambda it: (it["id"], it.get("sequence", -1)))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+def unpacked(name: str, folder: Path) -> str:
+    with tarfile.open(REPOSITORY / "tests" / "stores" / f"format-2-{name}.tar.gz") as packed:
+        packed.extractall(folder, filter="data")
+    return str(folder / name)
+
+
 def test_a_store_from_before_the_move_is_carried_on_with(
-    name: str, own_broker: PausableBroker, run_flow: Flow, tmp_path: Path
+    own_broker: PausableBroker, run_flow: Flow, tmp_path: Path
 ) -> None:
     options = Settings(_env_file=None, brokers=own_broker.address)
     producer.prepare_topic(options, 3)
@@ -46,12 +47,12 @@ def test_a_store_from_before_the_move_is_carried_on_with(
     producer.send(options, sample[:HALF], None, lambda _: None)
     begins = kafka.end_offsets(options, options.topic)
     producer.send(options, sample[HALF:], None, lambda _: None)
-    with tarfile.open(REPOSITORY / "tests" / "stores" / f"format-2-{name}.tar.gz") as packed:
-        packed.extractall(tmp_path, filter="data")
 
-    settings = {**SETTINGS[name], "brokers": own_broker.address}
+    settings = {**SETTINGS, "brokers": own_broker.address}
     whole = found(run_flow, **settings)
-    resumed = found(run_flow, "-r", str(tmp_path / name), "-s", "1", "-b", "0", **settings)
+    resumed = found(
+        run_flow, "-r", unpacked("tutorial", tmp_path), "-s", "1", "-b", "0", **settings
+    )
 
     def is_later(record: dict[str, Any]) -> bool:
         source = record["source"]
@@ -59,3 +60,17 @@ def test_a_store_from_before_the_move_is_carried_on_with(
 
     assert resumed == [record for record in whole if is_later(record)]
     assert len(resumed) > 30
+
+
+def test_a_store_with_states_of_another_version_of_the_detector_is_refused(
+    own_broker: PausableBroker, run_flow: Flow, tmp_path: Path
+) -> None:
+    options = Settings(_env_file=None, brokers=own_broker.address)
+    producer.prepare_topic(options, 3)
+    store = unpacked("calibrated", tmp_path)
+    settings = {"incidents": True, "brokers": own_broker.address, "output": "stdout"}
+    done = run_flow("-r", store, "-s", "1", "-b", "0", follow=False, **settings)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "holds states of another version of the detector calibrated" in line
+    assert line.endswith("or start with a new store.")

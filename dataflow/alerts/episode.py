@@ -19,7 +19,10 @@ ASTRAY = 2
 """Values in a row outside of what was expected before: one alone is noise."""
 
 LASTING = 6
-"""Anomalies in a row that a person has to know of, even where none of them is an alert."""
+"""Anomalies in a row that a person has to know of, even where none of them is an alert.
+
+Not if they come about daily.
+"""
 
 LATE = 0.75
 """The share of the quiet time after which values are compared with the band of before."""
@@ -52,6 +55,7 @@ class Episode(msgspec.Struct, array_like=True):
     astray: int = 0
     expected: int = 0
     beside: int = 0
+    alerted: bool = False
 
 
 class Watched(msgspec.Struct, array_like=True):
@@ -68,7 +72,8 @@ class Finding(NamedTuple):
     trouble, though it may be no anomaly. `opens`: the episode had an alert, or lasts. `ended`: the
     episode ended here, and how. `duration`: seconds from the first anomaly to the last reading of
     the trouble. `explanation`: why it is an anomaly, if the detector can say. `metrics`: of all
-    metrics together, which they are.
+    metrics together, which they are. `alerted`: of a reading that is no anomaly, whether the
+    episode had an alert.
     """
 
     episode: str
@@ -80,6 +85,7 @@ class Finding(NamedTuple):
     duration: float = 0.0
     explanation: Explanation | None = None
     metrics: tuple[MetricShare, ...] | None = None
+    alerted: bool = False
 
 
 class EpisodeRules:
@@ -124,11 +130,11 @@ class EpisodeRules:
                 return None, None
             watched = Watched(Heard())
         heard, alert = watched.heard, False
-        heard.since += passed
+        heard.passed(passed)
         if anomaly:
             alert = self._news.take(heard, score)
         else:
-            heard.since += 1
+            heard.passed(1)
         episode = watched.episode
         if episode is None:
             if not anomaly:
@@ -139,7 +145,9 @@ class EpisodeRules:
             self._pass(episode, reading.time)
         if anomaly:
             episode.row += 1
-            episode.opens = episode.opens or alert or episode.row >= LASTING
+            episode.alerted = episode.alerted or alert
+            lasts = episode.row >= LASTING and not heard.usual
+            episode.opens = episode.opens or alert or lasts
         else:
             episode.row = 0
             if not self._belongs(episode, reading, score, band):
@@ -152,7 +160,11 @@ class EpisodeRules:
 
     def forgets(self, watched: Watched, passed: int) -> bool:
         """Return whether nothing has to be kept of an instance `passed` readings after the last."""
-        return watched.episode is None and watched.heard.since + passed >= self._news.hold
+        if watched.episode is not None:
+            return False
+        heard = watched.heard
+        kept = self._news.memory if heard.daily else self._news.hold
+        return heard.since + passed >= kept
 
     def _pass(self, episode: Episode, time: float | None) -> None:
         newest = episode.newest
@@ -187,4 +199,7 @@ class EpisodeRules:
         if passed >= self._quiet:
             ended = "recovered" if episode.expected >= episode.beside else "adapted"
             watched.episode = None
-        return Finding(episode.id, False, False, False, episode.opens, ended, episode.last)
+        return Finding(
+            *(episode.id, False, False, False, episode.opens, ended, episode.last),
+            alerted=episode.alerted,
+        )

@@ -55,8 +55,8 @@ def _lasted(seconds: float) -> str:
     """Return a duration in days, hours and minutes.
 
     >>> _lasted(0.0), _lasted(300.0), _lasted(90_000.0)
-    ('0 min', '5 min', '1 d 1 h')
+    ('one reading', '5 min', '1 d 1 h')
     """
     minutes = round(seconds / 60)
     parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 min"
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "one reading"

@@ -13,7 +13,12 @@ import msgspec
 __all__ = ["Heard", "News", "held"]
 
 HOLD = 84
-"""Readings, 300 s apart, that an alert holds back: seven hours."""
+"""Readings, 300 s apart, that an anomaly holds back: seven hours."""
+
+DAYS = 3
+TIMES = 2
+AROUND = 3_600.0
+"""What came on two of the last three days within an hour of this time is no news."""
 
 LEAST = 0.25
 """Below this share of the threshold, nothing is held back."""
@@ -23,10 +28,23 @@ SMALLEST = 1e-9
 
 
 class Heard(msgspec.Struct, array_like=True):
-    """What is known of one instance: readings since the last news, and the odds that it covers."""
+    """What is known of one instance.
+
+    `since` counts the readings since the last anomaly that was news or no news, and `bar` is the
+    odds that are covered. `daily` has, of each trouble of the last days, the readings since it
+    began and the odds that it covered. `usual`: the last of these comes about daily.
+    """
 
     since: int = 0
     bar: float = 0.0
+    daily: list[tuple[int, float]] = []
+    usual: bool = False
+
+    def passed(self, readings: int) -> None:
+        """Count readings that are no anomalies."""
+        self.since += readings
+        if self.daily:
+            self.daily = [(age + readings, bar) for age, bar in self.daily]
 
 
 class News:
@@ -34,9 +52,12 @@ class News:
 
     Scores are compared as odds, s / (1 - s). A score whose odds lie between two steps, threshold x
     2^i and threshold x 2^(i + 1), is news, and covers all up to the upper step for the next
-    `hold` readings. The threshold is such a step, so an alert is followed by another only if that
-    is twice as bad, or comes later. Scores below the threshold never keep one above it from being
-    news.
+    `hold` readings. Each anomaly among them begins the `hold` anew. The threshold is such a step,
+    so an alert is followed by another only if that is twice as bad, or comes after a pause of
+    `hold` readings. Scores below the threshold never keep one above it from being news.
+
+    What came at this time of the day, within an hour, on two of the last three days is known too,
+    unless it is twice as bad.
 
     `threshold` is the score above which a reading is an anomaly, `interval` the usual seconds
     between two readings of an instance: for shorter intervals, as much time is held back, and for
@@ -45,14 +66,25 @@ class News:
     >>> news, heard = News(0.5), Heard()
     >>> [news.take(heard, score) for score in (0.3, 0.6, 0.8, 0.6, 0.81, 0.7)]
     [True, True, True, False, False, False]
-    >>> [news.take(heard, 0.6) for _ in range(81)] == 80 * [False] + [True]
+    >>> heard.passed(82)
+    >>> news.take(heard, 0.6), news.take(heard, 0.6)
+    (False, False)
+    >>> heard.passed(83)
+    >>> news.take(heard, 0.6)
     True
     """
 
     def __init__(self, threshold: float, interval: float = 300.0) -> None:
         ratio = min(300.0 / interval, 30.0)
         self.hold = round(HOLD * min(math.sqrt(ratio), 1.0) * max(1.0, ratio))
-        self._least = LEAST * max(odds(threshold), SMALLEST)
+        self._alarm = max(odds(threshold), SMALLEST)
+        self._least = LEAST * self._alarm
+        self._day = round(86_400 / interval)
+        self._around = AROUND / interval
+        # Readings after which nothing is kept. With less than one reading an hour, no day is known.
+        self.memory = self.hold
+        if interval <= AROUND:
+            self.memory = max(self.hold, round(DAYS * self._day + self._around))
 
     @property
     def floor(self) -> float:
@@ -61,18 +93,39 @@ class News:
 
     def take(self, heard: Heard, score: float) -> bool:
         """Take the next score, changing `heard`; return whether it is news."""
-        heard.since += 1
+        heard.passed(1)
         if heard.since >= self.hold:
             heard.bar = self._least
         found = odds(score)
-        if found <= self._least or found <= heard.bar:
+        if found <= self._least:
+            return False
+        if found <= heard.bar:
+            if found > self._alarm:
+                heard.since = 0
             return False
         heard.since = 0
         bar = self._least
         while bar < found:
             bar *= 2.0
         heard.bar = bar
-        return True
+        heard.usual = found > self._alarm and self._daily(heard, found)
+        return not heard.usual
+
+    def _daily(self, heard: Heard, found: float) -> bool:
+        """Return whether this comes about daily, and remember that it came."""
+        if self.memory == self.hold:
+            return False
+        days = set()
+        kept = []
+        for age, bar in heard.daily:
+            if age > self.memory:
+                continue
+            kept.append((age, bar))
+            day = round(age / self._day)
+            if day and abs(age - day * self._day) <= self._around and found <= bar:
+                days.add(day)
+        heard.daily = [*kept, (0, heard.bar)]
+        return len(days) >= TIMES
 
 
 def odds(score: float) -> float:

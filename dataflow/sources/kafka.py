@@ -112,7 +112,9 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
         shutdown.reading()
         worker = threading.get_ident()
         if worker not in self._readers:
-            self._readers[worker] = Reader(self._settings, aligned=self._alignment is not None)
+            self._readers[worker] = Reader(
+                self._settings, len(self._partitions), aligned=self._alignment is not None
+            )
         partition = int(for_part)
         return _KafkaPartition(
             self._settings,

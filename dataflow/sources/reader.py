@@ -36,6 +36,9 @@ HELD_PER_PARTITION = 20
 MOST_HELD = 20_000
 """Records of a partition that may not be read yet (see `alignment`) before it is paused."""
 
+AHEAD = 200_000
+"""Records of all partitions to fetch ahead, but 1,000 to 10,000 of each."""
+
 POLL_RECORDS = 4_000
 """Records to ask for at least where there are several partitions: the fewer are in an answer, the
 more often a batch ends early because the records after it are of another partition."""
@@ -44,10 +47,11 @@ more often a batch ends early because the records after it are of another partit
 class Reader:
     """Reads partitions of one topic with one consumer, for one thread.
 
-    `aligned` says that partitions may be left unread while the others go on.
+    `partitions` is how many partitions the process reads. `aligned` says that partitions may be
+    left unread while the others go on.
     """
 
-    def __init__(self, settings: Settings, *, aligned: bool) -> None:
+    def __init__(self, settings: Settings, partitions: int, *, aligned: bool) -> None:
         """Create the consumer. Ends the process if librdkafka cannot create it."""
         self._topic = settings.topic
         self._aligned = aligned
@@ -72,6 +76,8 @@ class Reader:
             "error_cb": self._note,
             # An answer holds records of all partitions: as much as those of four by default.
             "fetch.max.bytes": 4_000_000,
+            # librdkafka fetches ahead for each partition: the more there are, the less of each.
+            "queued.min.messages": min(10_000, max(1_000, AHEAD // partitions)),
         }
         if not settings.follow:
             # The broker waits this long before it reports the end of a partition.

@@ -69,5 +69,5 @@ def ends(batch: list[ScoredBatch]) -> list[tuple[str, Over]]:
         )
         for key, scored in batch
         for reading, _, found in scored
-        if found is not None and found.ended is not None and found.opens
+        if found is not None and found.ended is not None and found.alerted
     ]

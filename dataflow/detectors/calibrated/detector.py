@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from dataflow.detectors.base import Explanation, Kind, Reason, Verdict
 from dataflow.detectors.calibrated import masses
-from dataflow.detectors.calibrated.habit import expect, learn
+from dataflow.detectors.calibrated.habit import NOT_SEEN, expect, learn, start_over
 from dataflow.detectors.calibrated.memory import BEYOND, LEAVES, TREES, Memory, begin, read
 from dataflow.detectors.calibrated.trees import Trees
 
@@ -23,7 +23,7 @@ SLACK: Final = 1.5
 """The scale of a feature stays until its usual size has changed by this factor."""
 
 FLAT: Final = 1e-9
-FLAT_STEP: Final = 0.001
+FLAT_STEP: Final = 0.002
 FLAT_RANGE: Final = 0.1
 """Smallest usual size and range of a still instance: absolute, and as shares of its level."""
 
@@ -33,6 +33,23 @@ SPREAD: Final = 0.3
 BONUS: Final = 6.0
 BONUS_HALF: Final = 0.08
 """Leaving the known range by this share of it adds half the bonus."""
+
+SHARP: Final = 5.0
+SHARP_DAY: Final = 1.5
+NEAR: Final = 0.2
+"""A single reading is an anomaly if it stands out by more than 5 usual sizes, and by more than 1.5
+times what the sharpest reading of a day usually does; from the mean of about 5 readings before."""
+
+MOST: Final = 1.5
+"""Of an instance that is often surprising, a surprise counts as little as this part of it."""
+
+OFTEN: Final = 0.5
+ASTRAY: Final = 6.0
+"""A trouble lasts while the surprise is above this part of an anomaly's, or the readings miss the
+level of their hour by more than this many times the usual miss before the trouble."""
+
+CALM: Final = 4
+"""Each reading without takes back this many with trouble."""
 
 STUCK: Final = 4
 """A value that stays this many times longer than any before adds the bonus too."""
@@ -61,13 +78,12 @@ class Calibrated:
 
     Parameters
     ----------
-    seed
-        Draws the trees' cuts.
     interval
         Usual seconds between two readings of an instance. The constants are times at 300 s: for
         shorter intervals they become more readings, for longer ones as many. The readings whose
-        surprise is averaged change with the square root. It is never inferred from the readings'
-        times, which only give the hour.
+        surprise is averaged change with the square root. For intervals of up to two minutes and
+        from half an hour on, single readings that stand out are anomalies too. It is never inferred
+        from the readings' times, which only give the hour.
     threshold
         The score above which a reading is an anomaly, between 0 and 1. Scores do not depend on it.
 
@@ -90,12 +106,11 @@ class Calibrated:
     needs_range: ClassVar[bool] = False
     compilable: ClassVar[bool] = True
 
-    def __init__(self, seed: int = 42, interval: float = 300.0, threshold: float = 0.5) -> None:
+    def __init__(self, interval: float = 300.0, threshold: float = 0.5) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"The threshold must lie between 0 and 1, not at {threshold!r}.")
         if not 0 < interval < float("inf"):
             raise ValueError(f"The interval must be a number of seconds above 0, not {interval!r}.")
-        self.seed = seed
         self.interval = float(interval)
         self.threshold = threshold
         ratio = min(300.0 / self.interval, 30.0)
@@ -109,33 +124,38 @@ class Calibrated:
         self._smooth = 1 / max(24 * root, 3.0)
         self._calibrate = round(100 * scale)
         self._memory = round(3000 * scale)
-        self._start = round(200 * scale)
+        # 200 readings, but no more than five days, if these are 120 readings.
+        self._start = min(round(200 * scale), max(round(5 * 86_400 / self.interval), 120))
+        self._day = max(round(86_400 / self.interval), 1)
+        self._four_days = 4 * self._day
+        self._single = not 120.0 < self.interval < 1800.0
+        # 23 hours: no hour of the day has come twice.
+        self._new_habit = round(276 * scale)
+        self._settle = round(36 * scale)
         self._stuck = round(72 * scale)
         # The most that a leaf, or all of them, can hold: masses are halved each fortnight.
         most = 2 * self._fortnight
-        self._residual_trees = Trees(f"residual {seed}", 0)
-        self._step_trees = Trees(f"step {seed}", TREES * LEAVES)
-        self._signature = (
-            seed & (1 << 64) - 1,
-            self.interval,
-            self._residual_trees.fingerprint + self._step_trees.fingerprint,
-            masses.code_for(most),
-        )
+        self._residual_trees = Trees(0)
+        self._step_trees = Trees(TREES * LEAVES)
+        self._signature = (self.interval, masses.code_for(most))
         # log2 of every mass that can occur, once: the leaf's share is compared with 1/32.
         self._all_bits = [log2(mass + 1.0) for mass in range(most + 1)]
         self._leaf_bits = masses.table(
-            self._signature[3], most, lambda mass: log2(LEAVES * mass + 1.0) / TREES
+            self._signature[1], most, lambda mass: log2(LEAVES * mass + 1.0) / TREES
         )
 
     @classmethod
     def create(cls, *, seed: int, interval: float, threshold: float | None) -> Calibrated:
-        """Return a detector for these settings; a threshold of None is the default one."""
-        if threshold is None:
-            return cls(seed, interval)
-        return cls(seed, interval, threshold)
+        """Return a detector for these settings; a threshold of None is the default one.
 
-    def __reduce__(self) -> tuple[type[Calibrated], tuple[int, float, float]]:
-        return type(self), (self.seed, self.interval, self.threshold)
+        Nothing here is random: the seed has no effect.
+        """
+        if threshold is None:
+            return cls(interval)
+        return cls(interval, threshold)
+
+    def __reduce__(self) -> tuple[type[Calibrated], tuple[float, float]]:
+        return type(self), (self.interval, self.threshold)
 
     def score(self, state: Memory | None, value: float, time: float | None = None) -> Verdict:
         """Score a reading against a state, leaving the state as it is."""
@@ -183,10 +203,13 @@ class Calibrated:
         residual_bits, step_bits = memory.residual_bits, memory.step_bits
         residual_mean, step_mean = memory.residual_mean, memory.step_mean
         residual_variance, step_variance = memory.residual_variance, memory.step_variance
-        surprise = self._surprise(
-            memory, offset - expected, offset - memory.previous, FLAT_STEP * largest + FLAT
-        )
-        if seen < self._start:
+        least = FLAT_STEP * largest + FLAT
+        residual = offset - expected
+        step = offset - memory.previous
+        sharpness = sharp(memory, residual, step, least) if self._single else 0.0
+        found = self._surprise(memory, residual, step, least)
+        surprise = found / quietness(memory)
+        if seen < self._start or (memory.since < self._settle and memory.since < seen):
             surprise = 0.0
         else:
             outside = offset - high if offset > high else low - offset
@@ -196,6 +219,10 @@ class Calibrated:
             stuck = STUCK * memory.longest
             if memory.same == (stuck if stuck > self._stuck else self._stuck):
                 surprise += BONUS
+            if self._single:
+                by_itself = sharpness * (HALF / bar(memory))
+                if by_itself > surprise:
+                    surprise = by_itself
 
         if surprise > self._alarm:
             before = memory.copy()
@@ -209,7 +236,15 @@ class Calibrated:
             before.masses.take_back(self._residual_trees.leaves(view.residual_place(offset)))
             before.masses.take_back(self._step_trees.leaves(view.step_place(offset)))
             memory.before = before
-        learn(memory, offset, day, week, by_day, by_week, self._level_rate)
+        memory.since += 1
+        bounded = memory.since > self._start
+        astray = abs(offset - by_day) > ASTRAY * memory.trouble_miss and memory.trouble > 0
+        troubled = surprise > OFTEN * self._alarm or astray
+        if seen >= self._start and self._lasts(memory, offset, troubled, miss):
+            start_over(memory, offset)
+            by_day = by_week = NOT_SEEN
+        learn(memory, offset, day, week, by_day, by_week, self._level_rate, bounded)
+        self._learn_peaks(memory, residual, found, sharpness)
         memory.previous = offset
         if offset > memory.high:
             memory.high = offset
@@ -230,13 +265,13 @@ class Calibrated:
 
         `least` is the smallest scale of a feature.
         """
-        seen = memory.seen
+        seen, since = memory.seen, memory.since
         residual_distance = abs(residual)
         step_distance = abs(step)
-        rate = self._size_rate if seen >= self._first else 1.0 / seen if seen else 0.0
+        rate = self._size_rate if since >= self._first else 1.0 / since if since else 0.0
         memory.residual_size += rate * (residual_distance - memory.residual_size)
         memory.step_size += rate * (step_distance - memory.step_size)
-        if seen < self._first:
+        if since < self._first:
             memory.residual_scale = memory.residual_size
             memory.step_scale = memory.step_size
         else:
@@ -265,7 +300,7 @@ class Calibrated:
         if surprise < 0.0:
             surprise = 0.0
         if seen >= self._calibrate:
-            counted = seen + 1 - self._calibrate
+            counted = (seen - self._calibrate if since == seen else since) + 1
             rate = 1.0 / (counted if counted < self._memory else self._memory)
             memory.residual_mean += rate * residual_excess
             memory.residual_variance += rate * (
@@ -277,10 +312,67 @@ class Calibrated:
             )
         return surprise
 
+    def _lasts(self, memory: Memory, offset: float, troubled: bool, miss: float) -> bool:
+        """Return whether a trouble has lasted for so long that it is a new habit.
+
+        Its sizes and levels are then learned from nothing, and the known range is that of the
+        trouble.
+        """
+        if troubled:
+            if memory.trouble == 0:
+                memory.trouble_high = memory.trouble_low = offset
+                memory.trouble_miss = miss
+            memory.trouble += 1
+        else:
+            memory.trouble = memory.trouble - CALM if memory.trouble > CALM else 0
+        if offset > memory.trouble_high:
+            memory.trouble_high = offset
+        if offset < memory.trouble_low:
+            memory.trouble_low = offset
+        if memory.trouble < self._new_habit:
+            return False
+        memory.trouble = memory.since = 0
+        memory.high, memory.low = memory.trouble_high, memory.trouble_low
+        memory.last_high, memory.last_low = -BEYOND, BEYOND
+        return True
+
+    def _learn_peaks(self, memory: Memory, residual: float, found: float, sharpness: float) -> None:
+        """Learn how surprising an instance usually is at most, and how sharp single readings are.
+
+        `found` is the surprise of its last readings.
+        """
+        past = memory.seen - self._start
+        if past >= 0:
+            if found > memory.most:
+                memory.most = found
+            if past % self._four_days == self._four_days - 1:
+                count = past // self._four_days + 1
+                most = memory.most if memory.most < MOST * HALF else MOST * HALF
+                memory.usual_most += (most - memory.usual_most) / (count if count < 5 else 5)
+                memory.most = 0.0
+        if not self._single:
+            return
+        past = memory.seen - self._calibrate
+        if past >= 0:
+            if sharpness > memory.peak:
+                memory.peak = sharpness
+            if past % self._day == self._day - 1:
+                count = past // self._day + 1
+                peak = memory.peak
+                if count > 1 and peak > 2.0 * memory.usual_peak:
+                    peak = 2.0 * memory.usual_peak
+                memory.usual_peak += (peak - memory.usual_peak) / (count if count < 10 else 10)
+                memory.peak = 0.0
+        beside = residual - memory.beside
+        count = memory.seen + 1
+        rate = self._size_rate if count > self._first else 1.0 / count
+        memory.beside_size += rate * (abs(beside) - memory.beside_size)
+        memory.beside += NEAR * beside
+
     def _view(
         self, before: Memory, expected: float, high: float, low: float, largest: float
     ) -> View:
-        rate = self._size_rate if before.seen >= self._first else 1.0 / max(before.seen, 1)
+        rate = self._size_rate if before.since >= self._first else 1.0 / max(before.since, 1)
         stuck = STUCK * before.longest
         return View(
             before,
@@ -296,6 +388,7 @@ class Calibrated:
             self._residual_trees,
             self._step_trees,
             stuck if stuck > self._stuck else self._stuck,
+            self._single,
         )
 
     def before(self, state: Memory) -> Memory | None:
@@ -325,11 +418,11 @@ class Calibrated:
         if by_residual >= by_step:
             kind: Kind = "level" if expected == before.level else "hour"
             left = before.residual_bits - before.residual_mean
-            spread = sqrt(before.residual_variance + SPREAD * SPREAD)
+            spread = sqrt(before.residual_variance + SPREAD * SPREAD) * view.quietness
         else:
             kind = "jump"
             left = before.step_bits - before.step_mean
-            spread = sqrt(before.step_variance + SPREAD * SPREAD)
+            spread = sqrt(before.step_variance + SPREAD * SPREAD) * view.quietness
         lately = min(max((1.0 - self._smooth) * left / spread, 0.0), found)
         parts: list[tuple[Kind, float]] = [
             (kind, found - lately),
@@ -338,6 +431,9 @@ class Calibrated:
             ("stuck", BONUS if view.is_stuck(offset) else 0.0),
         ]
         total = sum([part for _, part in parts])
+        sharpness = view.sharpness(offset)
+        if sharpness > total:
+            parts, total = [("jump", sharpness)], sharpness
         if total <= 0.0:
             return None
         parts.sort(key=lambda part: -part[1])
@@ -357,17 +453,15 @@ class Calibrated:
     def load(self, data: bytes) -> Memory:
         """Read the bytes of `dump`.
 
-        Raises ValueError if another detector, version, seed or interval wrote them, or if they are
+        Raises ValueError if another detector, version or interval wrote them, or if they are
         damaged.
         """
         state = read(data)
         if state.signature != self._signature:
-            seed, interval, *_ = state.signature
             raise ValueError(
-                f"This state of detector 'calibrated' was learned with seed {seed} and interval "
-                f"{interval:g} s; this detector has seed {self._signature[0]} and interval "
-                f"{self.interval:g} s, or draws other trees. Set ANOMALY_SEED and "
-                "ANOMALY_INTERVAL as they were, or start with an empty recovery store."
+                f"This state of detector 'calibrated' was learned with interval "
+                f"{state.signature[0]:g} s; this detector has interval {self.interval:g} s. Set "
+                "ANOMALY_INTERVAL as it was, or start with an empty recovery store."
             )
         return state
 
@@ -395,6 +489,7 @@ class View:
         residual_trees: Trees,
         step_trees: Trees,
         stuck: int,
+        single: bool,
     ) -> None:
         self.memory = memory
         self.expected = expected
@@ -409,6 +504,8 @@ class View:
         self.residual_trees = residual_trees
         self.step_trees = step_trees
         self.stuck = stuck
+        self.quietness = quietness(memory)
+        self.single = single
         self.within = expected
 
     def residual_place(self, offset: float) -> float:
@@ -440,14 +537,24 @@ class View:
         seen = memory.masses.look(self.residual_trees.leaves_of(cell), self.leaf_bits)
         bits = memory.residual_bits
         bits += self.smooth * (self.information - seen - bits)
-        return (bits - memory.residual_mean) / sqrt(memory.residual_variance + SPREAD * SPREAD)
+        found = (bits - memory.residual_mean) / sqrt(memory.residual_variance + SPREAD * SPREAD)
+        return found / self.quietness
 
     def _of_step(self, cell: int) -> float:
         memory = self.memory
         seen = memory.masses.look(self.step_trees.leaves_of(cell), self.leaf_bits)
         bits = memory.step_bits
         bits += self.smooth * (self.information - seen - bits)
-        return (bits - memory.step_mean) / sqrt(memory.step_variance + SPREAD * SPREAD)
+        found = (bits - memory.step_mean) / sqrt(memory.step_variance + SPREAD * SPREAD)
+        return found / self.quietness
+
+    def sharpness(self, offset: float) -> float:
+        """Return the surprise of a value as a single reading that stands out."""
+        if not self.single:
+            return 0.0
+        memory = self.memory
+        found = sharp(memory, offset - self.expected, offset - memory.previous, self.least)
+        return found * (HALF / bar(memory))
 
     def bonus(self, offset: float) -> float:
         """Return the surprise of leaving the range of the last weeks."""
@@ -463,7 +570,7 @@ class View:
         return offset == memory.previous and memory.same + 1 == self.stuck
 
     def surprise(self, offset: float) -> float:
-        """Return the surprise of a value, but for being stuck."""
+        """Return the surprise of a value, but for being stuck and for standing out."""
         found = self.residual(offset)
         by_step = self.step(offset)
         if by_step > found:
@@ -472,15 +579,46 @@ class View:
             found = 0.0
         return found + self.bonus(offset)
 
+    def not_sharp(self, alarm: float) -> tuple[float, float] | None:
+        """Return the range around the expected value in which no value stands out.
+
+        None if the expected value itself does.
+        """
+        if not self.single:
+            return -LARGEST, LARGEST
+        memory = self.memory
+        # A value stands out if it is far from both of these: from what was usual just now, and
+        # from the reading before.
+        share = alarm / (HALF / bar(memory))
+        usual = self.expected + memory.beside
+        far = share * (memory.beside_size if memory.beside_size > self.least else self.least)
+        low, high = usual - far, usual + far
+        far = share * (memory.step_size if memory.step_size > self.least else self.least)
+        other_low, other_high = memory.previous - far, memory.previous + far
+        if not low <= self.expected <= high:
+            if not other_low <= self.expected <= other_high:
+                return None
+            low, high, other_low, other_high = other_low, other_high, low, high
+        if other_low <= high and low <= other_high:
+            low, high = min(low, other_low), max(high, other_high)
+        # The last digits of the ends depend on the order of the arithmetic.
+        close = CLOSE * self.width
+        return low + close, high - close
+
     def ordinary(self, alarm: float) -> tuple[float, float] | None:
         """Return the range around the expected value in which no value surprises above `alarm`.
 
         In the unit of the values. None if the expected value itself does.
         """
         center = self.expected
-        if self.surprise(center) > alarm:
+        calm = self.not_sharp(alarm)
+        if self.surprise(center) > alarm or calm is None:
             return None
         high, low = self._edge(center, alarm, 1), self._edge(center, alarm, -1)
+        if calm[0] > low:
+            low = min(calm[0], center)
+        if calm[1] < high:
+            high = max(calm[1], center)
         previous = self.memory.previous
         if self.is_stuck(previous) and low <= previous <= high:
             if previous - low > high - previous:
@@ -572,6 +710,30 @@ class View:
             return True
         cell = self.step_trees.cell(self.step_place(offset))
         return (cell - step_cell) * sign > 0
+
+
+def quietness(memory: Memory) -> float:
+    """Return what the surprise of an instance is divided by: above 1 if it is often surprising."""
+    return memory.usual_most / HALF if memory.usual_most > HALF else 1.0
+
+
+def bar(memory: Memory) -> float:
+    """Return how sharp a single reading of an instance must be to be an anomaly."""
+    usual = SHARP_DAY * memory.usual_peak
+    return usual if usual > SHARP else SHARP
+
+
+def sharp(memory: Memory, residual: float, step: float, least: float) -> float:
+    """Return by how many usual sizes a single reading stands out from the readings before it.
+
+    From the mean of the last ones, and from the last one: the smaller of the two. So neither the
+    way back from a spike stands out, nor a slow change.
+    """
+    size = memory.beside_size if memory.beside_size > least else least
+    found = abs(residual - memory.beside) / size
+    size = memory.step_size if memory.step_size > least else least
+    by_step = abs(step) / size
+    return by_step if by_step < found else found
 
 
 def toward(value: float, sign: int) -> float:

@@ -13,7 +13,7 @@ from dataflow.detectors.sealing import LITTLE_CRC32, damaged, seal, unseal
 
 __all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
 
-MARK: Final = b"calibrated/2 "
+MARK: Final = b"calibrated/3 "
 TREES: Final = 8
 LEAVES: Final = 32  # of each tree, of height 5
 HOURS: Final = 24 + 168
@@ -22,22 +22,25 @@ BEYOND: Final = 1e300
 """Larger than any value: bounds the range before the first reading of a fortnight."""
 
 
-COUNTS: Final = 4
-NUMBERS: Final = 20
+COUNTS: Final = 6
+NUMBERS: Final = 29
 
-SIGNATURE: Final = struct.Struct("<Qd8sc")
-# Two places of 8 bytes are empty: versions before kept there what their alerts held back.
-FIXED: Final = struct.Struct(f"<q8x{COUNTS - 1}q{NUMBERS}d8x")
+SIGNATURE: Final = struct.Struct("<dc")
+FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
 UNKNOWN: Final = array("f", [float("nan")]) * HOURS
 
 LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
-Signature = tuple[int, float, bytes, str]
-"""Seed, interval in seconds, the trees' fingerprints, the masses' type code: a state can be loaded
-only by a detector with the same."""
+Signature = tuple[float, str]
+"""Interval in seconds, the masses' type code: a state can be loaded only by a detector with the
+same."""
 
 
 class Memory:
     """What is known of one instance, in 2 kB. Values count from its first reading, `origin`.
+
+    `seen` counts its readings, `since` those since the detector last started over, and `trouble`
+    those of a trouble that may be a new habit, whose values lie from `trouble_low` to
+    `trouble_high`, and before which the usual miss was `trouble_miss`.
 
     A state loaded from the bytes of `dump` continues as the dumped one would have, to the bit. It
     is stored as those bytes only: compiled, it cannot be pickled or deep-copied.
@@ -49,6 +52,8 @@ class Memory:
     # little-endian, as are all machines that Bytewax is built for.
     __slots__ = (
         "before",
+        "beside",
+        "beside_size",
         "high",
         "hours",
         "last_high",
@@ -57,10 +62,12 @@ class Memory:
         "longest",
         "low",
         "masses",
+        "most",
         "off_hour",
         "off_level",
         "off_week",
         "origin",
+        "peak",
         "previous",
         "residual_bits",
         "residual_mean",
@@ -70,18 +77,27 @@ class Memory:
         "same",
         "seen",
         "signature",
+        "since",
         "step_bits",
         "step_mean",
         "step_scale",
         "step_size",
         "step_variance",
         "total",
+        "trouble",
+        "trouble_high",
+        "trouble_low",
+        "trouble_miss",
+        "usual_most",
+        "usual_peak",
     )
 
     seen: int
     total: int
     same: int
     longest: int
+    since: int
+    trouble: int
 
     def __init__(
         self,
@@ -92,7 +108,14 @@ class Memory:
         masses: Masses,
     ) -> None:
         self.signature = signature
-        self.seen, self.total, self.same, self.longest = counts
+        (
+            self.seen,
+            self.total,
+            self.same,
+            self.longest,
+            self.since,
+            self.trouble,
+        ) = counts
         (
             self.origin,
             self.previous,
@@ -114,6 +137,15 @@ class Memory:
             self.low,
             self.last_high,
             self.last_low,
+            self.beside,
+            self.beside_size,
+            self.peak,
+            self.usual_peak,
+            self.most,
+            self.usual_most,
+            self.trouble_high,
+            self.trouble_low,
+            self.trouble_miss,
         ) = numbers
         self.hours = hours
         self.masses = masses
@@ -121,7 +153,7 @@ class Memory:
         self.before: Memory | None = None
 
     def _counts(self) -> tuple[int, ...]:
-        return self.seen, self.total, self.same, self.longest
+        return self.seen, self.total, self.same, self.longest, self.since, self.trouble
 
     def _numbers(self) -> tuple[float, ...]:
         return (
@@ -145,6 +177,15 @@ class Memory:
             self.low,
             self.last_high,
             self.last_low,
+            self.beside,
+            self.beside_size,
+            self.peak,
+            self.usual_peak,
+            self.most,
+            self.usual_most,
+            self.trouble_high,
+            self.trouble_low,
+            self.trouble_miss,
         )
 
     def copy(self) -> Memory:
@@ -159,10 +200,10 @@ class Memory:
 
     def dump(self) -> bytes:
         """Return the state as bytes: mark, checksum, signature, numbers, hours, masses."""
-        seed, interval, fingerprints, code = self.signature
+        interval, code = self.signature
         body = b"".join(
             (
-                SIGNATURE.pack(seed, interval, fingerprints, code.encode()),
+                SIGNATURE.pack(interval, code.encode()),
                 FIXED.pack(*self._counts(), *self._numbers()),
                 self.hours,
                 self.masses.view(),
@@ -176,8 +217,8 @@ def begin(signature: Signature, value: float) -> Memory:
     """Return the state before the first reading, whose value is `value`."""
     numbers = [0.0] * NUMBERS
     numbers[0] = value
-    numbers[-4:] = -BEYOND, BEYOND, -BEYOND, BEYOND
-    masses = none_yet(signature[3], MASSES)
+    numbers[16:20] = -BEYOND, BEYOND, -BEYOND, BEYOND
+    masses = none_yet(signature[1], MASSES)
     return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], masses)
 
 
@@ -193,7 +234,7 @@ def parse(body: bytes) -> Memory | None:
     """Read what follows mark and checksum; return None if `Memory.dump` cannot have written it."""
     if len(body) < LEAST:
         return None
-    seed, interval, fingerprints, mark = SIGNATURE.unpack_from(body)
+    interval, mark = SIGNATURE.unpack_from(body)
     code = mark.decode("latin-1")
     size = CODES.get(code)
     if size is None or len(body) != LEAST + size * MASSES:
@@ -201,6 +242,4 @@ def parse(body: bytes) -> Memory | None:
     fixed = FIXED.unpack_from(body, SIGNATURE.size)
     hours = array("f", body[SIGNATURE.size + FIXED.size : LEAST])
     masses = read_masses(code, body[LEAST:])
-    return Memory(
-        (seed, interval, fingerprints, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses
-    )
+    return Memory((interval, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses)
