@@ -9,8 +9,8 @@ from feeds import Row, field, otlp_protobuf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.formats import Fields, Point, RecordError, otlp_template
-from dataflow.formats.otlp import Otlp
+from dataflow.formats import Fields, Point, RecordError
+from dataflow.formats.otlp import Otlp, template
 
 json_format = pytest.importorskip("google.protobuf.json_format", reason="needs the extra `test`")
 common = pytest.importorskip("opentelemetry.proto.common.v1.common_pb2")
@@ -225,8 +225,8 @@ def test_what_comes_again_is_not_walked_through_again(monkeypatch: pytest.Monkey
 
 
 def test_what_is_remembered_of_requests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp_template, "MOST", 20_000)
-    monkeypatch.setattr(otlp_template, "INSTANCES", 10)
+    monkeypatch.setattr(template, "MOST", 20_000)
+    monkeypatch.setattr(template, "INSTANCES", 10)
     known = Otlp(FIELDS)
     for length in range(1, 120):
         row = Row("h" * length, 1_741_449_600, 5.0)

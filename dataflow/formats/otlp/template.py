@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from dataflow.formats.base import DIGITS, PERCENT, Point
-from dataflow.formats.protobuf import BYTES, FIXED64, VARINT, scan
+from dataflow.formats.otlp.wire import BYTES, FIXED64, VARINT, scan
 
 __all__ = ["Templates"]
 
