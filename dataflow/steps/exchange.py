@@ -59,7 +59,7 @@ def keyer(admission: Admission, *, several: bool = False) -> Callable[[list[Read
     def key(readings: list[Reading]) -> list[Keyed]:
         groups = keyed(readings, several=several)
         if readings and readings[-1].index is None:
-            groups = [(name, in_order(group)) for name, group in groups]
+            groups = [one if len(one[1]) == 1 else (one[0], in_order(one[1])) for one in groups]
         admission.look(groups)
         names = admission.forgotten(readings[0].partition) if readings else []
         return [*((name, []) for name in names), *groups] if names else groups
