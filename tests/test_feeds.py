@@ -356,6 +356,14 @@ def test_a_selector_with_a_pattern_and_of_numbers() -> None:
     assert of(nested(5, name="cpu_all", core=8)) == of(nested(5, core=7, name="mem")) == []
 
 
+def test_a_selector_of_a_field_that_is_called_as_something_that_is_read() -> None:
+    of = shaped(where=(("key", "a"), ("time", "b")))
+    record = {"instance": "i-1", "timestamp": START, "value": 5, "index": 0}
+    (reading,) = of({**record, "key": "a", "time": "b"})
+    assert (reading.instance, reading.time) == ("i-1", START)
+    assert of({**record, "key": "a"}) == of({**record, "key": "i-1", "time": "b"}) == []
+
+
 def test_each_element_of_a_list_is_a_reading_of_its_own() -> None:
     of = shaped(**NESTED, each="/batch/metrics", where=(("/name", "cpu"),))
     found = of({"batch": {"metrics": [nested(5), nested(None), {"name": "mem"}, nested(6)]}})
