@@ -174,6 +174,13 @@ def test_a_record_that_is_too_much_is_one_rejected_record(
     assert [one.reason for one in rejected] == [reason]
 
 
+@pytest.mark.parametrize("value", [b"", b"\n"])
+@pytest.mark.parametrize("format", ["json", "telegraf", "cloudwatch", "prometheus"])
+def test_an_empty_record_is_rejected(format: str, value: bytes) -> None:
+    _, rejected = read(Settings(_env_file=None, format=format), [Raw(0, 0, value)])
+    assert [one.reason for one in rejected] == ["no-value"]
+
+
 @pytest.mark.parametrize("format", ["json", "telegraf", "cloudwatch", "otlp", "prometheus"])
 def test_a_bomb_of_gzip_is_bounded(format: str) -> None:
     import gzip
