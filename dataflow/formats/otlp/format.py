@@ -24,7 +24,6 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from dataflow.formats.base import (
-    DIGITS,
     MAX_INSTANCE_LENGTH,
     PERCENT,
     Decode,
@@ -34,6 +33,7 @@ from dataflow.formats.base import (
     RecordError,
     Reject,
     Skip,
+    rounded,
     usual_time,
 )
 from dataflow.formats.framing import unframed
@@ -182,7 +182,8 @@ class Otlp(Format):
             yield None
             return
         unit = "ratio" if metric.unit == "1" and name.endswith(".utilization") else metric.unit
-        for time, value, attributes in metric.numbers:
+        for point in metric.numbers:
+            time, value, attributes = point.time, point.value, point.attributes
             whole = self._series(name, metric.resource, attributes)
             if whole is None or value is None:
                 yield None
@@ -222,7 +223,7 @@ class Otlp(Format):
             raise RecordError(
                 "the count of a summary is not above 0", "not-a-number", metric=metric
             )
-        mean = round(one.total / one.number, DIGITS)
+        mean = rounded(one.total / one.number)
         labels = self.labels.of(None, dimensions)
         unit = "%" if unit == "Percent" else unit
         return Point(
@@ -233,11 +234,12 @@ class Otlp(Format):
         """Yield the CPU of a host at each time, from the points of its CPUs and states."""
         by_time: dict[int, tuple[list[float], set[Any]]] = {}
         before = None
-        for time, value, attributes in metric.numbers:
+        for point in metric.numbers:
+            time, value = point.time, point.value
             if time != before:  # as a rule, all points have the same
                 before = time
                 idle, states = by_time.setdefault(time, ([], set()))
-            state = state_in(attributes)
+            state = state_in(point.attributes)
             states.add(state)
             if value is not None and (state is None or state == "idle"):
                 idle.append(value)
@@ -252,9 +254,10 @@ class Otlp(Format):
         idles: dict[int, list[float]] = {}
         values: dict[int, list[float]] = {}
         states: dict[int, set[Any]] = {}
-        for time, value, attributes in metric.numbers:
+        for point in metric.numbers:
+            time, value = point.time, point.value
             if value is not None:
-                state = state_in(attributes)
+                state = state_in(point.attributes)
                 states.setdefault(time, set()).add(state)
                 values.setdefault(time, []).append(value)
                 if state == "idle":
@@ -271,7 +274,7 @@ class Otlp(Format):
                 if not metric.delta:
                     yield Point(instance, PERCENT, time, counter=(idle, total), labels=labels)
                 elif total > 0.0:
-                    percent = round(PERCENT * (1.0 - idle / total), DIGITS)
+                    percent = rounded(PERCENT * (1.0 - idle / total))
                     yield Point(instance, percent, time, labels=labels)
                 else:
                     yield None
@@ -289,7 +292,7 @@ class Otlp(Format):
             raise RecordError(
                 f"a share of {UTILIZATION} is outside 0 to 1", "out-of-range", instance
             )
-        percent = round(100.0 * (mean if None in states else 1.0 - mean), DIGITS)
+        percent = rounded(PERCENT * (mean if None in states else 1.0 - mean))
         labels = self.labels.of(None, resource) if self.labelled else None
         return Point(instance, percent, time, labels=labels)
 
@@ -305,7 +308,7 @@ class Otlp(Format):
         if not one.number > 0:
             return RecordError("the count of a summary is not above 0", "not-a-number")
         labels = self.labels.of(None, dimensions, resource)
-        return Point(instance, round(one.total / one.number, DIGITS), one.time, labels=labels)
+        return Point(instance, rounded(one.total / one.number), one.time, labels=labels)
 
     def _name(self, resource: Attributes, attributes: Attributes, time: int) -> str:
         """Return the instance of a point. Raises `RecordError` if it has none, or no time."""

@@ -94,13 +94,10 @@ def from_json(
     content: bytes, reads: Callable[[str], bool]
 ) -> Iterator[Metric | RecordError | None]:
     """Yield the metrics of a record; None for one whose name `reads` does not select."""
-    for document in documents(content):
-        try:
-            request = _request(document)
-        except (ValueError, RecursionError) as error:
-            yield _wrong(document, error)
-            continue
-        if not isinstance(request.resourceMetrics, msgspec.UnsetType):
+    for document, request in _requests(content):
+        if isinstance(request, RecordError):
+            yield request
+        elif not isinstance(request.resourceMetrics, msgspec.UnsetType):
             for one in request.resourceMetrics:
                 attributes = _attributes(one.resource.attributes)
                 for scope in one.scopeMetrics:
@@ -113,6 +110,20 @@ def from_json(
             yield RecordError(
                 "the field 'resourceMetrics' is missing", "missing-field", part=document
             )
+
+
+def _requests(content: bytes) -> Iterator[tuple[bytes, _Request | RecordError]]:
+    """Yield the documents of a record, and what they say."""
+    try:
+        yield content, _request(content)
+        return
+    except (ValueError, RecursionError):
+        pass  # there are several, or it is something else
+    for document in documents(content):
+        try:
+            yield document, _request(document)
+        except (ValueError, RecursionError) as error:
+            yield document, _wrong(document, error)
 
 
 def _wrong(document: bytes, error: Exception) -> RecordError:
@@ -155,7 +166,19 @@ def _json_summary(document: msgspec.Raw) -> Summary:
 
 
 def _attributes(pairs: list[_Pair]) -> Attributes:
-    return {pair.key: _content(pair.value) for pair in pairs}
+    found: Attributes = {}
+    for pair in pairs:
+        value = pair.value
+        content: Any = value.stringValue
+        if (
+            content is None
+            or value.boolValue is not None
+            or value.doubleValue is not None
+            or value.kvlistValue is not None
+        ):
+            content = _content(value)  # as a rule it is text, and nothing else
+        found[pair.key] = content
+    return found
 
 
 def _content(value: _Value) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 __all__ = ["Attributes", "Metric", "Number", "Summary", "state_in"]
 
 Attributes = dict[str, Any]
 
 
-class Number(NamedTuple):
+class Number(msgspec.Struct, gc=False, frozen=True):
     """A point of a gauge or a sum: its time in ns, its value, None if it has none."""
 
     time: int
