@@ -41,7 +41,7 @@ from dataflow.formats.metrics import Wanted, series
 from dataflow.formats.otlp.json import from_json
 from dataflow.formats.otlp.metric import Attributes, Metric, Summary, state_in
 from dataflow.formats.otlp.protobuf import Known, from_protobuf, read_attributes, state_of
-from dataflow.formats.otlp.template import Templates
+from dataflow.formats.otlp.template import Share, Templates
 from dataflow.records import Raw, Reading, Rejected
 
 __all__ = ["Otlp", "is_json"]
@@ -108,15 +108,15 @@ class Otlp(Format):
             for raw in batch:
                 try:
                     found = again(raw.value)  # type: ignore[arg-type]  # None is rejected with care
-                    readings = None if found is None else _usual(found, raw)
+                    readings = None if found is None else _usual(*found, raw)
                 except Exception:
                     readings = None
                 if readings is None:
                     out += read_carefully(raw, reject, skip)
                     continue
                 out += readings
-                if len(readings) < len(found):  # type: ignore[arg-type]
-                    skip(len(found) - len(readings))  # type: ignore[arg-type]
+                if len(readings) < len(found[1]):  # type: ignore[index]
+                    skip(len(found[1]) - len(readings))  # type: ignore[index]
             return out
 
         return decode
@@ -127,7 +127,10 @@ class Otlp(Format):
         if not content:
             raise RecordError("the record is empty", "no-value")
         again = self._templates.read(content)
-        return self._carefully(content) if again is None else again
+        if again is None:
+            return self._carefully(content)
+        instance, shares = again
+        return [one and Point(instance, one[1], one[0], counter=one[2]) for one in shares]
 
     def _carefully(self, content: bytes) -> Iterator[Outcome]:
         found: Iterable[Metric | RecordError | None]
@@ -364,20 +367,23 @@ class _Names:
         return name in _WANTED or (isinstance(name, bytes) and self.selected(name.decode()))
 
 
-def _usual(points: list[Point | None], raw: Raw) -> list[Reading] | None:
-    """Return the readings of points; None if one has to be looked at with care."""
+def _usual(instance: str, shares: list[Share | None], raw: Raw) -> list[Reading] | None:
+    """Return the readings of an instance; None if one has to be looked at with care."""
+    if len(instance) > MAX_INSTANCE_LENGTH:
+        return None
     out = []
-    for number, point in enumerate(points):
-        if point is None:
+    for number, share in enumerate(shares):
+        if share is None:
             continue
-        instance, value, stamp, counter = point.instance, point.value, point.time, point.counter
-        time = usual_time(stamp)  # type: ignore[arg-type]  # it is a whole number
-        if time is None or not 0.0 <= value <= PERCENT or len(instance) > MAX_INSTANCE_LENGTH:
+        stamp, value, counter = share
+        time = usual_time(stamp)
+        if time is None or not 0.0 <= value <= PERCENT:
             return None
         if counter is not None and not 0.0 <= counter[0] <= counter[1] < math.inf:
             return None
-        place = raw.partition, raw.offset, number
-        out.append(Reading(instance, stamp, None, value, time, *place, counter))
+        out.append(
+            Reading(instance, stamp, None, value, time, raw.partition, raw.offset, number, counter)
+        )
     return out
 
 

@@ -7,15 +7,17 @@ between are those of a request that was read before, its values and times are wh
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from operator import itemgetter
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from dataflow.formats.base import DIGITS, PERCENT, Point
-from dataflow.formats.otlp.wire import BYTES, FIXED64, VARINT, scan
+import msgspec
 
-__all__ = ["Templates"]
+from dataflow.formats.base import PERCENT, rounded
+from dataflow.formats.otlp.wire import BYTES, FIXED64, VARINT, integer, scan
+
+__all__ = ["Share", "Templates"]
 
 MOST = 32_000_000
 """Bytes of requests that are remembered, about."""
@@ -29,27 +31,47 @@ EACH = 4
 MISSES = 64
 """Requests that are learned from and do not come again, before no more are."""
 
+SIZE = 8
+"""Bytes of a value, and of a time."""
+
 BODIES = (5, 7, 9, 10, 11)
 """The fields of a metric that hold its points."""
 
 
-class Cpu(NamedTuple):
-    """Where the values of a metric are among the holes, and which of them are of idle CPUs."""
+Share: TypeAlias = tuple[int, float, tuple[float, float] | None]
+"""CPU at a time in ns: in percent, or 100 where idle and all seconds are counted, which follow."""
 
-    counter: bool
-    values: slice
-    times: slice
-    idle: tuple[int, ...]
+Parts = tuple[Any, ...]
+Pick = Callable[[Parts], Parts]
 
 
-class Template(NamedTuple):
-    """A request with holes: `literals` are the bytes before, between and after them.
+class Cpu(msgspec.Struct, frozen=True, gc=False):
+    """Which parts of a request are the times and values of a metric.
 
-    `metrics` has an entry for each metric of the request: None for one that is skipped.
+    A time is one part with the tag that is between it and the value of its point: the byte at
+    `tag_at`. `idle` picks the values of idle CPUs, and `counted` all values of a counter; other
+    values do not count, and are no parts.
     """
 
-    unpack: Callable[[bytes], tuple[Any, ...]]
-    literals: tuple[bytes, ...]
+    times: Pick
+    time_at: int
+    tag_at: int
+    tag: int
+    idle: Pick
+    counted: Pick | None
+
+
+class Template(msgspec.Struct, frozen=True, gc=False):
+    """A request with holes.
+
+    `unpack` returns its parts. Those between the holes, which `between` picks, are `literals`. The
+    attributes of the resource are the part `resource`. `metrics` has an entry for each metric of
+    the request: None for one that is skipped.
+    """
+
+    unpack: Callable[[bytes], Parts]
+    between: Pick
+    literals: Parts
     resource: int
     metrics: tuple[Cpu | None, ...]
 
@@ -63,17 +85,20 @@ class Templates:
         self._left = MISSES
         self._size = 0
 
-    def read(self, content: bytes) -> list[Point | None] | None:
-        """Return the points of a request, None if it is another one than those before."""
+    def read(self, content: bytes) -> tuple[str, list[Share | None]] | None:
+        """Return the instance of a request, and what each of its metrics says: None is skipped.
+
+        None if the request is another one than those before.
+        """
         for template in self._known.get(len(content), ()):
             parts = template.unpack(content)
-            if parts[::2] == template.literals:
-                holes = parts[1::2]
-                instance = self._instances.get(holes[template.resource])
+            if template.between(parts) == template.literals:
+                instance = self._instances.get(parts[template.resource])
                 if instance is None:
                     return None
                 self._left = MISSES
-                return _points(template, holes, instance)
+                shares = _shares(template, parts)
+                return None if shares is None else (instance, shares)
         return None
 
     def learn(
@@ -106,35 +131,79 @@ class Templates:
             known.append(template)
 
 
-def _points(template: Template, holes: tuple[Any, ...], instance: str) -> list[Point | None] | None:
-    """Return the points; None if one is to be looked at with care."""
-    out: list[Point | None] = []
+def _shares(template: Template, parts: Parts) -> list[Share | None] | None:
+    """Return what the metrics say; None if one is to be looked at with care."""
+    out: list[Share | None] = []
     for metric in template.metrics:
         if metric is None:
             out.append(None)
             continue
-        times, values = holes[metric.times], holes[metric.values]
-        time = times[0]
-        if not time or times.count(time) != len(times):
+        times = metric.times(parts)
+        written = times[0]
+        if written[metric.tag_at] != metric.tag or times.count(written) != len(times):
             return None
-        idle = [values[place] for place in metric.idle]
-        total = sum(idle)
-        if metric.counter:
-            out.append(Point(instance, PERCENT, time, counter=(total, sum(values))))
-        elif -math.inf < total < math.inf and min(idle) >= 0.0 and max(idle) <= 1.0:
-            mean = total / len(idle)
-            out.append(Point(instance, round(PERCENT * (1.0 - mean), DIGITS), time))
-        else:
+        (time,) = integer(written, metric.time_at)
+        if not time:
             return None
+        idle = metric.idle(parts)
+        if metric.counted is not None:
+            out.append((time, PERCENT, (sum(idle), sum(metric.counted(parts)))))
+            continue
+        total = 0.0
+        for share in idle:
+            if not 0.0 <= share <= 1.0:
+                return None
+            total += share
+        out.append((time, rounded(PERCENT * (1.0 - total / len(idle))), None))
     return out
 
 
+class _Hole(NamedTuple):
+    """Where a hole of a request begins and ends, and how it is unpacked: no part if by `x`."""
+
+    begin: int
+    end: int
+    code: str
+
+
+def _skipped(begin: int, end: int) -> _Hole:
+    return _Hole(begin, end, f"{end - begin}x")
+
+
+class _Point(NamedTuple):
+    """Where the value and the time of a point begin, and its state."""
+
+    value: int
+    time: int
+    state: Any
+
+    def holes(self, *, counter: bool) -> tuple[_Hole, _Hole]:
+        """Return the value, and the time with the tag between them. Raises `ValueError`."""
+        if abs(self.value - self.time) != SIZE + 1:
+            raise ValueError("there is more than a tag between a value and its time")
+        begin = min(self.time, self.value + SIZE)
+        code = "d" if counter or self.state == "idle" else "8x"
+        return _Hole(self.value, self.value + SIZE, code), _Hole(begin, begin + SIZE + 1, "9s")
+
+
 class _Metric(NamedTuple):
-    """A metric that is read: its first hole, and for each point its state."""
+    """A metric of CPU, and its points."""
 
     name: bytes
-    begin: int
-    states: list[Any]
+    points: list[_Point]
+
+    @property
+    def counter(self) -> bool:
+        return self.name == TIME
+
+    def holes(self, *, read: bool) -> Iterable[_Hole]:
+        """Yield the holes of its points; all of them are skipped if it is not to be read."""
+        for point in self.points:
+            if read:
+                yield from point.holes(counter=self.counter)
+            else:
+                yield _skipped(point.value, point.value + SIZE)
+                yield _skipped(point.time, point.time + SIZE)
 
 
 UTILIZATION, TIME = b"system.cpu.utilization", b"system.cpu.time"
@@ -153,40 +222,70 @@ def _template(data: bytes, state: Callable[[bytes], Any]) -> tuple[Template, byt
             scopes.append((begin, end))
     if not resource[1]:
         raise ValueError("it has no resource")
-    holes: list[tuple[int, int, str]] = [(*resource, f"{resource[1] - resource[0]}s")]
+    named = _Hole(*resource, f"{resource[1] - resource[0]}s")
+    holes = [named]
     metrics = [
         _metric(data, begin, end, holes, state)
         for scope in scopes
         for number, kind, begin, end in scan(data, *scope)
         if number == 2 and kind == BYTES
     ]
-    ordered = sorted(holes)
-    place, form = 0, "<"
-    for begin, end, code in ordered:
-        form += f"{begin - place}s{code}"
-        place = end
-    form += f"{len(data) - place}s"
-    unpack = Struct(form).unpack
     shares = any(one is not None and one.name == UTILIZATION for one in metrics)
+    for one in metrics:
+        if one is not None:
+            holes += one.holes(read=not (shares and one.counter))
+    form, between, inside = _layout(holes, len(data))
+    unpack, pick = Struct(form).unpack, _picked(between)
     template = Template(
         unpack,
-        unpack(data)[::2],
-        ordered.index(holes[0]),
+        pick,
+        pick(unpack(data)),
+        inside[named],
         tuple(
-            None if one is None or (shares and one.name == TIME) else _cpu(one, ordered)
+            None if one is None or (shares and one.counter) else _cpu(data, one, inside)
             for one in metrics
         ),
     )
     return template, data[resource[0] : resource[1]]
 
 
+def _layout(holes: list[_Hole], size: int) -> tuple[str, list[int], dict[_Hole, int]]:
+    """Return the form of a request for `struct`, and which parts are between the holes, and in."""
+    form, place, part = "<", 0, 0
+    between: list[int] = []
+    inside: dict[_Hole, int] = {}
+    for hole in [*sorted(holes), _Hole(size, size, "0x")]:
+        if hole.begin > place:
+            form += f"{hole.begin - place}s"
+            between.append(part)
+            part += 1
+        form += hole.code
+        if not hole.code.endswith("x"):
+            inside[hole] = part
+            part += 1
+        place = hole.end
+    return form, between, inside
+
+
+def _picked(places: list[int]) -> Pick:
+    """Return the function that picks some parts: a tuple, also of one."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    (place,) = places
+    return lambda parts: (parts[place],)
+
+
 def _metric(
     data: bytes,
     place: int,
     end: int,
-    holes: list[tuple[int, int, str]],
+    holes: list[_Hole],
     state: Callable[[bytes], Any],
 ) -> _Metric | None:
+    """Return a metric of CPU; the points of another one, which is skipped, are added to the holes.
+
+    Raises `ValueError`.
+    """
     name = b""
     bodies = []
     for number, kind, begin, stop in scan(data, place, end):
@@ -197,55 +296,58 @@ def _metric(
     if name in OTHERS or (name in (UTILIZATION, TIME) and len(bodies) != 1):
         raise ValueError("it is read in another way")
     if name not in (UTILIZATION, TIME):
-        holes += [(begin, stop, f"{stop - begin}s") for _, begin, stop in bodies]
+        holes += [_skipped(begin, stop) for _, begin, stop in bodies]
         return None
     ((body, place, end),) = bodies
     if body not in (5, 7):
         raise ValueError("it has points of another kind")
-    metric = _Metric(name, place, [])
+    points = []
     for number, kind, begin, stop in scan(data, place, end):
         if number == 1 and kind == BYTES:
-            metric.states.append(state(_point(data, begin, stop, holes)))
+            points.append(_point(data, begin, stop, state))
         elif body == 7 and number == 2 and (kind != VARINT or begin == 1):
             raise ValueError("the points are differences")
-    states = set(metric.states)
+    states = {one.state for one in points}
     if "idle" not in states or None in states or (name == TIME and len(states) < 2):
         raise ValueError("the states are not those of a host")
-    return metric
+    return _Metric(name, points)
 
 
-def _point(data: bytes, place: int, end: int, holes: list[tuple[int, int, str]]) -> bytes:
-    """Add the value and the time of a point to the holes; return its attributes."""
+def _point(data: bytes, place: int, end: int, state: Callable[[bytes], Any]) -> _Point:
+    """Return where the value and the time of a point are. Raises `ValueError`."""
     attributes = b""
-    found = []
+    values, times = [], []
     before = place
     for number, kind, begin, stop in scan(data, place, end):
-        found.append(number)
         if number == 7 and kind == BYTES:
             attributes += data[before:stop]
         elif number == 3 and kind == FIXED64:
-            holes.append((begin, stop, "Q"))
+            times.append(begin)
         elif number == 4 and kind == FIXED64:
-            holes.append((begin, stop, "d"))
+            values.append(begin)
         elif number != 2 or kind != FIXED64:
             raise ValueError("the point has other fields")
         before = stop
-    if found.count(3) != 1 or found.count(4) != 1:
+    if len(values) != 1 or len(times) != 1:
         raise ValueError("the point has no value, or no time")
-    return attributes
+    return _Point(values[0], times[0], state(attributes))
 
 
-def _cpu(metric: _Metric, ordered: list[tuple[int, int, str]]) -> Cpu:
-    """Return where the values and times of a metric are: they take turns."""
-    first = next(at for at, (begin, *_) in enumerate(ordered) if begin > metric.begin)
-    last = first + 2 * len(metric.states)
-    codes = "".join(code for *_, code in ordered[first:last])
-    values = 0 if codes[0] == "d" else 1
-    if codes != codes[:2] * len(metric.states) or set(codes) != set("dQ"):
+def _cpu(data: bytes, metric: _Metric, inside: dict[_Hole, int]) -> Cpu:
+    """Return which parts are the times and values of a metric. Raises `ValueError`."""
+    first = metric.points[0]
+    tag_at, time_at = (0, 1) if first.value < first.time else (SIZE, 0)
+    if any((one.value < one.time) != (first.value < first.time) for one in metric.points):
         raise ValueError("values and times do not take turns")
+    holes = [one.holes(counter=metric.counter) for one in metric.points]
+    states = [one.state for one in metric.points]
     return Cpu(
-        metric.name == TIME,
-        slice(first + values, last, 2),
-        slice(first + 1 - values, last, 2),
-        tuple(at for at, one in enumerate(metric.states) if one == "idle"),
+        _picked([inside[time] for _, time in holes]),
+        time_at,
+        tag_at,
+        data[holes[0][1].begin + tag_at],
+        _picked(
+            [inside[value] for (value, _), at in zip(holes, states, strict=True) if at == "idle"]
+        ),
+        _picked([inside[value] for value, _ in holes]) if metric.counter else None,
     )
