@@ -173,7 +173,7 @@ def scorer(
             readings = instance.times.news(readings)
         for reading in readings:
             time = reading.time
-            if not timed and reading.index is None:  # one of a format that counts only some
+            if reading.index is None and not timed:  # one of a format that counts only some
                 if instance.times is None:
                     instance.times = Times()
                 news = instance.times.take(reading)
