@@ -16,7 +16,7 @@ from dataflow.dashboard.intake import Intake
 from dataflow.formats.detect import choose
 from dataflow.records import Raw, Reading
 from dataflow.settings import Settings
-from dataflow.steps import decode
+from dataflow.steps import decode, score
 from dataflow.steps.repeats import KEPT, Times, in_order
 
 START = 1_741_449_600.0
@@ -77,6 +77,19 @@ def test_readings_of_a_batch_are_taken_as_each_by_itself(
             batched = restarted(batched)
     assert found == [one for one in expected if one is not None]
     assert batched.save() == alone.save()
+
+
+@pytest.mark.parametrize("first", [None, 7])
+def test_a_repeat_among_readings_with_an_index_is_not_scored(first: int | None) -> None:
+    options = Settings(_env_file=None, detector="tutorial")
+    detector: Any = score.detector(options)
+    rules = score.episode_rules(options, detector)
+    step = score.scorer(detector, rules, lambda reading: None).score
+    readings = [reading(60.0, 0), reading(60.0, 1), reading(60.0, 2), reading(120.0, 3)]
+    readings[0].index, readings[1].index = first, 8
+    _, scored = step(None, readings)
+    taken = [one.offset for one, _, _ in scored]
+    assert taken == ([0, 1, 3] if first is None else [0, 1, 2, 3])
 
 
 def test_a_state_of_before_has_no_times() -> None:
