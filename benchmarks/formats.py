@@ -206,6 +206,28 @@ def _otlp(cpus: int) -> Write:
     return write
 
 
+def _otlp_json(chunk: Sequence[Reading]) -> bytes:
+    (one,) = chunk
+
+    def attributes(**pairs: str) -> list[dict[str, Any]]:
+        return [{"key": key, "value": {"stringValue": text}} for key, text in pairs.items()]
+
+    idle = 1 - one.value / 100
+    times = {"startTimeUnixNano": f"{START}000000000", "timeUnixNano": f"{one.time}000000000"}
+    points = [
+        {
+            "attributes": attributes(cpu="cpu0", state=state),
+            **times,
+            "asDouble": idle if state == "idle" else (1 - idle) / 7,
+        }
+        for state in STATES
+    ]
+    metric = {"name": "system.cpu.utilization", "unit": "1", "gauge": {"dataPoints": points}}
+    scopes = [{"scope": {"name": "hostmetricsreceiver"}, "metrics": [metric]}]
+    resource = {"attributes": attributes(**{"host.name": one.instance})}
+    return _json({"resourceMetrics": [{"resource": resource, "scopeMetrics": scopes}]})
+
+
 FORMS = (
     Form(FLAT, _flat),
     Form("JSON, nested", _nested, settings=PATHS),
@@ -215,6 +237,7 @@ FORMS = (
     Form("CloudWatch stream, JSON, 1 of 6 is CPU", _stream(*OTHERS), TOGETHER),
     Form("OTLP, protobuf, 1 CPU of 8 states", _otlp(1)),
     Form("OTLP, protobuf, 4 CPUs of 8 states", _otlp(4)),
+    Form("OTLP, JSON, 1 CPU of 8 states", _otlp_json),
 )
 
 

@@ -64,7 +64,7 @@ def test_the_comparison_can_be_run_and_compared(brokers: str, tmp_path: Path) ->
 @pytest.mark.usefixtures("needs_bytewax")
 def test_formats_can_be_compared(brokers: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    only = ("--only", "lines", "--only", "only CPU", "--only", "1 CPU")
+    only = ("--only", "lines", "--only", "only CPU", "--only", "protobuf, 1 CPU")
     table = run("formats.py", "--quick", "--json", figures, "--brokers", brokers, *only)
     rows = json.loads(figures.read_text())["rows"]
     assert list(rows) == [

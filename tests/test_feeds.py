@@ -174,6 +174,13 @@ def test_a_record_that_is_too_much_is_one_rejected_record(
     assert [one.reason for one in rejected] == [reason]
 
 
+@pytest.mark.parametrize("value", [b"", b"\n"])
+@pytest.mark.parametrize("format", ["json", "telegraf", "cloudwatch", "prometheus"])
+def test_an_empty_record_is_rejected(format: str, value: bytes) -> None:
+    _, rejected = read(Settings(_env_file=None, format=format), [Raw(0, 0, value)])
+    assert [one.reason for one in rejected] == ["no-value"]
+
+
 @pytest.mark.parametrize("format", ["json", "telegraf", "cloudwatch", "otlp", "prometheus"])
 def test_a_bomb_of_gzip_is_bounded(format: str) -> None:
     import gzip
@@ -354,6 +361,14 @@ def test_a_selector_with_a_pattern_and_of_numbers() -> None:
     assert len(of(nested(5, name="cpu_all", core=7))) == 1
     assert len(of(nested(5, name="cpu_all", core="7"))) == 1
     assert of(nested(5, name="cpu_all", core=8)) == of(nested(5, core=7, name="mem")) == []
+
+
+def test_a_selector_of_a_field_that_is_called_as_something_that_is_read() -> None:
+    of = shaped(where=(("key", "a"), ("time", "b")))
+    record = {"instance": "i-1", "timestamp": START, "value": 5, "index": 0}
+    (reading,) = of({**record, "key": "a", "time": "b"})
+    assert (reading.instance, reading.time) == ("i-1", START)
+    assert of({**record, "key": "a"}) == of({**record, "key": "i-1", "time": "b"}) == []
 
 
 def test_each_element_of_a_list_is_a_reading_of_its_own() -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from conftest import singly
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataflow.errors import UserError
 from dataflow.formats import Fields, Format, Point, RecordError
+from dataflow.formats.base import DIGITS, rounded
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.settings import Settings
 from dataflow.steps.decode import decoder, key_reader
@@ -79,6 +82,15 @@ def test_a_tombstone_is_rejected() -> None:
         "no-value",
         "the record has no value (a tombstone)",
     )
+
+
+@given(
+    st.floats(allow_nan=False)
+    | st.floats(-1, 101)
+    | st.integers(0, 2 * 10**12).map(lambda halves: halves / 2e10)
+)
+def test_digits_are_rounded_as_python_does(value: float) -> None:
+    assert repr(rounded(value)) == repr(round(value, DIGITS))
 
 
 def test_json_reads_the_same_points_as_its_decoder() -> None:

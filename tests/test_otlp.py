@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from feeds import Row, field, otlp_protobuf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.formats import Fields, Point, RecordError, otlp_template
-from dataflow.formats.otlp import Otlp
+from dataflow.formats import Fields, Point, RecordError
+from dataflow.formats.otlp import Otlp, template
+from dataflow.records import Raw, Rejected, Source
 
 json_format = pytest.importorskip("google.protobuf.json_format", reason="needs the extra `test`")
 common = pytest.importorskip("opentelemetry.proto.common.v1.common_pb2")
@@ -210,6 +212,56 @@ def test_what_comes_again_is_read_as_the_first_time(name: str, changes: list[Any
             assert repr(outcomes(known, binary)) == repr(first)
 
 
+def request_of(names: list[str], values: list[float]) -> Any:
+    """A request of these metrics, with the points of a host of one CPU."""
+    request = service.ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.add(key="host.name").value.string_value = "web-1"
+    for name in names:
+        metric = resource.scope_metrics.add().metrics.add(name=name)
+        for state, value in zip(STATES, values, strict=False):
+            point = metric.sum.data_points.add(
+                time_unix_nano=10**18, start_time_unix_nano=5, as_double=value
+            )
+            point.attributes.add(key="state").value.string_value = state
+        metric.sum.aggregation_temporality = 2
+    return request
+
+
+def read_by(otlp: Otlp, value: bytes) -> list[Any]:
+    def reject(raw: Raw, reason: str, sentence: str) -> Any:
+        return Rejected(reason, sentence, Source("t", raw.partition, raw.offset), None)
+
+    return otlp.decoder(reject)([Raw(0, 0, value)])
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        (["system.cpu.utilization"], [0.585]),
+        (["system.cpu.utilization"], [0.585, 0.25, 0.125]),
+        (["system.cpu.time"], [0.585, 0.25]),
+        (["system.memory.usage", "system.cpu.time", "system.cpu.utilization"], [0.585, 0.25]),
+    ],
+)
+@pytest.mark.parametrize("written", [lambda it: it.SerializeToString(), backwards])
+def test_a_byte_that_differs_is_read_as_the_first_time(
+    names: list[str], values: list[float], written: Callable[[Any], bytes]
+) -> None:
+    """Each byte of a request that is known is changed; also in its values and times."""
+    value = written(request_of(names, values))
+    known, straight = Otlp(FIELDS), Otlp(FIELDS)
+    straight._templates._left = 0
+    assert read_by(known, value) == read_by(straight, value)
+    known._templates._left = 0
+    assert known._templates.read(value) is not None
+    for place in range(len(value)):
+        for bit in (1, 8, 128):
+            other = bytearray(value)
+            other[place] ^= bit
+            assert read_by(known, bytes(other)) == read_by(straight, bytes(other)), place
+
+
 def test_what_comes_again_is_not_walked_through_again(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Otlp(FIELDS)
     rows = [
@@ -225,8 +277,8 @@ def test_what_comes_again_is_not_walked_through_again(monkeypatch: pytest.Monkey
 
 
 def test_what_is_remembered_of_requests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp_template, "MOST", 20_000)
-    monkeypatch.setattr(otlp_template, "INSTANCES", 10)
+    monkeypatch.setattr(template, "MOST", 20_000)
+    monkeypatch.setattr(template, "INSTANCES", 10)
     known = Otlp(FIELDS)
     for length in range(1, 120):
         row = Row("h" * length, 1_741_449_600, 5.0)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from dataflow.dashboard.intake import Intake
 from dataflow.formats.detect import choose
 from dataflow.records import Raw, Reading
 from dataflow.settings import Settings
-from dataflow.steps import decode
+from dataflow.steps import decode, score
 from dataflow.steps.repeats import KEPT, Times, in_order
 
 START = 1_741_449_600.0
@@ -44,6 +45,51 @@ def test_a_time_is_news_once(minutes: list[int], cut: int) -> None:
         assert (times.take(reading(float(minute))) is not None) == known
         if known:
             seen.add(minute)
+
+
+def kinds(time: float) -> list[dict[str, Any]]:
+    of_one_cpu = {"counter": (time, 0.0), "part": "0"}
+    return [{}, {}, {}, {"index": 5}, {"counter": (time, 2 * time + 1)}, of_one_cpu]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 90), st.integers(0, 5)), max_size=99),
+    st.integers(0, 99),
+    st.integers(1, 9),
+)
+def test_readings_of_a_batch_are_taken_as_each_by_itself(
+    rows: list[tuple[int, int]], growing: int, together: int
+) -> None:
+    rows[:growing] = sorted(rows[:growing])
+
+    def made() -> list[Reading]:
+        return [
+            msgspec.structs.replace(reading(float(time), at), **kinds(float(time))[kind])
+            for at, (time, kind) in enumerate(rows)
+        ]
+
+    alone, batched = Times(), Times()
+    expected = [one if one.index is not None else alone.take(one) for one in made()]
+    readings, found = made(), []
+    for begin in range(0, len(readings), together):
+        found += batched.news(readings[begin : begin + together])
+        if begin % 2:
+            batched = restarted(batched)
+    assert found == [one for one in expected if one is not None]
+    assert batched.save() == alone.save()
+
+
+@pytest.mark.parametrize("first", [None, 7])
+def test_a_repeat_among_readings_with_an_index_is_not_scored(first: int | None) -> None:
+    options = Settings(_env_file=None, detector="tutorial")
+    detector: Any = score.detector(options)
+    rules = score.episode_rules(options, detector)
+    step = score.scorer(detector, rules, lambda reading: None).score
+    readings = [reading(60.0, 0), reading(60.0, 1), reading(60.0, 2), reading(120.0, 3)]
+    readings[0].index, readings[1].index = first, 8
+    _, scored = step(None, readings)
+    taken = [one.offset for one, _, _ in scored]
+    assert taken == ([0, 1, 3] if first is None else [0, 1, 2, 3])
 
 
 def test_a_state_of_before_has_no_times() -> None:

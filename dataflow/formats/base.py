@@ -27,6 +27,7 @@ __all__ = [
     "Skip",
     "bounds",
     "inverted",
+    "rounded",
     "short",
     "usual_time",
 ]
@@ -54,6 +55,8 @@ PERCENT = 100.0
 
 DIGITS = 10
 """Digits after the point of a value that was computed from those of a record."""
+
+TEN_TO_DIGITS = 10.0**DIGITS
 
 Reject: TypeAlias = Callable[[Raw, str, str], Rejected]
 """Makes a rejected record of a raw one, the code of the reason, and a sentence."""
@@ -430,7 +433,24 @@ def inverted(value: float, scale: float) -> float:
     >>> inverted(95.34, 100.0)
     4.66
     """
-    return round(scale - value, DIGITS)
+    return rounded(scale - value)
+
+
+def rounded(value: float) -> float:
+    """Return `round(value, DIGITS)`, for most percentages in half the time.
+
+    Python goes by the decimal digits. Here the product is off by at most 0.0002, so that only the
+    digits of a half could be other ones; and both return the number that is nearest to the digits.
+
+    >>> rounded(4.659999999999997), rounded(1 / 3)
+    (4.66, 0.3333333333)
+    """
+    if 0.0 < value <= PERCENT:
+        scaled = value * TEN_TO_DIGITS
+        whole = round(scaled)
+        if -0.499 < scaled - whole < 0.499:
+            return whole / TEN_TO_DIGITS
+    return round(value, DIGITS)
 
 
 def usual_time(stamp: int) -> float | None:

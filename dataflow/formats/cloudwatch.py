@@ -23,7 +23,6 @@ from typing import Any
 import msgspec
 
 from dataflow.formats.base import (
-    DIGITS,
     MAX_INSTANCE_LENGTH,
     MAX_READINGS,
     PERCENT,
@@ -34,6 +33,7 @@ from dataflow.formats.base import (
     RecordError,
     Reject,
     Skip,
+    rounded,
     usual_time,
 )
 from dataflow.formats.framing import documents, unframed
@@ -147,14 +147,14 @@ class CloudWatch(Format):
             datum = _datum(part)
             dimensions = datum.dimensions
             if (
-                datum.metric_name == "CPUUtilization"
-                and datum.namespace == "AWS/EC2"
+                datum.metric_name == CPU
+                and datum.namespace == EC2
                 and len(dimensions) == 1
                 and DIMENSION in dimensions
             ):
                 instance, stamp = dimensions[DIMENSION], datum.timestamp
                 total, count = datum.value.sum, datum.value.count
-                value = total if count == 1.0 else round(total / count, DIGITS)
+                value = total if count == 1.0 else rounded(total / count)
                 time = usual_time(stamp)
                 if time is None or not (
                     0.0 <= value <= PERCENT and 0 < len(instance) <= MAX_INSTANCE_LENGTH
@@ -164,6 +164,8 @@ class CloudWatch(Format):
                     Reading(instance, stamp, None, value, time, raw.partition, raw.offset, number)
                 )
             number += 1
+        if not number:
+            raise ValueError
         return out, number - len(out)
 
     def read(self, value: bytes) -> Iterator[Outcome]:
@@ -219,7 +221,7 @@ class CloudWatch(Format):
             return RecordError("'value.count' is not above 0", "not-a-number", part=document)
         value = statistics.sum / statistics.count
         if value != statistics.sum:
-            value = round(value, DIGITS)
+            value = rounded(value)
         if self.labelled and isinstance(datum, _Whole):
             labels = self._labels(document, datum)
             return Point(dimensions[self._dimension], value, datum.timestamp, labels=labels)
@@ -236,7 +238,7 @@ class CloudWatch(Format):
             return RecordError(
                 "'value.count' is not above 0", "not-a-number", part=document, metric=metric
             )
-        mean = round(statistics.sum / statistics.count, DIGITS)
+        mean = rounded(statistics.sum / statistics.count)
         return Point(
             *(datum.dimensions[self._dimension], mean, datum.timestamp),
             metric=metric,
@@ -316,7 +318,7 @@ class CloudWatch(Format):
             count = number_of(value["count"], "value.count")
             if not count > 0:
                 raise RecordError("'value.count' is not above 0", "not-a-number", instance)
-            mean = round(number_of(value["sum"], "value.sum") / count, DIGITS)
+            mean = rounded(number_of(value["sum"], "value.sum") / count)
         else:
             statistic = next((name for name in ("average", "max") if name in value), None)
             if statistic is None:

@@ -23,10 +23,11 @@ from dataflow.formats.base import (
     Skip,
     inverted,
     short,
+    usual_time,
 )
 from dataflow.formats.framing import documents, unframed
 from dataflow.formats.metrics import BOUNDS, CPU, MAX_LENGTH, unit_of
-from dataflow.formats.paths import UNSET, find, parse, shape
+from dataflow.formats.paths import UNSET, Shape, find, parse, shape
 from dataflow.records import Raw, Reading, Rejected, number, seconds
 
 __all__ = ["Json", "decoded", "is_scalar", "kind_of", "number_of"]
@@ -127,7 +128,7 @@ class Json(Format):
         key = parse(fields.key or "key")
         found = shape({"key": (key, str | int)}) if not fields.each else None
         self._parse_key = None if found is None else msgspec.json.Decoder(found.type).decode
-        self._get_key = None if found is None else found.get["key"]
+        self._get_key = None if found is None else found.get("key")
 
     def read(self, value: bytes) -> Point | list[Point | RecordError | None]:
         """Read a record, field by field; `RecordError` says what is wrong with it."""
@@ -308,7 +309,7 @@ class Json(Format):
         parse: Callable[[bytes], Any] = msgspec.json.Decoder(_metric(fields), strict=False).decode
         scale = fields.scale
         low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
-        time_of: Callable[[Any], float | None] = seconds if fields.time else lambda _: None
+        timeless = fields.time is None
         times, indexes = _Parsed(seconds), _Parsed(_index)
         invert, read_carefully = fields.invert, self.readings
 
@@ -329,7 +330,7 @@ class Json(Format):
                         if timestamp.__class__ is str:
                             time: float | None = times[timestamp]
                         else:
-                            time = time_of(timestamp)
+                            time = None if timeless else usual_time(timestamp) or seconds(timestamp)
                         if index.__class__ is str:
                             index = indexes[index]
                         if index.__class__ is str or abs(index) < MAX_INDEX:
@@ -347,9 +348,16 @@ class Json(Format):
 
         return decode
 
-    def _loop(self, reject: Reject, skip: Skip) -> Decode:
+    def _shape(self) -> Shape | None:
+        """Return how to decode all fields that are read; None if types cannot.
+
+        Conditions are named by their number.
+        """
         fields = self.fields
-        scalar = str | int | float
+        exact = not any(set(pattern) & set("*?[") for _, pattern, _ in self._where)
+        if not exact or self._each is not None:
+            return None
+        scalar, any_scalar = str | int | float, str | int | float | bool | None
         kinds: dict[str, Any] = {
             **{"key": str | int, "value": float},
             **{"time": scalar, "index": scalar, "metric": str},
@@ -357,61 +365,77 @@ class Json(Format):
         wanted: dict[str, tuple[tuple[str, ...], Any]] = {
             name: (path, kinds[name]) for name, path in self._paths.items()
         }
-        exact = not any(set(pattern) & set("*?[") for _, pattern, _ in self._where)
-        if exact:
-            for field, _, path in self._where:
-                wanted[field] = path, str | int | float | bool | None
-        for label in fields.labels:
-            wanted[f"label {label}"] = parse(label), str | int | float | bool | None
-        found = shape(wanted) if exact and self._each is None else None
+        wanted |= {f"where {at}": (path, any_scalar) for at, (*_, path) in enumerate(self._where)}
+        wanted |= {f"label {label}": (parse(label), any_scalar) for label in fields.labels}
+        constants = {"key": fields.only_instance, "time": None, "index": None, "metric": None}
+        return shape(wanted, {name: one for name, one in constants.items() if name not in wanted})
+
+    def _loop(self, reject: Reject, skip: Skip) -> Decode:
+        fields = self.fields
+        found = self._shape()
         if found is None:
             return super().decoder(reject, skip)
-        read_fields: Callable[[bytes], Any] = msgspec.json.Decoder(found.type, strict=False).decode
-        get = found.get
-        conditions = [(get[field], pattern) for field, pattern, _ in self._where]
-        only, timeless = fields.only_instance, fields.time is None
-
-        def nothing(_: Any) -> Any:
-            return None
-
-        key_of: Callable[[Any], Any] = get.get("key", lambda _: only)
-        time_of, index_of = get.get("time", nothing), get.get("index", nothing)
-        value_of = get["value"]
-        metric_of, series_of = get.get("metric"), self._series_of
-        labels = [(parse(label)[-1], get[f"label {label}"]) for label in fields.labels]
-        several = self.several
+        parse_record: Callable[[bytes], Any] = msgspec.json.Decoder(found.type, strict=False).decode
+        fields_of = found.get("key", "time", "index", "value")
+        names = [f"where {at}" for at in range(len(self._where))]
+        conditions = found.get(*names) if names else None
+        patterns: Any = tuple(pattern for _, pattern, _ in self._where)
+        if len(names) == 1:  # one field is returned as it is, several as a tuple
+            (patterns,) = patterns
+        each_condition = [
+            (found.get(name), pattern)
+            for name, (_, pattern, _) in zip(names, self._where, strict=True)
+        ]
+        metric_of = None if fields.metric is None else found.get("metric")
+        labels = [(parse(label)[-1], found.get(f"label {label}")) for label in fields.labels]
+        several, timeless = self.several, fields.time is None
         scale, invert = fields.scale, fields.invert
         low, high = (-math.inf, math.inf) if scale is None else (0.0, scale)
         times, indexes = _Parsed(seconds), _Parsed(_index)
-        read_carefully = self.readings
+        series_of, read_carefully = self._series_of, self.readings
+
+        def is_other(record: Any) -> bool:
+            """Return whether a record that fails a condition is to be skipped without a look."""
+            is_at = next(found for of, want in each_condition if (found := of(record)) != want)
+            return isinstance(is_at, str) or is_at is UNSET
+
+        def labels_of(record: Any) -> dict[str, str] | None:
+            found = {
+                name: str(one)[:MAX_LENGTH] for name, of in labels if _is_label(one := of(record))
+            }
+            return found or None
 
         def read(raw: Raw) -> Reading | None:
             """Read a record, None if it is not selected; any exception: look at it carefully."""
-            record = read_fields(raw.value)  # type: ignore[arg-type]
-            for condition, pattern in conditions:
-                is_at = condition(record)
-                if is_at != pattern:
-                    if is_at.__class__ is str or is_at is UNSET:
-                        return None
-                    raise ValueError
-            series: Series | None = ONE
-            if metric_of is not None and (series := series_of(metric_of(record))) is None:
-                return None
-            assert series is not None
-            instance, timestamp, value = key_of(record), time_of(record), value_of(record)
-            index = index_of(record)
+            record = parse_record(raw.value)  # type: ignore[arg-type]
+            if conditions is not None and conditions(record) != patterns:
+                if is_other(record):
+                    return None
+                raise ValueError
+            series, least, most = ONE, low, high
+            if metric_of is not None:
+                named = series_of(metric_of(record))
+                if named is None:
+                    return None
+                if named is not ONE:
+                    series, (least, most) = named, named.bounds
+            instance, timestamp, index, value = fields_of(record)
             if instance.__class__ is int:
                 instance = str(instance)
-            least, most = (low, high) if series is ONE else series.bounds
-            if not (least <= value <= most and 0 < len(instance) <= MAX_INSTANCE_LENGTH):
+            # NaN and the infinities fail one of these comparisons.
+            if not (
+                least <= value <= most
+                and value - value == 0.0
+                and 0 < len(instance) <= MAX_INSTANCE_LENGTH
+            ):
                 raise ValueError
             if several and ("\0" in instance or len(series.metric or "") > MAX_LENGTH):
                 raise ValueError
-            if value.__class__ is not float or value - value != 0.0:
-                raise ValueError
-            time: float | None = None
-            if not timeless:
-                time = times[timestamp] if timestamp.__class__ is str else seconds(timestamp)
+            time: float | None
+            if timestamp.__class__ is str:
+                time = times[timestamp]
+            else:
+                time = None if timeless else usual_time(timestamp) or seconds(timestamp)
             if index.__class__ is str:
                 index = indexes[index]
             elif index is not None and not abs(index) < MAX_INDEX:
@@ -422,12 +446,7 @@ class Json(Format):
             if series is not ONE:
                 reading.metric, reading.unit = series.metric, series.unit
             if labels:
-                found = {
-                    name: str(one)[:MAX_LENGTH]
-                    for name, of in labels
-                    if _is_label(one := of(record))
-                }
-                reading.labels = found or None
+                reading.labels = labels_of(record)
             return reading
 
         def decode(batch: list[Raw]) -> list[Reading | Rejected]:

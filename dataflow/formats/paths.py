@@ -58,25 +58,33 @@ def find(document: Any, path: Path) -> Any:
 
 
 class Shape(NamedTuple):
-    """How to decode what some paths lead to: a type, and a function for each name that returns it.
-
-    The function returns UNSET if the path leads to nothing. Decoding raises `ValueError` if
-    something on the way is not as the paths say, which `find` may still read.
-    """
+    """How to decode what some paths lead to: a type, and by name where in it each of them leads."""
 
     type: type[msgspec.Struct]
-    get: Mapping[str, Callable[[Any], Any]]
+    places: Mapping[str, str]
+
+    def get(self, *names: str) -> Callable[[Any], Any]:
+        """Return a function that returns what is in a decoded document by these names.
+
+        UNSET is what is not there. Of several names, it returns a tuple. Decoding raises
+        `ValueError` if something on the way is not as the paths say, which `find` may still read.
+        """
+        return attrgetter(*(self.places[name] for name in names))
 
 
-def shape(fields: Mapping[str, tuple[Path, Any]]) -> Shape | None:
+def shape(
+    fields: Mapping[str, tuple[Path, Any]], constants: Mapping[str, Any] | None = None
+) -> Shape | None:
     """Return how to decode some paths, by name, each with the type of what it leads to.
 
-    None if types cannot: a step may be the place in a list, or one path goes on from another's end.
+    `constants` are returned by their names whatever is in a document. None if types cannot: a step
+    may be the place in a list, or one path goes on from another's end.
 
-    >>> found = shape({"host": (("tags", "host"), str), "value": (("value",), float)})
+    >>> fields = {"host": (("tags", "host"), str), "value": (("value",), float)}
+    >>> found = shape(fields, {"time": None})
     >>> record = msgspec.json.decode(b'{"value": 5, "tags": {"host": "a"}}', type=found.type)
-    >>> found.get["host"](record), found.get["value"](record)
-    ('a', 5.0)
+    >>> found.get("host", "value", "time")(record)
+    ('a', 5.0, None)
     """
     tree: dict[str, Any] = {}
     for path, kind in fields.values():
@@ -91,11 +99,17 @@ def shape(fields: Mapping[str, tuple[Path, Any]]) -> Shape | None:
         # Where two names share a path, the wider type.
         node[last] = node[last] | kind if last in node else kind
     names: dict[Path, str] = {}
-    kind = _struct(tree, (), names)
-    return Shape(kind, {name: attrgetter(names[path]) for name, (path, _) in fields.items()})
+    constants = constants or {}
+    kind = _struct(
+        tree, (), names, {f"c{number}": constants[name] for number, name in enumerate(constants)}
+    )
+    places = {name: names[path] for name, (path, _) in fields.items()}
+    return Shape(kind, places | {name: f"c{number}" for number, name in enumerate(constants)})
 
 
-def _struct(tree: dict[str, Any], at: Path, names: dict[Path, str]) -> type[msgspec.Struct]:
+def _struct(
+    tree: dict[str, Any], at: Path, names: dict[Path, str], constants: dict[str, Any]
+) -> type[msgspec.Struct]:
     fields: list[tuple[str, Any, Any]] = []
     rename: dict[str, str] = {}
     for number, (step, kind) in enumerate(tree.items()):
@@ -104,8 +118,10 @@ def _struct(tree: dict[str, Any], at: Path, names: dict[Path, str]) -> type[msgs
         prefix = f"{names[at]}." if at else ""
         names[(*at, step)] = prefix + attribute
         if isinstance(kind, dict):
-            inner = _struct(kind, (*at, step), names)
+            inner = _struct(kind, (*at, step), names, {})
             fields.append((attribute, inner, inner()))
         else:
             fields.append((attribute, kind | msgspec.UnsetType, UNSET))
-    return msgspec.defstruct("Part", fields, rename=rename, gc=False, frozen=True)
+    return msgspec.defstruct(
+        "Part", fields, rename=rename, namespace=constants, gc=False, frozen=True
+    )

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from dataflow.formats.base import (
-    DIGITS,
     MAX_INSTANCE_LENGTH,
     MAX_READINGS,
     PERCENT,
@@ -29,6 +28,7 @@ from dataflow.formats.base import (
     Skip,
     bounds,
     inverted,
+    rounded,
     usual_time,
 )
 from dataflow.formats.framing import documents, unframed
@@ -322,7 +322,7 @@ def _of_lines(value: bytes, raw: Raw) -> tuple[list[Reading], int]:
         elif name.decode() in OTHERS:
             raise ValueError
         count += 1
-    if count > MAX_READINGS:
+    if not 0 < count <= MAX_READINGS:
         raise ValueError
     return readings, count
 
@@ -375,7 +375,7 @@ def _mean(values: Values) -> float:
     count = _number(values, "samplecount" if "samplecount" in values else "count")
     if not count > 0:
         raise RecordError("'count' is not above 0", "not-a-number")
-    return round(_number(values, "sum") / count, DIGITS)
+    return rounded(_number(values, "sum") / count)
 
 
 def _content(value: bytes) -> tuple[bytes, bool]:

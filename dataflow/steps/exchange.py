@@ -65,7 +65,7 @@ def keyer(
     def key(readings: list[Reading]) -> list[Keyed]:
         groups = keyed(readings, several=several and not together)
         if readings and readings[-1].index is None:
-            groups = [(name, in_order(group)) for name, group in groups]
+            groups = [one if len(one[1]) == 1 else (one[0], in_order(one[1])) for one in groups]
         if admission.looks:
             admission.look(keyed(readings, several=True) if together else groups)
         names = admission.forgotten(readings[0].partition) if readings else []

@@ -10,6 +10,7 @@ of its own, those of a time are complete when the next time begins.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 import msgspec
@@ -22,6 +23,9 @@ __all__ = ["Times", "in_order"]
 
 KEPT = 32
 """Times of an instance that are remembered: the newest."""
+
+HELD = 40
+"""Times that are held before the oldest are dropped: a list of over `KEPT` has room for so many."""
 
 CPUS = 4096
 """CPUs of an instance, at most."""
@@ -95,6 +99,31 @@ class Times:
             return reading
         return self._share(reading, *reading.counter)
 
+    def news(self, readings: list[Reading]) -> list[Reading]:
+        """Return those of an instance's readings that are to be scored now: see `take`.
+
+        Readings with an index are among them as they are.
+        """
+        kept = self._kept
+        last = kept[-1] if kept else -math.inf
+        usual = 0
+        if self._open is None:
+            for reading in readings:
+                time = reading.time
+                if time is None or not time > last:
+                    break
+                if reading.counter is not None or reading.index is not None:
+                    break
+                kept.append(time)
+                last = time
+                usual += 1
+            if len(kept) > HELD:
+                del kept[:-KEPT]
+            if usual == len(readings):
+                return readings
+        others = (one if one.index is not None else self.take(one) for one in readings[usual:])
+        return [*readings[:usual], *(one for one in others if one is not None)]
+
     def _share(self, reading: Reading, idle: float, total: float) -> Reading | None:
         before, time = self._counter, reading.time or 0.0
         if before is not None and time <= before[0]:
@@ -139,18 +168,19 @@ class Times:
         times = self._kept
         if not times or time > times[-1]:
             times.append(time)
-        else:
-            place = bisect_left(times, time)
-            if times[place] == time or (not place and len(times) == KEPT):
-                return False
-            times.insert(place, time)
-        if len(times) > KEPT:
-            del times[0]
+            if len(times) > HELD:
+                del times[:-KEPT]
+            return True
+        del times[:-KEPT]
+        place = bisect_left(times, time)
+        if times[place] == time or (not place and len(times) == KEPT):
+            return False
+        times.insert(place, time)
         return True
 
     def save(self) -> bytes:
         """Return all as bytes, for `restore`."""
-        return _encode(_Saved(self._kept, self._counter, self._cpus, self._open))
+        return _encode(_Saved(self._kept[-KEPT:], self._counter, self._cpus, self._open))
 
     @classmethod
     def restore(cls, data: bytes) -> Times:
@@ -205,6 +235,14 @@ def in_order(readings: list[Reading]) -> list[Reading]:
     >>> [one.time for one in in_order(batch)]
     [60.0, 120.0, 30.0]
     """
+    before = None
+    for reading in readings:
+        offset = reading.offset
+        if offset == before:
+            break
+        before = offset
+    else:
+        return readings  # as a rule, each is of another record
     out: list[Reading] = []
     begin = 0
     for place in range(1, len(readings) + 1):

@@ -166,9 +166,14 @@ def scorer(
         state, last = instance.state, instance.last
         episode = instance.habit is not None
         scored: list[Scored] = []
+        timed = readings[0].index is None
+        if timed:
+            if instance.times is None:
+                instance.times = Times()
+            readings = instance.times.news(readings)
         for reading in readings:
             time = reading.time
-            if reading.index is None:
+            if reading.index is None and not timed:  # one of a format that counts only some
                 if instance.times is None:
                     instance.times = Times()
                 news = instance.times.take(reading)
