@@ -26,7 +26,7 @@ def held(scores: Floats, threshold: float, interval: float) -> Floats:
     # What is clearly below the floor is no news; the rule only counts such readings.
     before = -1
     for place in np.flatnonzero(~(scores < 0.999 * news.floor)).tolist():
-        heard.since += place - before - 1
+        heard.passed(place - before - 1)
         before = place
         score = float(scores[place])
         if news.take(heard, score):
