@@ -150,6 +150,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a reading whose score is above it is an anomaly (0 to 1)",
     )
+    least: float = Field(
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="how far, in the unit of the value, a reading must be from what is expected to "
+        "be an anomaly; `0`: any distance",
+    )
     seed: int = Field(
         42, description="seed of a detector that draws at random; `calibrated` does not"
     )

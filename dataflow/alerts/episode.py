@@ -99,11 +99,19 @@ class EpisodeRules:
     It ends `recovered` if most of the last readings lie where the instance was expected before the
     episode, and `adapted` if the detector has learned another habit.
 
-    `interval` is counted for each reading where readings have no time.
+    `interval` is counted for each reading where readings have no time. `small` says of a reading
+    and its expected value whether they are too close for an anomaly; None: they never are.
     """
 
-    def __init__(self, threshold: float, interval: float, quiet: float) -> None:
+    def __init__(
+        self,
+        threshold: float,
+        interval: float,
+        quiet: float,
+        small: Callable[[Reading, float], bool] | None = None,
+    ) -> None:
         self.threshold = threshold
+        self.small = small
         self._news = News(threshold, interval)
         self._interval = interval
         self._quiet = quiet

@@ -42,7 +42,7 @@ DECIDE_STATE = (
 """Settings that the states in a store depend on: they cannot change later."""
 
 DECIDE_INCIDENTS = (
-    *("threshold", "incident_anomalies", "incident_readings", "incident_duration"),
+    *("threshold", "least", "incident_anomalies", "incident_readings", "incident_duration"),
     *("incident_quiet", "incident_cooldown", "incident_updates"),
     *("silence", "silence_gone"),
 )

@@ -13,12 +13,13 @@ import msgspec
 from dataflow.alerts.episode import Band, EpisodeRules, Finding, Watched
 from dataflow.calendars.clock import Clock
 from dataflow.detectors import make
-from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict
+from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict, WindowedDetector
 from dataflow.detectors.sealing import seal, unseal
 from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
+from dataflow.steps.normalize import scale_of
 from dataflow.steps.repeats import Times
 from dataflow.steps.times import Backwards
 
@@ -48,7 +49,7 @@ def detector(settings: Settings) -> AnyDetector:
     Raises `UserError` if it cannot work with them.
     """
     try:
-        return make(
+        made = make(
             settings.detector,
             seed=settings.seed,
             interval=settings.interval,
@@ -58,6 +59,28 @@ def detector(settings: Settings) -> AnyDetector:
         raise UserError(
             f"the detector {settings.detector} cannot work with these settings: {error}"
         ) from None
+    if settings.least:
+        _expects(settings, made)
+    return made
+
+
+def _expects(settings: Settings, made: AnyDetector) -> None:
+    """Raise `UserError` if ANOMALY_LEAST has nothing to measure from."""
+    if settings.together:
+        raise UserError(
+            "ANOMALY_LEAST is in the unit of one metric, and ANOMALY_TOGETHER judges all of an "
+            "instance: leave out one of them."
+        )
+    state, expected = None, None
+    if not isinstance(made, WindowedDetector):
+        for value in (0.25, 0.5, 0.25):
+            state, verdict = made.update(state, value, None)
+            expected = verdict.expected
+    if expected is None:
+        raise UserError(
+            f"ANOMALY_LEAST counts from the expected value, and the detector {settings.detector} "
+            "expects none: leave it out, or use a detector such as calibrated."
+        )
 
 
 def form_of_states(detector: AnyDetector) -> str:
@@ -76,7 +99,19 @@ def form_of_states(detector: AnyDetector) -> str:
 def episode_rules(settings: Settings, detector: AnyDetector) -> EpisodeRules:
     """Return the rules of episodes for these settings."""
     threshold = detector.threshold if settings.threshold is None else settings.threshold
-    return EpisodeRules(threshold, settings.interval, settings.incident_quiet)
+    small = smaller_than(settings) if settings.least else None
+    return EpisodeRules(threshold, settings.interval, settings.incident_quiet, small)
+
+
+def smaller_than(settings: Settings) -> Callable[[Reading, float], bool]:
+    """Return whether a normalized reading is closer to an expected value than ANOMALY_LEAST."""
+    least = settings.least
+
+    def small(reading: Reading, expected: float) -> bool:
+        scale = settings.scale if reading.metric is None else scale_of(reading.unit)
+        return abs(reading.value - expected) * (1.0 if scale is None else scale) < least
+
+    return small
 
 
 class _Habit(NamedTuple):
@@ -150,7 +185,7 @@ def scorer(
     which its detector knows the hour; None: UTC.
     """
     update = detector.update
-    threshold = rules.threshold
+    threshold, small = rules.threshold, rules.small
     sizes = counters.STATES
 
     def score(
@@ -189,6 +224,8 @@ def scorer(
             state, verdict = update(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
             if verdict[0] > threshold or episode:
+                if small is not None and verdict[0] > threshold:
+                    verdict = unless_small(reading, verdict)
                 instance.state = state
                 passed = instance.passed + len(scored)
                 scored.append((reading, verdict, find(instance, reading, verdict, time, passed)))
@@ -201,6 +238,11 @@ def scorer(
         if sizes.wanted:
             sizes.add(len(dump(instance)))
         return instance, scored
+
+    def unless_small(reading: Reading, verdict: Verdict) -> Verdict:
+        if verdict.expected is None or small is None or not small(reading, verdict.expected):
+            return verdict
+        return verdict._replace(score=threshold)
 
     def find(
         instance: _Instance,
