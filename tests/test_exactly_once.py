@@ -254,7 +254,10 @@ class Topic:
     def begin_transaction(self) -> None:
         assert not self.open
 
-    def produce(self, _topic: str, value: bytes, _key: str, on_delivery: Any) -> None:
+    def produce(
+        self, _topic: str, value: bytes, _key: str, on_delivery: Any, headers: None
+    ) -> None:
+        assert headers is None
         self.open.append((value, on_delivery))
 
     def commit_transaction(self, _timeout: float) -> None:

@@ -112,7 +112,7 @@ def test_incidents_of_a_file(run_flow: Flow, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     incidents = read_json_lines(tmp_path / "found.incidents.jsonl")
     counts = compare(incidents, rows)
-    assert counts["records"] > 40
+    assert counts["records"] > 30
     assert counts["lost"] == counts["twice"] == counts["wrong"] == counts["ids twice"] == 0, counts
     # Anomalies are as they would be without; standard output has both.
     found = read_json_lines(tmp_path / "found.jsonl")

@@ -241,6 +241,6 @@ def test_a_terminal_shows_alerts_their_ends_and_what_the_flow_does(tmp_path: Pat
     alerts = [line for line in lines if "  score 0." in line]
     over = [line for line in lines if "  over after " in line]
     assert all("  CPU " in line for line in alerts)
-    assert len(alerts) == 33
+    assert len(alerts) == 25
     assert 20 < len(over) <= len(alerts)
-    assert lines[-1] == "scored 32,256 readings: 33 alerts, 388 anomalies"
+    assert lines[-1] == "scored 32,256 readings: 25 alerts, 432 anomalies"
