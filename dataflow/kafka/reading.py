@@ -15,10 +15,10 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, ClusterMetadata, OffsetSpec
 
 from dataflow.errors import UserError
-from dataflow.kafka.client import TIMEOUT, admin, consumer, describe
+from dataflow.kafka.client import TIMEOUT, admin_client, consumer, describe
 from dataflow.kafka.topics import partitions
 from dataflow.settings import Settings
 
@@ -31,6 +31,7 @@ __all__ = [
     "offset_ranges",
     "read_from",
     "topic_ranges",
+    "with_leader",
 ]
 
 Range: TypeAlias = tuple[int, int]
@@ -83,18 +84,23 @@ def offset_ranges(
 
     Records in open transactions count. The number of requests is that of the brokers, not of the
     partitions. Retries for 10 s what does not answer: a partition has no leader after it was
-    created or after its broker restarted.
+    created or after its broker restarted. Raises `UserError` if no broker answers.
     """
-    client = admin(settings)
+    client, state = admin_client(settings)
     deadline = time.monotonic() + TIMEOUT
     ranges: dict[int, Range] = {}
     while True:
         left = [partition for partition in wanted if partition not in ranges]
+        try:
+            led = with_leader(client.list_topics(topic, TIMEOUT), topic)
+        except KafkaException as error:
+            raise state.no_answer(error) from None
+        errors = {number: "it has no leader" for number in left if number not in led}
         # The first offset before the end: so it is never above it.
-        firsts, errors = _offsets(client, topic, left, _EARLIEST)
+        firsts, first_errors = _offsets(client, topic, led.intersection(left), _EARLIEST)
         ends, later_errors = _offsets(client, topic, firsts, _LATEST)
         ranges |= {partition: (firsts[partition], end) for partition, end in ends.items()}
-        errors |= later_errors
+        errors |= first_errors | later_errors
         if not errors or time.monotonic() > deadline:
             return ranges, errors
         time.sleep(0.1)
@@ -111,9 +117,17 @@ def latest_offsets(
     """Return the end offsets of partitions, and for the others why they do not answer in time.
 
     An end offset is the offset of the next record to be written; with `committed`, of the first
-    record of the first open transaction, if there is one. `timeout` is in seconds.
+    record of the first open transaction, if there is one. `timeout` is in seconds. The client must
+    have listed the topic, and each partition must have a leader: see `_offsets`.
     """
     return _offsets(client, topic, wanted, _LATEST, timeout, committed=committed)
+
+
+def with_leader(cluster: ClusterMetadata, topic: str) -> set[int]:
+    """Return the partitions that have a leader."""
+    known = cluster.topics.get(topic)
+    partitions = {} if known is None else known.partitions
+    return {number for number, one in partitions.items() if one.leader in cluster.brokers}
 
 
 def _offsets(
@@ -125,6 +139,11 @@ def _offsets(
     *,
     committed: bool = False,
 ) -> tuple[dict[int, int], dict[int, str]]:
+    """Ask the leaders of the wanted partitions, which the client must know already.
+
+    If it has yet to look for a leader, librdkafka 2.16 does so in two threads: one may free what
+    the other still uses, and the process crashes.
+    """
     isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     found: dict[int, int] = {}
     errors: dict[int, str] = {}

@@ -92,7 +92,8 @@ class Watch:
         led = {*partitions, *wanted} - leaderless
         ends: dict[int, int] = {}
         if cluster is not None:
-            ends, _ = reading.latest_offsets(client, self._topic, led, PATIENCE)
+            known = reading.with_leader(cluster, self._topic)
+            ends, _ = reading.latest_offsets(client, self._topic, led & known, PATIENCE)
         now = time.monotonic()
         for number in wanted:
             position = partitions[number].offset if number in partitions else None
