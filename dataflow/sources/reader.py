@@ -36,6 +36,10 @@ HELD_PER_PARTITION = 20
 MOST_HELD = 20_000
 """Records of a partition that may not be read yet (see `alignment`) before it is paused."""
 
+ANSWER = 200_000_000
+"""Bytes of an answer, divided among the partitions, but 1 to 4 MB: it holds records of several
+partitions, and librdkafka begins each request with another one."""
+
 AHEAD = 200_000
 """Records of all partitions to fetch ahead, but 1,000 to 10,000 of each."""
 
@@ -74,8 +78,7 @@ class Reader:
         config = {
             "enable.partition.eof": True,
             "error_cb": self._note,
-            # An answer holds records of all partitions: as much as those of four by default.
-            "fetch.max.bytes": 4_000_000,
+            "fetch.max.bytes": min(4_000_000, max(1_000_000, ANSWER // partitions)),
             # librdkafka fetches ahead for each partition: the more there are, the less of each.
             "queued.min.messages": min(10_000, max(1_000, AHEAD // partitions)),
         }
