@@ -106,6 +106,15 @@ def test_an_episode_says_whether_the_instance_is_as_before(inside: bool, ended: 
     assert [one and one.ended for one in said] == [None] * 4 + [ended, None]
 
 
+def test_who_has_adapted_lately_adapts_again_only_after_a_longer_calm() -> None:
+    calm = [0.3] * 10
+    said = taken([0.9, *calm, 0.9, *calm], inside=False)
+    # 900 s are 3 readings.
+    assert [at for at, one in enumerate(said) if one and one.ended] == [3, 11 + 9]
+    back = taken([0.9, *calm, 0.9, *calm], inside=True)
+    assert [at for at, one in enumerate(back) if one and one.ended] == [3, 11 + 3]
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_score_between_belongs_to_the_trouble_unless_the_value_is_as_before(
     inside: bool,

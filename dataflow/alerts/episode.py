@@ -27,6 +27,10 @@ Not if they come about daily.
 LATE = 0.75
 """The share of the quiet time after which values are compared with the band of before."""
 
+ADAPTING = 3
+"""The quiet times after which a trouble is over, if its values did not come back either, of an
+instance that has adapted to another one lately: it leaves that habit in several steps."""
+
 WEEK = 7 * 86_400.0
 """A time that steps back by more is a clock that was set; by less, a reading that comes late."""
 
@@ -59,10 +63,14 @@ class Episode(msgspec.Struct, array_like=True):
 
 
 class Watched(msgspec.Struct, array_like=True):
-    """What is kept of an instance that had an anomaly lately: its last news, and its episode."""
+    """What is kept of an instance that had an anomaly lately: its last news, and its episode.
+
+    `adapted`: it has adapted to the trouble of an episode before.
+    """
 
     heard: Heard
     episode: Episode | None = None
+    adapted: bool = False
 
 
 class Finding(NamedTuple):
@@ -93,11 +101,12 @@ class EpisodeRules:
 
     A reading belongs to the trouble if its score is above the threshold, or if its odds are above
     two thirds of the threshold's and its value is the second in a row that is not what was expected
-    before. The episode ends
-    with the first other reading at least `quiet` seconds after the last of these.
+    before.
 
-    It ends `recovered` if most of the last readings lie where the instance was expected before the
-    episode, and `adapted` if the detector has learned another habit.
+    The episode ends with the first other reading at least `quiet` seconds after the last of these:
+    `recovered` if most of the late readings since lie where the instance was expected before the
+    episode, and `adapted` if the detector has learned another habit; the next time that it would,
+    three times as late.
 
     `interval` is counted for each reading where readings have no time. `small` says of a reading
     and its expected value whether they are too close for an anomaly; None: they never are.
@@ -204,8 +213,10 @@ class EpisodeRules:
             else:
                 episode.beside += 1
         ended: Ended | None = None
-        if passed >= self._quiet:
-            ended = "recovered" if episode.expected >= episode.beside else "adapted"
+        back = episode.expected >= episode.beside
+        if passed >= (ADAPTING if watched.adapted and not back else 1) * self._quiet:
+            ended = "recovered" if back else "adapted"
+            watched.adapted = watched.adapted or not back
             watched.episode = None
         return Finding(
             *(episode.id, False, False, False, episode.opens, ended, episode.last),
