@@ -112,3 +112,24 @@ def test_between_ticks_only_cells_change() -> None:
 def test_an_address_may_hold_anything(asked: dict[str, str]) -> None:
     view = View(COLUMNS, asked)
     assert view.message([row("a", 0.5)], 0.0, lambda _: "")
+
+
+def test_a_new_trouble_comes_on_top_at_once_unless_the_rows_are_held() -> None:
+    state = Column("state", "Now", lambda it: it.state.name, lambda it: it.state, descending=True)
+    view, browser = View([*COLUMNS[:1], state]), Browser()
+
+    def look(troubled: str, now: float) -> list[str]:
+        rows = [
+            row(name, 0.0)._replace(state=State.TROUBLED if name in troubled else State.ORDINARY)
+            for name in "abcd"
+        ]
+        browser.take(view.message(rows, now, lambda name: ""))
+        return browser.order
+
+    assert look("", 0.0) == ["a", "b", "c", "d"]
+    assert look("c", 1.0) == ["c", "a", "b", "d"]
+    assert look("", 2.0) == ["c", "a", "b", "d"]
+    view.held = True
+    assert look("d", 3.0) == ["c", "a", "b", "d"]
+    view.held = False
+    assert look("d", 4.0) == ["d", "a", "b", "c"]

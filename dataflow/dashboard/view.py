@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from dataflow.dashboard.fleet import Row
+from dataflow.dashboard.trouble import State
 
 __all__ = ["SIZE", "Column", "View"]
 
@@ -43,8 +44,9 @@ class Column(NamedTuple):
 class View:
     """The rows that one browser shows, and what it has of them.
 
-    The order is made again each `TICK` seconds, never while the reader points at the table or has
-    the focus in it (`held`), and at once when he asks for another.
+    The order is made again each `TICK` seconds, and at once for a new trouble where the newest is
+    on top; never while the reader points at the table or has the focus in it (`held`); and at once
+    when he asks for another.
 
     >>> def name(row: Row) -> str:
     ...     return row.instance
@@ -66,6 +68,7 @@ class View:
         self.page = int(page) if page.isascii() and page.isdecimal() and len(page) < 7 else 1
         self.held = False
         self._order: list[str] = []
+        self._troubled: set[str] = set()
         self._asked = True
         self._due = self._lines_due = -math.inf
         self._count = 0
@@ -119,8 +122,11 @@ class View:
         tick = now >= self._due
         grown = len(rows) != self._count and len(self._order) < SIZE
         lost = any(name not in by_name for name in self._visible())
-        if self._asked or lost or ((tick or grown) and not self.held):
+        troubled = {row.instance for row in rows if row.state is State.TROUBLED}
+        begins = (self.sort or self.first) == "state" and not troubled <= self._troubled
+        if self._asked or lost or ((tick or grown or begins) and not self.held):
             self._order = self._sorted(rows)
+            self._troubled = troubled
             self._count, self._asked = len(rows), False
             self.page = min(self.page, max(1, math.ceil(len(self._order) / SIZE)))
         if tick:
