@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from dataflow.incidents.groups import GroupRules, GroupTracker, time_of
 from dataflow.records import Incident, Source
@@ -338,3 +339,27 @@ def test_a_record_of_a_clock_that_is_ahead_does_not_wait_for_its_time(
         assert bool(flow.written) == (number > 3)
         flow.epoch([Passed(1, START + 600.0 * number)])
     assert [one.state for one in flow.written.values()] == ["opened", "resolved"]
+
+
+def test_open_incidents_of_groups_are_counted_across_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> float | None:
+        return REGISTRY.get_sample_value("anomaly_incidents_open", {"incident": "group"})
+
+    flow = Lives(tmp_path, monkeypatch, 1)
+    lives = [life(f"m{number}", 0, 700) for number in (1, 2, 3)]
+    first, second, *_ = epochs_of(lives)
+    flow.epoch(first)
+    flow.epoch([Passed(partition, START + 500.0) for partition in range(3)])
+    flow.now += 1000.0
+    flow.write(flow.logic.on_notify()[0])
+    assert counted() == 1
+    flow.save()
+    groups.INCIDENTS_OPEN.clear()
+    flow.start()
+    assert counted() == 1
+    flow.epoch(second)
+    flow.now += 1000.0
+    flow.write(flow.logic.on_notify()[0])
+    assert counted() == 0

@@ -100,6 +100,11 @@ class GroupTracker:
         """Whether nothing is known that later records need."""
         return not self._held and self._going is None and not self._apart
 
+    @property
+    def open(self) -> bool:
+        """Whether an incident of the group is open."""
+        return self._going is not None
+
     def due(self) -> float | None:
         """Return the time after which `advance` has records; None if there is none."""
         times = [held.time + self._rules.hold for held in self._held]

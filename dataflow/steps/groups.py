@@ -24,6 +24,7 @@ from dataflow.errors import stop_process
 from dataflow.incidents import groups
 from dataflow.incidents.groups import GroupRules, GroupTracker, time_of
 from dataflow.incidents.watermark import Watermark
+from dataflow.metrics.counters import INCIDENTS_OPEN
 from dataflow.records import Incident, Raw, Reading, series_key
 from dataflow.recovery.sequence import Sequence, Step
 from dataflow.recovery.store import Store
@@ -214,6 +215,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         self._last = {one.incident.id: one.time for one in self._waiting}
         self._steps = deque(sequence.since(self._number))
         self._repeated = time.monotonic()
+        self._show_open()
 
     def on_batch(self, values: list[Item]) -> tuple[Iterable[Incident], bool]:
         now = time.monotonic()
@@ -231,10 +233,14 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
                 self._watermark.seen(at, now)
                 marks = self._watermark.marks(value.source.partition)
                 self._waiting.append(_Waiting(at, value, marks))
-        return out + self._take_until(self._watermark.until(now)), self.RETAIN
+        out += self._take_until(self._watermark.until(now))
+        self._show_open()
+        return out, self.RETAIN
 
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
-        return self._take_until(self._watermark.until(time.monotonic())), self.RETAIN
+        out = self._take_until(self._watermark.until(time.monotonic()))
+        self._show_open()
+        return out, self.RETAIN
 
     def on_eof(self) -> tuple[Iterable[Incident], bool]:
         # A stopped flow will be resumed, and what is missing comes then.
@@ -338,6 +344,10 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
             if tracker.idle:
                 del self._trackers[key]
         return out
+
+    def _show_open(self) -> None:
+        """Show in the metrics how many groups have an open incident."""
+        INCIDENTS_OPEN.labels("group").set(sum(one.open for one in self._trackers.values()))
 
     def snapshot(self) -> bytes:
         return _encode(
