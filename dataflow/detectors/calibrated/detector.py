@@ -36,9 +36,11 @@ BONUS_HALF: Final = 0.08
 
 SHARP: Final = 5.0
 SHARP_DAY: Final = 1.5
+SHARP_OF_MANY: Final = 1.25
 NEAR: Final = 0.2
 """A single reading is an anomaly if it stands out by more than 5 usual sizes, and by more than 1.5
-times what the sharpest reading of a day usually does; from the mean of about 5 readings before."""
+times what the sharpest reading of a day usually does, or 1.25 times of a day of many readings; from
+the mean of about 5 readings before."""
 
 MOST: Final = 1.5
 """Of an instance that is often surprising, a surprise counts as little as this part of it."""
@@ -129,6 +131,7 @@ class Calibrated:
         self._day = max(round(86_400 / self.interval), 1)
         self._four_days = 4 * self._day
         self._single = not 120.0 < self.interval < 1800.0
+        self._sharp_day = SHARP_DAY if self.interval > 120.0 else SHARP_OF_MANY
         # 23 hours: no hour of the day has come twice.
         self._new_habit = round(276 * scale)
         self._settle = round(36 * scale)
@@ -220,7 +223,7 @@ class Calibrated:
             if memory.same == (stuck if stuck > self._stuck else self._stuck):
                 surprise += BONUS
             if self._single:
-                by_itself = sharpness * (HALF / bar(memory))
+                by_itself = sharpness * (HALF / bar(memory, self._sharp_day))
                 if by_itself > surprise:
                     surprise = by_itself
 
@@ -389,6 +392,7 @@ class Calibrated:
             self._step_trees,
             stuck if stuck > self._stuck else self._stuck,
             self._single,
+            self._sharp_day,
         )
 
     def before(self, state: Memory) -> Memory | None:
@@ -490,6 +494,7 @@ class View:
         step_trees: Trees,
         stuck: int,
         single: bool,
+        sharp_day: float,
     ) -> None:
         self.memory = memory
         self.expected = expected
@@ -506,6 +511,7 @@ class View:
         self.stuck = stuck
         self.quietness = quietness(memory)
         self.single = single
+        self.sharp_day = sharp_day
         self.within = expected
 
     def residual_place(self, offset: float) -> float:
@@ -554,7 +560,7 @@ class View:
             return 0.0
         memory = self.memory
         found = sharp(memory, offset - self.expected, offset - memory.previous, self.least)
-        return found * (HALF / bar(memory))
+        return found * (HALF / bar(memory, self.sharp_day))
 
     def bonus(self, offset: float) -> float:
         """Return the surprise of leaving the range of the last weeks."""
@@ -589,7 +595,7 @@ class View:
         memory = self.memory
         # A value stands out if it is far from both of these: from what was usual just now, and
         # from the reading before.
-        share = alarm / (HALF / bar(memory))
+        share = alarm / (HALF / bar(memory, self.sharp_day))
         usual = self.expected + memory.beside
         far = share * (memory.beside_size if memory.beside_size > self.least else self.least)
         low, high = usual - far, usual + far
@@ -717,9 +723,9 @@ def quietness(memory: Memory) -> float:
     return memory.usual_most / HALF if memory.usual_most > HALF else 1.0
 
 
-def bar(memory: Memory) -> float:
-    """Return how sharp a single reading of an instance must be to be an anomaly."""
-    usual = SHARP_DAY * memory.usual_peak
+def bar(memory: Memory, times: float) -> float:
+    """Return how sharp a single reading must be to be an anomaly: so many times the usual peak."""
+    usual = times * memory.usual_peak
     return usual if usual > SHARP else SHARP
 
 
