@@ -438,6 +438,18 @@ class Settings(BaseSettings):
         description="address of what to do about an incident, such as "
         "`https://wiki.example/{kind}`, for PagerDuty and Alertmanager",
     )
+    notify_pages: int | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="pages a day, and for each value of the label `team`, that `notify` sends at "
+        "most to each target: new incidents, and digests of the others; `none`: no limit",
+    )
+    notify_store: Path = Field(
+        Path("notify.sqlite3"),
+        description="file in which `notify` keeps what it has sent, on a disk that lasts; with "
+        "ANOMALY_NOTIFY_PAGES only",
+    )
     notify_max_age: float = Field(
         3600,
         ge=0,
@@ -455,7 +467,9 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        *("scale", "threshold", "partitions", "metrics_port", "notify_metrics_port"), mode="before"
+        *("scale", "threshold", "partitions", "metrics_port", "notify_metrics_port"),
+        "notify_pages",
+        mode="before",
     )
     @classmethod
     def _none_is_none(cls, value: Any) -> Any:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import ssl
+import subprocess
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,6 +160,50 @@ def test_aws_that_cannot_be_reached_is_asked_again(
     client._cloudwatch = boto3.client("cloudwatch", config=once)
     with pytest.raises(TransientError, match="AWS does not answer"):
         client.instances([])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("IP:127.0.0.1", "is not accepted (self-signed certificate): check the clock, the proxy"),
+        ("DNS:aws.example", "is not accepted (hostname '127.0.0.1' doesn't match 'aws.example'): "),
+    ],
+)
+def test_a_wrong_certificate_is_no_matter_of_the_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, says: str
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=aws", "-addext", f"subjectAltName={name}"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        client = Client("eu-central-1")
+        # Nine more attempts of AWS's library would take a minute.
+        once = config.Config(retries={"total_max_attempts": 1})
+        if name.startswith("DNS"):
+            monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        client._cloudwatch = boto3.client(
+            "cloudwatch",
+            config=once,
+            region_name="eu-central-1",
+            endpoint_url=f"https://127.0.0.1:{server.server_address[1]}",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",
+        )
+        with pytest.raises(UserError, match=re.escape(says)) as error:
+            client.instances([])
+        assert "credentials" not in str(error.value)
+        server.shutdown()
 
 
 def test_the_history_then_what_is_new_and_the_flow_reads_it(

@@ -37,7 +37,7 @@ THEIRS = [name for name in SERVICES if name not in OURS]
 WATCHERS = ["prometheus", "grafana"]
 STORE = "/recovery"
 
-FIXED = {"brokers", "output", "metrics_port", "metrics_host", "notify_metrics_port"}
+FIXED = {"brokers", "output", "metrics_port", "metrics_host", "notify_metrics_port", "notify_store"}
 """Settings that the file decides."""
 
 LEFT_OUT = {"input", "follow", "partitions", "kafka", "notify_sns", "notify_eventbridge"}

@@ -31,6 +31,7 @@ from dataflow import __version__, settings
 from dataflow.commands.plan import estimate
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.metrics import server
+from dataflow.notify.targets import BUILT_IN
 from dataflow.settings import PREFIX, Settings
 
 FOLDER = REPOSITORY / "deploy"
@@ -193,8 +194,8 @@ def test_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.outputs == ("kafka",)  # a file, or standard output, is no place in a pod
     assert loaded.kafka["sasl.mechanism"] == "SCRAM-SHA-512"
     assert "ssl.ca.pem" in loaded.kafka
-    assert loaded.notify_slack
-    assert loaded.notify_alertmanager
+    assert TARGETS.keys() == {f"{PREFIX}NOTIFY_{name.upper()}" for name in BUILT_IN}
+    assert all(getattr(loaded, f"notify_{name}") for name in BUILT_IN)
     assert all(name.startswith(f"{PREFIX}KAFKA__") for name in SECRET)
     mine = {name for name in (*CONFIG, *VALUES) if not name.startswith(PREFIX)}
     assert mine == {"PARTITIONS", "REPLICAS", "STORE_FILES"}

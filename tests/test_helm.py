@@ -112,6 +112,7 @@ def test_kubernetes_takes_it_with_every_value_set(helm: Path) -> None:
     }
     values["page"] = {"enabled": True, "origins": ["a.example", "b.example"], "keep": 1_000_000}
     values["notify"] = {"enabled": True, "secret": "targets", "link": "https://a.example/{id}"}
+    values["notify"]["pages"] = 20
     made = template(helm, values, release="other")
     for (kind, name), document in made.items():
         assert name.startswith("other-")
@@ -134,6 +135,15 @@ def test_kubernetes_takes_it_with_every_value_set(helm: Path) -> None:
     assert notify["envFrom"][-1] == {"secretRef": {"name": "targets"}}
     link = {"name": "ANOMALY_NOTIFY_LINK", "value": "https://a.example/{id}"}
     assert link in notify["env"]
+    env = {it["name"]: it["value"] for it in notify["env"]}
+    assert env["ANOMALY_NOTIFY_PAGES"] == "20"
+    (mount,) = notify["volumeMounts"]
+    assert env["ANOMALY_NOTIFY_STORE"].startswith(f"{mount['mountPath']}/")
+    pod = made["Deployment", "other-notify"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+    (volume,) = pod["volumes"]
+    claim = volume["persistentVolumeClaim"]["claimName"]
+    assert made["PersistentVolumeClaim", claim]["spec"]["storageClassName"] == "fast"
 
 
 def test_the_values_of_the_page_are_accepted(helm: Path) -> None:

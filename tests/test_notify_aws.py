@@ -17,6 +17,7 @@ from test_notify import NOW, deliver_all, incident, write
 from dataflow.errors import UserError
 from dataflow.notify import delivery
 from dataflow.notify.base import Target
+from dataflow.notify.digest import digest_of, held_back
 from dataflow.notify.targets import targets
 from dataflow.notify.test import send
 from dataflow.records import encode
@@ -294,3 +295,26 @@ def test_a_message_is_within_the_limits_of_aws(
             assert not set(text) & {"\ufffe", "\uffff"}
         for name in ("MessageGroupId", "MessageDeduplicationId"):
             assert len(body[name]) == 32
+
+
+def test_a_digest_is_within_the_limits_of_aws(both: list[Any]) -> None:
+    name = '"\\é' * 100
+    held = [
+        held_back(incident(number=number, instance=name, why=name), "http://page.example")
+        for number in range(300)
+    ]
+    digest = digest_of("web", held, 0, 0.0, 1.0)
+    for to in both:
+        body = json.loads(encode(to.digest(digest, NOW)))
+        assert len(json.dumps(body, ensure_ascii=False).encode()) < 262_144
+        if to.name == "eventbridge":
+            assert body["DetailType"] == "Incident digest"
+            assert json.loads(body["Detail"])["digest"]["count"] == 300
+            continue
+        message = json.loads(body["Message"])
+        assert json.loads(message["default"])["digest"]["id"] == digest.id
+        assert len(message["sms"]) < 1600
+        assert message["email"].splitlines()[-2] == f"and {digest.unnamed} more incidents"
+        assert body["MessageAttributes"]["state"]["StringValue"] == "digest"
+        assert body["MessageAttributes"]["team"]["StringValue"] == "web"
+        assert len(body["MessageDeduplicationId"]) == 32

@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dataflow.notify.digest import Digest
 from dataflow.records import Anomaly, Incident, Rejected
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
-RECORDS = {"anomaly": Anomaly, "incident": Incident, "rejected": Rejected}
+RECORDS = {"anomaly": Anomaly, "incident": Incident, "rejected": Rejected, "digest": Digest}
 
 
 def schema(name: str) -> str:

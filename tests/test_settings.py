@@ -334,6 +334,7 @@ SHOWN = {
     "REJECTED_TOPIC": "`TOPIC.rejected`",
     "METRICS_PORT": "`none`",
     "NOTIFY_METRICS_PORT": "`none`",
+    "NOTIFY_PAGES": "`none`",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -143,9 +144,14 @@ class _errors:  # noqa: N801
                 f"AWS does not let you {self._what} ({code}): check the credentials, and that "
                 f"they have the right {self._right}."
             ) from None
-        # A connection that cannot be made is no HTTPClientError; a wrong certificate stays wrong.
-        unreachable = (exceptions.HTTPClientError, exceptions.ConnectionError)
-        if isinstance(error, unreachable) and not isinstance(error, exceptions.SSLError):
+        # A wrong certificate stays wrong.
+        if isinstance(error, exceptions.SSLError):
+            raise UserError(
+                f"AWS's certificate is not accepted ({_why(error)}): check the clock, the proxy, "
+                "and AWS_CA_BUNDLE, the file with the certificates that are trusted."
+            ) from None
+        # A connection that cannot be made is no HTTPClientError.
+        if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
             raise TransientError("AWS does not answer") from None
         if isinstance(error, exceptions.BotoCoreError):
             reason = str(error).rstrip(".")
@@ -153,6 +159,15 @@ class _errors:  # noqa: N801
                 f"cannot ask AWS ({reason}): configure AWS credentials, for example with "
                 "`aws configure`."
             ) from None
+
+
+def _why(error: BaseException) -> str:
+    """Return what is wrong with a certificate, which the first of a chain of errors says."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    if isinstance(error, ssl.SSLError):
+        return str(getattr(error, "verify_message", "") or error.reason or "TLS failed")
+    return str(error)
 
 
 BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from dataflow.notify.base import Target, label_name, link_to, past
+from dataflow.notify.digest import Digest, content, lines
 from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
@@ -15,6 +16,9 @@ ALERT = {"anomaly": "InstanceAnomalous", "silence": "InstanceSilent"}
 
 GROUP_ALERT = {"anomaly": "GroupAnomalous", "silence": "GroupSilent"}
 """The same of incidents of groups."""
+
+DIGEST = "IncidentsHeldBack"
+"""The same of a digest."""
 
 CPU = "cpu"
 """The metric that is not a label: alerts of before go on."""
@@ -84,6 +88,24 @@ class Alertmanager(Target):
             "startsAt": _iso(starts),
             "endsAt": _iso(ends),
             **({"generatorURL": link} if link else {}),
+        }
+        return [alert]
+
+    def digest(self, digest: Digest, now: datetime) -> object:
+        """Return a list of one alert, which fires for an hour."""
+        said = content(dict(self.labels), digest)
+        labels = {label_name(name): value for name, value in said["labels"].items() if value}
+        alert = {
+            "labels": {**labels, "alertname": DIGEST, "severity": digest.severity},
+            "annotations": {
+                "summary": said["summary"],
+                "description": "\n".join(lines(digest)),
+                "id": digest.id,
+                "severity": digest.severity,
+            },
+            "startsAt": _iso(past(digest.written_at, now)),
+            "endsAt": _iso(now + LONGEST),
+            **({"generatorURL": said["link"]} if said["link"] else {}),
         }
         return [alert]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -147,6 +148,14 @@ class Backlog:
         self._open = {}
         self.add(Record(None, None, offsets))
 
+    def open_incidents(self) -> list[Incident]:
+        """Return the open incidents."""
+        return [it.incident for it in self._open.values()]
+
+    def forget(self, incident: Incident) -> None:
+        """Post an open incident no more."""
+        self._open.pop(_subject(incident), None)
+
     def repeat_all(self, now: float) -> None:
         """Let all open incidents be due now."""
         self._open = {about: _Open(it.incident, now) for about, it in self._open.items()}
@@ -163,18 +172,27 @@ class Backlog:
         if record.incident is not None:
             self._queued[_key(record.incident)] = record.incident.sequence
 
-    def batch(self, size: int, now: float) -> Batch:
-        """Return at most `size` incidents to post; one of each subject, so that all are seen."""
+    def batch(
+        self, size: int, now: float, admits: Callable[[Incident], bool] | None = None
+    ) -> Batch:
+        """Return at most `size` incidents to post; one of each subject, so that all are seen.
+
+        What `admits` does not admit is left out for good.
+        """
         taken = 0
         new: list[Record] = []
         subjects = set()
-        for record in self._queue:
+        for index, record in enumerate(self._queue):
             if record.incident is not None and not self._superseded(record.incident):
                 about = _subject(record.incident)
                 if len(new) == size or about in subjects:
                     break
-                new.append(record)
-                subjects.add(about)
+                if admits is None or admits(record.incident):
+                    new.append(record)
+                    subjects.add(about)
+                else:
+                    self._leave_queue(record.incident)
+                    self._queue[index] = record._replace(incident=None)
             taken += 1
         repeated: list[Incident] = []
         for about, it in self._open.items() if self._repeats else ():

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from dataflow.notify.digest import Digest, content
 from dataflow.notify.http import Answer, host, post
 from dataflow.records import Incident
 
@@ -126,6 +127,15 @@ class Target(ABC):
         attempt, with a time zone. If this raises an exception, the record is skipped for this
         target, with a warning.
         """
+
+    def digest(self, digest: Digest, now: datetime) -> object:
+        """Return what is posted about incidents that were held back; `body` says the rest.
+
+        A target of your own posts `{"key", "severity", "summary", "link", "labels", "digest"}`
+        unless it overrides this; in a list, if its `batch` is above 1.
+        """
+        said = content(dict(self.labels), digest)
+        return [said] if self.batch > 1 else said
 
     def labels_for(self, incident: Incident) -> dict[str, str]:
         """Return the labels by which an incident is routed; its own come before those of all."""

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from dataflow import cloudevents
 from dataflow.notify.base import Target
+from dataflow.notify.digest import Digest
 from dataflow.notify.webhook import content
 from dataflow.records import Incident
 
@@ -30,4 +31,18 @@ class CloudEvents(Target):
             "source": f"{found['source']}/notify",
             "type": f"{cloudevents.NAME}.notification.{incident.state}",
             "data": content(self, incident, link),
+        }
+
+    def digest(self, digest: Digest, now: datetime) -> object:
+        """Return a CloudEvent of the type `ec2-anomaly-dataflow.notification.digest`."""
+        team = {} if digest.team is None else {"subject": cloudevents.text(digest.team)}
+        return {
+            "specversion": "1.0",
+            "id": digest.id,
+            "source": f"/{cloudevents.NAME}/notify",
+            "type": f"{cloudevents.NAME}.notification.digest",
+            "datacontenttype": "application/json",
+            **team,
+            "time": digest.written_at.isoformat().replace("+00:00", "Z"),
+            "data": super().digest(digest, now),
         }

@@ -36,7 +36,9 @@ from dataflow.notify.decode import decode
 from dataflow.notify.history import History
 from dataflow.notify.http import Answer
 from dataflow.notify.log import log
+from dataflow.notify.pages import Pages
 from dataflow.notify.skipped import SkippedRecords
+from dataflow.notify.store import PageStore
 from dataflow.notify.summary import visible
 from dataflow.records import Incident, encode
 from dataflow.settings import Settings
@@ -98,7 +100,9 @@ class Delivery:
         stop: threading.Event,
         skipped: SkippedRecords | None = None,
         history: History | None = None,
+        store: PageStore | None = None,
     ) -> None:
+        """Raises `UserError` if the pages of a day cannot be read from `store`."""
         own = {k: v for k, v in settings.kafka.items() if k not in OWN_KAFKA_SETTINGS}
         self._settings = settings.model_copy(update={"kafka": own})
         self._topic = settings.incidents_topic
@@ -121,6 +125,11 @@ class Delivery:
         self._took = 0.0
         self.failure: str | None = None
         self.counts = Counts()
+        self._digest_failed = False
+        self._pages = None
+        if store is not None and settings.notify_pages is not None:
+            group, link = target.group(self._topic), settings.notify_link
+            self._pages = Pages(settings.notify_pages, store, group, target, link, self.counts)
 
     @property
     def target(self) -> Target:
@@ -196,12 +205,14 @@ class Delivery:
                     )
                 begins[partition] = first
         is_new = not known
-        if is_new or self._target.repeats:
+        if is_new or self._target.repeats or self._pages is not None:
             self._read_earlier(begins, is_new=is_new)
             starts = begins
         else:
             starts = {p: max(firsts[p], offset - READ_BACK) for p, offset in begins.items()}
-        if self._target.repeats:
+        if self._pages is not None:
+            self._begin_pages(self._pages, begins, is_new=is_new)
+        elif self._target.repeats:
             # All open incidents are due. They are found in the topic again by the next process,
             # so the offsets need not wait for them, nor do new incidents.
             self._backlog.repeat_all(time.monotonic())
@@ -210,6 +221,20 @@ class Delivery:
             self._backlog.begin(begins)
         consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in starts.items()])
         self._begins = begins
+
+    def _begin_pages(self, pages: Pages, begins: dict[int, int], *, is_new: bool) -> None:
+        """Take the open incidents as pages to send, if the target is new, or as sent."""
+        if is_new:
+            for incident in self._backlog.open_incidents():
+                pages.waits(incident)
+            self._backlog.begin(begins)
+            return
+        pages.begin(self._backlog.open_incidents())
+        pages.save()
+        for incident in self._backlog.open_incidents():
+            if not (self._target.repeats and pages.was_sent(incident)):
+                self._backlog.forget(incident)
+        self._backlog.repeat_all(time.monotonic())
 
     def _committed_offsets(self, consumer: Consumer, partitions: list[int]) -> dict[int, int]:
         places = [TopicPartition(self._topic, partition) for partition in partitions]
@@ -242,6 +267,7 @@ class Delivery:
         return (
             not self._settings.follow
             and not self._backlog
+            and not self._digest_failed
             and self._ended == set(self._begins)
             and (due is None or due > time.monotonic())
         )
@@ -295,6 +321,8 @@ class Delivery:
         if not is_earlier:
             kind, at = record.timestamp()
             written = None if kind == TIMESTAMP_NOT_AVAILABLE else at / 1e3
+            if incident is not None and self._pages is not None:
+                self._pages.waits(incident)
             self._backlog.add(Record(incident, place, {partition: offset + 1}, written))
 
     def _decode(self, place: Place, record: Message, *, report: bool) -> Incident | None:
@@ -319,8 +347,12 @@ class Delivery:
 
     def _deliver_next(self, consumer: Consumer) -> None:
         """Post the next incidents, if there are any, once."""
+        if self._pages is not None and self._deliver_digest(self._pages):
+            return
         started = time.monotonic()
         batch, bodies = self._next_batch(started)
+        if self._pages is not None:
+            self._pages.save()
         if not bodies:
             self._commit(consumer, self._backlog.done(batch, started))
             return
@@ -329,10 +361,10 @@ class Delivery:
         if answer.accepted:
             self._took = max(time.monotonic() - started, self._took / 2)
             self._size = min(2 * self._size, self._target.batch)
-            if self._failures:
-                say(f"{self._target} accepts incidents again.")
-                self._accepts_since = started
-            self._failures = 0
+            self._has_accepted(started)
+            if self._pages is not None:
+                self._pages.accepted(it.incident for it in batch.new if it.incident is not None)
+                self._pages.save()
             for record in batch.new:
                 if record.incident is not None:
                     self.counts.sent[record.incident.state] += 1
@@ -350,7 +382,54 @@ class Delivery:
             self._wait_after(answer)
         elif len(bodies) == 1:
             self._warn_rejected(batch, answer.reason)
+            self._never_sent(batch.incidents[0])
             self._commit(consumer, self._backlog.drop(batch))
+
+    def _has_accepted(self, started: float) -> None:
+        if self._failures:
+            say(f"{self._target} accepts incidents again.")
+            self._accepts_since = started
+        self._failures = 0
+
+    def _never_sent(self, incident: Incident) -> None:
+        if self._pages is not None:
+            self._pages.rejected(incident)
+            self._pages.save()
+
+    def _deliver_digest(self, pages: Pages) -> bool:
+        """Post the next digest once, if there is one; return whether there was."""
+        started = time.monotonic()
+        digest = pages.digest()
+        if digest is None:
+            return False
+        pages.save()
+        try:
+            body = encode(self._target.digest(digest, datetime.now(UTC)))
+        except Exception as error:
+            self._warn_no_body(f"the digest {digest.id}", error, "Its incidents stay")
+            pages.digest_done(digest)
+            return True
+        answer = self._target.send(body, digest.id, self._stop)
+        self._digest_failed = not (answer.accepted or answer.rejected)
+        if answer.accepted:
+            self._has_accepted(started)
+            self.counts.digests += 1
+            self.counts.last_sent = time.time()
+            log(f"delivered to {self._target}: digest {digest.id} of {digest.count} incidents")
+            pages.digest_done(digest)
+        elif answer.rejected:
+            self.counts.failed += 1
+            self.counts.rejected += 1
+            show(
+                f"{self._target} rejects the digest {digest.id} of {digest.count} incidents "
+                f"({answer.reason}): skipped. They stay in the topic {self._topic!r}."
+            )
+            pages.digest_done(digest)
+        else:
+            self.counts.failed += 1
+            self._wait_after(answer)
+        pages.save()
+        return True
 
     def _next_batch(self, now: float) -> tuple[Batch, list[bytes]]:
         """Return what to post, and the body of each incident in it."""
@@ -360,11 +439,13 @@ class Delivery:
             late, self._took * self._backlog.open_count / self._size
         )
         while True:
-            batch = self._backlog.batch(self._size, now)
+            admits = None if self._pages is None else self._pages.admits
+            batch = self._backlog.batch(self._size, now, admits)
             bodies = []
             for incident in batch.incidents:
                 body = self._body(incident)
                 if body is None:
+                    self._never_sent(incident)
                     self._backlog.drop_one(incident)
                     break
                 bodies.append(body)
@@ -376,15 +457,21 @@ class Delivery:
         try:
             return encode(self._target.body(incident, link, now))
         except Exception as error:
-            # The text of the error may hold the address.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            show(
-                f"{self._target} has no body for record {incident.sequence} of the "
-                f"incident {incident.id} of {visible(incident.instance)} "
-                f"({type(error).__name__} at {place.filename}:{place.lineno}): skipped. "
-                f"It stays in the topic {self._topic!r}."
+            about = (
+                f"record {incident.sequence} of the incident {incident.id} of "
+                f"{visible(incident.instance)}"
             )
+            self._warn_no_body(about, error, "It stays")
             return None
+
+    def _warn_no_body(self, about: str, error: Exception, stays: str) -> None:
+        # The text of the error may hold the address.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        show(
+            f"{self._target} has no body for {about} "
+            f"({type(error).__name__} at {place.filename}:{place.lineno}): skipped. "
+            f"{stays} in the topic {self._topic!r}."
+        )
 
     def _wait_after(self, answer: Answer) -> None:
         if self._stop.is_set():

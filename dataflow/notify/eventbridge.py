@@ -7,6 +7,7 @@ from typing import Any
 
 from dataflow.notify.aws import AWSTarget, refusal
 from dataflow.notify.base import past
+from dataflow.notify.digest import Digest
 from dataflow.notify.http import Answer
 from dataflow.notify.webhook import content
 from dataflow.records import Incident, encode
@@ -33,6 +34,16 @@ class EventBridge(AWSTarget):
             "DetailType": f"Incident {incident.state}",
             "Time": past(incident.updated_at, now),
             "Detail": encode(content(self, incident, link)).decode(),
+        }
+
+    def digest(self, digest: Digest, now: datetime) -> object:
+        """Return an entry with the detail type `Incident digest`."""
+        return {
+            "EventBusName": self.address,
+            "Source": "ec2-anomaly-dataflow",
+            "DetailType": "Incident digest",
+            "Time": digest.written_at,
+            "Detail": encode(super().digest(digest, now)).decode(),
         }
 
     def call(self, request: Any) -> Answer:

@@ -51,6 +51,14 @@ class _Deliveries(Collector):
             "Records that are not sent, by reason.",
             labels=["target", "reason"],
         )
+        by_team = CounterMetricFamily(
+            "anomaly_notify_incidents_held_back",
+            "Incidents over the pages of a day, by team.",
+            labels=["target", "team"],
+        )
+        digests = CounterMetricFamily(
+            "anomaly_notify_digests_sent", "Digests that a target has accepted.", labels=["target"]
+        )
         gauges = {
             name: GaugeMetricFamily(f"anomaly_notify_{name}", about, labels=["target"])
             for name, about in (
@@ -70,6 +78,9 @@ class _Deliveries(Collector):
             rejected.add_metric([target], counts.rejected)
             for reason in HELD_BACK:
                 held.add_metric([target, reason], counts.held_back[reason])
+            for team, count in list(counts.by_team.items()):
+                by_team.add_metric([target, team], count)
+            digests.add_metric([target], counts.digests)
             age = 0.0 if counts.oldest is None else max(0.0, now - counts.oldest)
             for name, value in (
                 ("backlog_records", counts.waiting),
@@ -80,7 +91,7 @@ class _Deliveries(Collector):
             ):
                 if value is not None:
                     gauges[name].add_metric([target], value)
-        yield from (sent, failed, rejected, held, *gauges.values())
+        yield from (sent, failed, rejected, held, by_team, digests, *gauges.values())
         yield GaugeMetricFamily(
             "anomaly_notify_broker_answering",
             "1 if the broker answers, 0 if it does not.",

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from dataflow.notify.base import Target, link_to, past
+from dataflow.notify.digest import Digest, content
 from dataflow.notify.http import Answer, host, post
 from dataflow.notify.summary import severity, summary, visible
 from dataflow.records import Incident
@@ -49,17 +50,14 @@ class PagerDuty(Target):
 
     def body(self, incident: Incident, link: str, now: datetime) -> object:
         """Return an event: `trigger`, or `resolve` for an incident that is resolved."""
-        text = summary(incident)
-        if len(text) > LONGEST_SUMMARY:
-            text = text[: LONGEST_SUMMARY - 1] + "…"
         labels = self.labels_for(incident)
         links = [(link, "Incident"), (link_to(self.runbook, incident), "Runbook")]
         event: dict[str, Any] = {
-            "routing_key": unquote(urlsplit(self.address).username or ""),
+            "routing_key": self._key(),
             "event_action": "resolve" if incident.state == "resolved" else "trigger",
             "dedup_key": incident.id,
             "payload": {
-                "summary": text,
+                "summary": _short(summary(incident)),
                 # It must not be blank.
                 "source": visible(incident.instance).strip() or "unknown",
                 "severity": severity(incident),
@@ -74,6 +72,29 @@ class PagerDuty(Target):
         }
         return {**event, "client_url": link} if link else event
 
+    def digest(self, digest: Digest, now: datetime) -> object:
+        """Return an event that triggers an alert of its own, which stays until it is resolved."""
+        said = content(dict(self.labels), digest)
+        links = [{"href": said["link"], "text": "Worst incident"}] if said["link"] else []
+        return {
+            "routing_key": self._key(),
+            "event_action": "trigger",
+            "dedup_key": digest.id,
+            "payload": {
+                "summary": _short(said["summary"]),
+                "source": visible(digest.team or "").strip() or "notify",
+                "severity": digest.severity,
+                "timestamp": past(digest.written_at, now).isoformat(timespec="milliseconds"),
+                "class": "digest",
+                "custom_details": {**asdict(digest), "labels": said["labels"]},
+            },
+            "client": "ec2-anomaly-dataflow",
+            "links": links,
+        }
+
+    def _key(self) -> str:
+        return unquote(urlsplit(self.address).username or "")
+
     def send(self, body: bytes, key: str, stop: threading.Event) -> Answer:
         """Post an event, once.
 
@@ -85,3 +106,7 @@ class PagerDuty(Target):
         if answer.rejected and ("routing_key" in said or "routing key" in said):
             return Answer(None, "it does not know the integration key")
         return answer
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_SUMMARY else text[: LONGEST_SUMMARY - 1] + "…"

@@ -18,6 +18,7 @@ from dataflow.notify.delivery import OWN_KAFKA_SETTINGS, Delivery
 from dataflow.notify.history import History
 from dataflow.notify.log import log
 from dataflow.notify.skipped import SkippedRecords
+from dataflow.notify.store import PageStore
 from dataflow.notify.targets import NONE, targets
 from dataflow.settings import Settings
 from dataflow.warnings import show
@@ -51,7 +52,10 @@ def run(settings: Settings) -> None:
         signal.signal(number, lambda _number, _frame: stop.set())
     skipped = SkippedRecords(topic)
     history = History(settings.notify_max_age)
-    deliveries = [Delivery(settings, target, stop, skipped, history) for target in configured]
+    store = None if settings.notify_pages is None else PageStore(settings.notify_store)
+    deliveries = [
+        Delivery(settings, target, stop, skipped, history, store) for target in configured
+    ]
     threads = [threading.Thread(target=delivery.run, daemon=True) for delivery in deliveries]
     for thread, target in zip(threads, configured, strict=True):
         log(f"delivering the topic {topic!r} to {target}")
@@ -75,6 +79,8 @@ def run(settings: Settings) -> None:
         # One that waits for a broker or a name server is left. What it has not committed is
         # delivered again by the next process.
         thread.join(max(0.0, deadline - time.monotonic()))
+    if store is not None:
+        store.close()
     skipped.print_counts(last=True)
     history.print_count(last=True)
     for delivery in deliveries:

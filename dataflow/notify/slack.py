@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 
 from dataflow.notify.base import Target
+from dataflow.notify.digest import Digest, lines, title
 from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
@@ -27,6 +28,13 @@ class Slack(Target):
         """Return `{"text": ...}`."""
         text = f"*{incident.state}* ({severity(incident)}) {_escape(summary(incident))}"
         return {"text": f"{text}\n{link}" if link else text}
+
+    def digest(self, digest: Digest, now: datetime) -> object:
+        """Return `{"text": ...}`, with a line for each of the worst instances."""
+        text = f"*digest* ({digest.severity}) {_escape(title(digest))}"
+        listed = [f"• {_escape(line)}" for line in lines(digest)]
+        link = digest.incidents[0].link if digest.incidents else None
+        return {"text": "\n".join([text, *listed, *([link] if link else [])])}
 
 
 def _escape(text: str) -> str:

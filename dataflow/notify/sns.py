@@ -8,6 +8,8 @@ from typing import Any
 
 from dataflow.notify.aws import AWSTarget
 from dataflow.notify.base import label_name
+from dataflow.notify.digest import Digest, lines, title
+from dataflow.notify.digest import content as digest_content
 from dataflow.notify.http import Answer
 from dataflow.notify.summary import severity, summary, visible
 from dataflow.notify.webhook import content
@@ -38,17 +40,6 @@ class SNS(AWSTarget):
         """Return the parameters of `Publish`."""
         sentence = f"{incident.state} ({severity(incident)}): {summary(incident)}"
         text = f"{sentence}\n{link}" if link else sentence
-        messages = {"default": _json(content(self, incident, link)), "email": text, "sms": text}
-        return {
-            "TopicArn": self.address,
-            "Message": _json(messages),
-            "MessageStructure": "json",
-            "Subject": sentence.encode("ascii", "replace").decode()[:LONGEST_SUBJECT],
-            "MessageAttributes": self._attributes(incident),
-            **(_order(incident) if self.address.endswith(".fifo") else {}),
-        }
-
-    def _attributes(self, incident: Incident) -> dict[str, dict[str, str]]:
         own = {
             "state": incident.state,
             "severity": severity(incident),
@@ -56,18 +47,52 @@ class SNS(AWSTarget):
             "instance": incident.instance,
             "metric": incident.metric,
         }
-        labels = {label_name(name): it for name, it in self.labels_for(incident).items()}
-        every = {**own, **labels, **own}
-        values = {name: _valid(visible(value)) for name, value in every.items() if value}
         return {
-            name: {"DataType": "String", "StringValue": value}
-            for name, value in [*values.items()][:MOST_ATTRIBUTES]
+            **self._message(sentence, text, text, content(self, incident, link)),
+            "MessageAttributes": _attributes(own, self.labels_for(incident)),
+            **(_order(incident) if self.address.endswith(".fifo") else {}),
+        }
+
+    def digest(self, digest: Digest, now: datetime) -> object:
+        """Return the parameters of `Publish`; the attribute `state` is `digest`."""
+        said = digest_content(dict(self.labels), digest)
+        sentence = f"digest ({digest.severity}): {title(digest)}"
+        link = [said["link"]] if said["link"] else []
+        text = "\n".join([sentence, *lines(digest), *link])
+        sms = "\n".join([sentence, *link])  # it has 1600 characters at most
+        order = {"MessageGroupId": _hash("digest"), "MessageDeduplicationId": _hash(digest.id)}
+        own = {"state": "digest", "severity": digest.severity}
+        return {
+            **self._message(sentence, text, sms, said),
+            "MessageAttributes": _attributes(own, said["labels"]),
+            **(order if self.address.endswith(".fifo") else {}),
+        }
+
+    def _message(
+        self, sentence: str, email: str, sms: str, said: dict[str, object]
+    ) -> dict[str, object]:
+        messages = {"default": _json(said), "email": email, "sms": sms}
+        return {
+            "TopicArn": self.address,
+            "Message": _json(messages),
+            "MessageStructure": "json",
+            "Subject": sentence.encode("ascii", "replace").decode()[:LONGEST_SUBJECT],
         }
 
     def call(self, request: Any) -> Answer:
         """Publish it."""
         self.client.publish(**request)
         return Answer(200, "OK")
+
+
+def _attributes(own: dict[str, str], labels: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Return the attributes for filter policies; a label does not change those of the record."""
+    every = {**own, **{label_name(name): it for name, it in labels.items()}, **own}
+    values = {name: _valid(visible(value)) for name, value in every.items() if value}
+    return {
+        name: {"DataType": "String", "StringValue": value}
+        for name, value in [*values.items()][:MOST_ATTRIBUTES]
+    }
 
 
 def _order(incident: Incident) -> dict[str, str]:
