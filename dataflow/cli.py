@@ -25,6 +25,7 @@ COMMANDS = (
     "produce",
     "cloudwatch",
     "replay",
+    "preview",
     "notify",
     "sample",
     "import-nab",

@@ -106,10 +106,13 @@ def monitors(
     detector: AnyDetector,
     store: Store | None,
     caught_up: CaughtUp | None = None,
+    *,
+    clock_decides: bool = True,
 ) -> Callable[[bytes | None], Logic]:
     """Return the builder of the step's logic: for a new instance, or from its last snapshot.
 
-    `caught_up` says whether the flow has read all that there is; None if it always has.
+    `caught_up` says whether the flow has read all that there is; None if it always has. Without
+    `clock_decides`, silence is found at the next reading only.
     """
     incident_rules = rules(settings, detector)
     steps = IntervalCheck(settings.interval)
@@ -135,6 +138,8 @@ def monitors(
             say(scored) if finding.anomaly else "",
         )
 
+    logic_of = _InstanceLogic if clock_decides else _ByReadings
+
     def build(saved: bytes | None) -> Logic:
         monitor = None
         if saved is not None:
@@ -148,7 +153,7 @@ def monitors(
             else:
                 for kind in monitor.open:
                     INCIDENTS_OPEN.labels(kind).inc()
-        logic = _InstanceLogic(
+        logic = logic_of(
             incident_rules, progress, decisions, steps, caught_up, judged, groups, monitor
         )
         if monitor is not None and monitor.last is not None and not settings.together:
@@ -348,6 +353,13 @@ class _InstanceLogic(Logic):
     def snapshot(self) -> bytes:
         assert self._monitor is not None
         return self._monitor.dump()
+
+
+class _ByReadings(_InstanceLogic):
+    """One instance, whose silence no clock finds."""
+
+    def notify_at(self) -> datetime | None:
+        return None
 
 
 def _count(records: Sequence[Incident | Membership]) -> None:
