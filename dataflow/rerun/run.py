@@ -76,7 +76,8 @@ def over(settings: Settings, outputs: Mapping[str, Sink[Any]], there: Held = Non
     settings = settings.model_copy(update={"follow": False})
     detector = score.detector(settings)
     records = source(settings, None, there)
-    run_main(build(settings, detector, None, source=records, outputs=outputs, clock_decides=False))
+    flow = build(settings, detector, None, source=records, outputs=outputs, clock_decides=False)
+    run_main(flow)  # type: ignore[no-untyped-call]
 
 
 def run(settings: Settings, there: Held = None) -> Ran:

@@ -18,7 +18,7 @@ from dataflow.groups import Groups
 from dataflow.incidents import maintenance
 from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
-from dataflow.incidents.progress import Progress
+from dataflow.incidents.progress import Place, Progress
 from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
@@ -117,7 +117,8 @@ def monitors(
     incident_rules = rules(settings, detector)
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
-    progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
+    progress_of = Progress if clock_decides else _NoProgress
+    progress = progress_of(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
     say = sayer(settings, detector)
     groups = settings.groups
@@ -353,6 +354,15 @@ class _InstanceLogic(Logic):
     def snapshot(self) -> bytes:
         assert self._monitor is not None
         return self._monitor.dump()
+
+
+class _NoProgress(Progress):
+    """Follows no instances: how far they have come is for the clock to know."""
+
+    def seen(
+        self, partition: int, offset: int, place: Place, clock: float | None, time: float | None
+    ) -> None:
+        pass
 
 
 class _ByReadings(_InstanceLogic):
