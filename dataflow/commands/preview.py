@@ -14,6 +14,7 @@ from dataflow.cloudwatch.plan import duration
 from dataflow.commands.tables import print_table
 from dataflow.errors import UserError
 from dataflow.formats.files import KINDS
+from dataflow.formats.metrics import CPU
 from dataflow.records import ALL, Anomaly, Incident, seconds
 from dataflow.warnings import one_line
 
@@ -155,11 +156,15 @@ def _moment(text: str | None, option: str) -> float | None:
 
 
 def _print(found: Report, *, alerts: bool) -> None:
+    from dataflow.rerun.report import time_of
+
     for one in found.changes():
         typer.echo(one_line(_line(one)))
     if alerts:
         for sign, alert in found.alerts():
-            typer.echo(one_line(f"{sign} {_of_alert(alert)}"))
+            name, when = _name(alert), _moment_of(time_of(alert))
+            said = f"{name}  alert, score {alert.score:.2f}  {alert.why}"
+            typer.echo(one_line(f"{sign} {when}  {said}"))
     if found.differs or (alerts and found.alerts()):
         typer.echo("")
     tried = ", ".join(
@@ -199,11 +204,14 @@ def _rate(value: float | None) -> str:
 
 def _line(change: Change) -> str:
     one = change.shown
-    name = one.instance if one.metric in ("cpu", ALL) else f"{one.instance} {one.metric}"
-    said = f"{change.sign} {_at(one.opened_at)}  {name}  "
+    said = f"{change.sign} {_at(one.opened_at)}  {_name(one)}  "
     if change.before is not None and change.after is not None:
         return said + "; ".join(_differences(change.before, change.after))
     return said + "  ".join(filter(None, (_what(one), one.why)))
+
+
+def _name(one: Incident | Anomaly) -> str:
+    return one.instance if one.metric in (CPU, ALL) else f"{one.instance} {one.metric}"
 
 
 def _what(one: Incident) -> str:
@@ -238,10 +246,6 @@ def _differences(before: Incident, after: Incident) -> list[str]:
 
 def _at_once(one: Incident) -> bool:
     return one.opened_at == one.since
-
-
-def _of_alert(alert: Anomaly) -> str:
-    return f"{alert.timestamp}  {alert.instance}  alert, score {alert.score:.2f}  {alert.why}"
 
 
 def _at(time: datetime | None) -> str:

@@ -20,7 +20,7 @@ from dataflow.rerun.changes import (
 )
 from dataflow.rerun.run import Ran
 
-__all__ = ["InstanceCounts", "Pair", "Report", "Side", "report", "window_of"]
+__all__ = ["InstanceCounts", "Pair", "Report", "Side", "report", "time_of", "window_of"]
 
 DAY = 86_400.0
 
@@ -88,7 +88,7 @@ class Report(msgspec.Struct):
         """Return the alerts that differ, in the order of time."""
         found: list[tuple[Sign, Anomaly]] = [("+", one) for one in self.alerts_gained]
         found += [("-", one) for one in self.alerts_lost]
-        return sorted(found, key=lambda one: (_time(one[1]) or 0.0, one[1].instance, one[0]))
+        return sorted(found, key=lambda one: (time_of(one[1]) or 0.0, one[1].instance, one[0]))
 
 
 def window_of(
@@ -113,7 +113,7 @@ def report(runs: tuple[Ran, Ran], window: Window, settings: dict[str, list[str]]
         if any(_in(window, side) for side in (one.before, one.after))
     ]
     alerts = [
-        one for one in changes_of_alerts(before.alerts, after.alerts) if window.has(_time(one[1]))
+        one for one in changes_of_alerts(before.alerts, after.alerts) if window.has(time_of(one[1]))
     ]
     start, end = _span(runs, window)
     days = None if start is None or end is None or end <= start else (end - start) / DAY
@@ -140,7 +140,7 @@ class _Counts:
     def __init__(self, run: Ran, window: Window) -> None:
         counted = [one for one in last_records(run.incidents) if not one.folded]
         self.incidents = Counter(one.instance for one in counted if _in(window, one))
-        self.alerts = Counter(one.instance for one in run.alerts if window.has(_time(one)))
+        self.alerts = Counter(one.instance for one in run.alerts if window.has(time_of(one)))
         self.names = {*self.incidents, *self.alerts}
 
     def side(self, run: Ran, days: float | None) -> Side:
@@ -176,7 +176,8 @@ def _in(window: Window, one: Incident | None) -> bool:
     return window.has(None if one.opened_at is None else one.opened_at.timestamp())
 
 
-def _time(alert: Anomaly) -> float | None:
+def time_of(alert: Anomaly) -> float | None:
+    """Return the time of an alert in seconds since 1970; None if it is not known."""
     try:
         return None if alert.timestamp is None else seconds(alert.timestamp)
     except (ValueError, OverflowError):  # of a format with times of its own

@@ -221,6 +221,10 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         ]
         if batch:
             self.offset = batch[-1].offset + 1
+            if self._end is not None and self.offset > self._end:
+                # Written since: another run up to this end must read the same.
+                batch = [raw for raw in batch if raw.offset < self._end]
+                self.offset = self._end
             self._untouched = False
             self._tally.took(len(batch), _broker_time(messages))
             if self._size.sampling:
