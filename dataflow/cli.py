@@ -26,6 +26,7 @@ COMMANDS = (
     "cloudwatch",
     "replay",
     "preview",
+    "why",
     "notify",
     "sample",
     "import-nab",

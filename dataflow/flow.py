@@ -93,9 +93,10 @@ def build(
 
     `source` and `outputs` replace those that the settings name. `outputs` maps step ids to sinks:
     `write_rejected` gets the rejected records, ids that start with `write_incidents` get the
-    incidents, `write_scored` gets the readings that an instance has in a batch with their scores,
-    all others the anomalies. A kind of record without a sink is not written. As always in Bytewax,
-    a partitioned sink gets the records, a dynamic one pairs of key and record.
+    incidents, `write_scored` gets the readings that an instance has in a batch with their scores
+    (also those of all its metrics together), all others the anomalies. A kind of record without a
+    sink is not written. As always in Bytewax, a partitioned sink gets the records, a dynamic one
+    pairs of key and record.
 
     Without `clock_decides`, the same input always makes the same incidents, however long it takes:
     a silence is found at the next reading only, and the incidents of groups are taken at the end of
@@ -175,7 +176,8 @@ def build(
     for step, sink in (sinks.end_outputs(options) if outputs is None else {}).items():
         op.output(step, op.flat_map_batch("ends", judged, filter.ends), sink)
     streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)
-    streams["scored"] = scored
+    if outputs is not None and "write_scored" in outputs:
+        streams["scored"] = op.merge("scored", scored, judged) if joint else scored
 
     for step, sink in (_outputs(options, store) if outputs is None else outputs).items():
         kind = counters.kind(step)

@@ -26,7 +26,7 @@ from dataflow import kafka
 from dataflow.flow import build
 from dataflow.kafka import topics
 from dataflow.kafka.reading import Range
-from dataflow.records import Anomaly, Incident, Rejected
+from dataflow.records import ALL, Anomaly, Incident, Rejected
 from dataflow.settings import Settings
 from dataflow.sources import source
 from dataflow.steps import score
@@ -96,6 +96,8 @@ def run(settings: Settings, there: Held = None) -> Ran:
         ran.alerts += [one for _, one in items if one.alert]
 
     def scored(items: Sequence[tuple[str, list[Scored]]]) -> None:
+        if settings.together:  # what is said of all metrics is no reading of its own
+            items = [it for it in items if not it[1] or it[1][0][0].metric != ALL]
         ran.readings += sum([len(readings) for _, readings in items])
         seen.update([readings[0][0].instance for _, readings in items if readings])
         for place in (0, -1):
