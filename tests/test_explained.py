@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dataflow.errors import UserError
 from dataflow.flow import build
 from dataflow.kafka import topics
 from dataflow.records import Reading, Source
-from dataflow.rerun import why
+from dataflow.rerun import run, why
 from dataflow.steps import score
 
 
@@ -180,3 +181,38 @@ def test_a_record_of_another_kind_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "found.jsonl").write_text('{"id": "abc", "note": "no anomaly"}\n')
     with pytest.raises(UserError, match="have no anomaly with the id 'abc'"):
         why.find(settings.load(output="found.jsonl"), "abc")
+
+
+def test_all_metrics_of_an_instance_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(5)
+    lines = []
+    for index in range(650):
+        for metric in ("cpu", "mem", "load"):
+            value = rng.uniform(70, 90) if 610 <= index < 620 else 20 + rng.uniform(0, 3)
+            reading = {"instance": "web-1", "index": index, "timestamp": START + 300 * index}
+            lines.append(json.dumps({**reading, "name": metric, "value": value}))
+    (tmp_path / "readings.jsonl").write_text("\n".join(lines) + "\n")
+    given = {"input": "readings.jsonl", "output": "found.jsonl", "together": "true"}
+    given |= {"metrics": "*", "metric_field": "name", "scale": "none"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"ANOMALY_{name.upper()}", value)
+    options = settings.load(incidents=True)
+    run_main(build(options, score.detector(options), None))
+    found = read_json_lines(tmp_path / "found.jsonl")
+    alert = next(one for one in found if one["alert"])
+    of_one = next(one for one in found if one["metric"] != "*")
+    assert alert["metric"] == "*"
+    for one in (alert, of_one):
+        again = why.explain(options, why.find(options, one["id"]), 3)
+        assert again.again is not None
+        assert as_written([again.again]) == [one]
+        assert again.notes == []
+        assert again.readings[-1].score == one["score"]
+        if one is alert:
+            assert again.decision is not None
+            assert again.decision.alert
+    ran = run.run(options)
+    assert as_written(ran.incidents) == read_json_lines(tmp_path / "found.incidents.jsonl")
+    assert ran.readings == len(lines)
