@@ -220,6 +220,19 @@ def test_it_prints_a_line_for_each_incident(
     assert 0 < len(times) < len(signs) - alerts
 
 
+def test_it_compares_with_a_file_of_settings(
+    readings: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("old.env").write_text("ANOMALY_DETECTOR=zscore\n")
+    Path("new.env").write_text("ANOMALY_SEED=1\n")
+    given = ["--against", "old.env", "--env-file", "new.env", "--set", "ANOMALY_SEED=7"]
+    lines = printed(given, readings, capsys, monkeypatch)
+    tried = "ANOMALY_DETECTOR=calibrated (before: zscore), ANOMALY_SEED=7 (before: 42)"
+    assert tried in lines
+
+
 def printed(
     arguments: list[str],
     readings: Path,

@@ -120,7 +120,7 @@ def _report(
     moments = [_moment(text, name) for text, name in ((start, "--from"), (end, "--to"))]
     old = {} if against is None else options.of_file(against)
     new = {} if env_file is None else options.of_file(env_file)
-    new = {**(new if env_file is not None else old), **options.of_pairs(changed)}
+    new |= options.of_pairs(changed)
     given = {} if file is None else {"input": str(file)}
     before, after = options.load(old, **given), options.load(new, **given)
     options.refuse_other_input(before, after)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import gc
 import math
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -154,12 +156,22 @@ def _lines(path: Path) -> list[str]:
 
 
 def _begin(said: Path) -> None:
-    """Prepare a process: its standard error goes to a file."""
+    """Prepare a process: its standard error goes to a file, and it ends with its parent."""
     with said.open("wb") as file:
         os.dup2(file.fileno(), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C ends it without a trace.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # As in the flow itself: no record is part of a cycle.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Collect(DynamicSink[Any]):
