@@ -25,6 +25,8 @@ COMMANDS = (
     "produce",
     "cloudwatch",
     "replay",
+    "preview",
+    "why",
     "notify",
     "sample",
     "import-nab",

@@ -87,13 +87,20 @@ def build(
     *,
     source: Source[Raw] | None = None,
     outputs: Mapping[str, Sink[Any]] | None = None,
+    clock_decides: bool = True,
 ) -> Dataflow:
     """Wire the flow.
 
     `source` and `outputs` replace those that the settings name. `outputs` maps step ids to sinks:
     `write_rejected` gets the rejected records, ids that start with `write_incidents` get the
-    incidents, all others the anomalies. A kind of record without a sink is not written. As always
-    in Bytewax, a partitioned sink gets the records, a dynamic one pairs of key and record.
+    incidents, `write_scored` gets the readings that an instance has in a batch with their scores
+    (also those of all its metrics together), all others the anomalies. A kind of record without a
+    sink is not written. As always in Bytewax, a partitioned sink gets the records, a dynamic one
+    pairs of key and record.
+
+    Without `clock_decides`, the same input always makes the same incidents, however long it takes:
+    a silence is found at the next reading only, and the incidents of groups are taken at the end of
+    the input, in the order of their times.
 
     Raises `UserError` if the input or an output of the settings cannot be used, and `ValueError`
     for an output of incidents without `options.incidents`.
@@ -153,18 +160,24 @@ def build(
         streams["anomaly"] = op.merge("anomalies", streams["anomaly"], of_all)
     if options.incidents:
         caught_up = records.caught_up if isinstance(records, KafkaSource) else None
-        monitors = incidents.monitors(options, detector, store, caught_up)
+        monitors = incidents.monitors(
+            options, detector, store, caught_up, clock_decides=clock_decides
+        )
         alive = incidents.signs_of_instances if joint else incidents.signs_of_life
         signs = op.flat_map_batch("signs_of_life", rejected, alive)
         watched: Any = op.merge("watched", judged, signs)
         found: Any = op.stateful_batch("incidents", watched, monitors)
         if grouped:
             partitions = records.partitions if isinstance(records, KafkaSource) else ()
-            found = groups.gather(options, found, passed, partitions, store)
+            found = groups.gather(
+                options, found, passed, partitions, store, clock_decides=clock_decides
+            )
         streams["incident"] = found
     for step, sink in (sinks.end_outputs(options) if outputs is None else {}).items():
         op.output(step, op.flat_map_batch("ends", judged, filter.ends), sink)
     streams["rejected"] = op.key_on("key_rejected", rejected, decode.origin)
+    if outputs is not None and "write_scored" in outputs:
+        streams["scored"] = op.merge("scored", scored, judged) if joint else scored
 
     for step, sink in (_outputs(options, store) if outputs is None else outputs).items():
         kind = counters.kind(step)

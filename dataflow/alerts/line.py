@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow.records import ALL, Anomaly, Incident, Over
 
-__all__ = ["line"]
+__all__ = ["lasted", "line"]
 
 
 def line(record: Any) -> str | None:
@@ -44,17 +44,17 @@ def _alert(anomaly: Anomaly) -> str:
 
 
 def _over(instance: str, at: str, ended: str, seconds: float) -> str:
-    return f"{at}  {instance}  over after {_lasted(seconds)}: {ended}"
+    return f"{at}  {instance}  over after {lasted(seconds)}: {ended}"
 
 
 def _clock(time: float | None) -> str:
     return "" if time is None else f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _lasted(seconds: float) -> str:
+def lasted(seconds: float) -> str:
     """Return a duration in days, hours and minutes.
 
-    >>> _lasted(0.0), _lasted(300.0), _lasted(90_000.0)
+    >>> lasted(0.0), lasted(300.0), lasted(90_000.0)
     ('one reading', '5 min', '1 d 1 h')
     """
     minutes = round(seconds / 60)

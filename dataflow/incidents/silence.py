@@ -145,8 +145,10 @@ class Silence:
                     limit = self.limit()
                     if limit is not None and reading.time - alive <= limit:
                         passed = 0.0
-                while (limit := self.limit()) is not None and passed > limit:
-                    out.append(self.report())
+                # No limit is shorter than this, and most readings come in time.
+                if passed > self._rules.silence:
+                    while (limit := self.limit()) is not None and passed > limit:
+                        out.append(self.report())
                 if step > 0:
                     self._steps = [*self._steps[1 - STEPS :], step]
             if self.state is SilenceState.SILENT:

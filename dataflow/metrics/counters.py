@@ -449,7 +449,7 @@ def partition(topic: str, number: int) -> Partition:
     return Partition(topic, number)
 
 
-def kind(step_id: str) -> Literal["anomaly", "end", "incident", "rejected"]:
+def kind(step_id: str) -> Literal["anomaly", "end", "incident", "rejected", "scored"]:
     """Return what the output step with this id writes.
 
     >>> kind("write_kafka"), kind("write_incidents_kafka"), kind("write_rejected")
@@ -458,6 +458,8 @@ def kind(step_id: str) -> Literal["anomaly", "end", "incident", "rejected"]:
     step = step_id.rpartition(".")[2]
     if step == "write_rejected":
         return "rejected"
+    if step == "write_scored":
+        return "scored"
     if step.startswith("write_ends_"):
         return "end"
     return "incident" if step.startswith("write_incidents") else "anomaly"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NoReturn
 
@@ -55,8 +56,13 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
     lists partitions only at the start.
     """
 
-    def __init__(self, settings: Settings, store: Store | None = None) -> None:
-        """Find the partitions of the topic and the offsets that they hold.
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store | None = None,
+        held: Mapping[int, Range] | None = None,
+    ) -> None:
+        """Find the partitions of the topic and the offsets that they hold, unless `held` says them.
 
         Raises `UserError` if the topic or a partition of ANOMALY_PARTITIONS does not exist, if the
         topic is another one than that of the store, and, for an input that ends, if a partition
@@ -74,7 +80,10 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
             )
         self._settings = settings
         self._partitions = wanted
-        self._held, errors = kafka.offset_ranges(settings, settings.topic, wanted)
+        errors: dict[int, str] = {}
+        if held is None:
+            held, errors = kafka.offset_ranges(settings, settings.topic, wanted)
+        self._held = held
         if errors and not settings.follow:
             partition, reason = next(iter(errors.items()))
             raise UserError(
@@ -212,6 +221,10 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
         ]
         if batch:
             self.offset = batch[-1].offset + 1
+            if self._end is not None and self.offset > self._end:
+                # Written since: another run up to this end must read the same.
+                batch = [raw for raw in batch if raw.offset < self._end]
+                self.offset = self._end
             self._untouched = False
             self._tally.took(len(batch), _broker_time(messages))
             if self._size.sampling:

@@ -124,15 +124,19 @@ def gather(
     marks: Stream[Passed],
     partitions: tuple[int, ...],
     store: Store | None,
+    *,
+    clock_decides: bool = True,
 ) -> KeyedStream[Incident]:
     """Add the step; return the incidents of members and of groups, by the key of their series.
 
-    `partitions` are those that are read, as far as they are known.
+    `partitions` are those that are read, as far as they are known. Without `clock_decides`, all
+    incidents are taken at the end of the input.
     """
     keyed: Any = op.map("group_of", incidents, lambda pair: (KEY, pair[1]))
     passed: Any = op.map("passed", marks, lambda mark: (KEY, mark))
     merged: Any = op.merge("group_records", keyed, passed)
-    gathered = op.stateful_batch("groups", merged, logic(settings, store, partitions))
+    build = logic(settings, store, partitions, clock_decides=clock_decides)
+    gathered = op.stateful_batch("groups", merged, build)
     return op.map(
         "group_keys",
         gathered,
@@ -141,15 +145,20 @@ def gather(
 
 
 def logic(
-    settings: Settings, store: Store | None, partitions: tuple[int, ...] = ()
+    settings: Settings,
+    store: Store | None,
+    partitions: tuple[int, ...] = (),
+    *,
+    clock_decides: bool = True,
 ) -> Callable[[bytes | None], _Groups]:
     """Return the builder of the step's logic: for a new flow, or from its last snapshot."""
     sequence = Sequence(store, KEY)
     group_rules = rules(settings)
+    logic_of = _Groups if clock_decides else _AtTheEnd
 
     def build(saved: bytes | None) -> _Groups:
         try:
-            return _Groups(group_rules, sequence, partitions, saved)
+            return logic_of(group_rules, sequence, partitions, saved)
         except ValueError as error:
             stop_process(
                 f"the recovery store cannot be read ({error}): resume with that version, or start "
@@ -377,3 +386,13 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         self._waiting, self._memberships = saved.waiting, saved.memberships
         for one in self._waiting:
             one.marks = -1
+
+
+class _AtTheEnd(_Groups):
+    """The groups of an input that ends: its incidents are taken when all are known."""
+
+    def _take_until(self, until: float) -> list[Incident]:
+        return super()._take_until(until) if until == math.inf else []
+
+    def notify_at(self) -> datetime | None:
+        return None

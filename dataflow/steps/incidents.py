@@ -18,7 +18,7 @@ from dataflow.groups import Groups
 from dataflow.incidents import maintenance
 from dataflow.incidents.interval import IntervalCheck
 from dataflow.incidents.monitor import InstanceMonitor
-from dataflow.incidents.progress import Progress
+from dataflow.incidents.progress import Place, Progress
 from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import SilenceState
 from dataflow.kafka.caught_up import CaughtUp
@@ -106,15 +106,19 @@ def monitors(
     detector: AnyDetector,
     store: Store | None,
     caught_up: CaughtUp | None = None,
+    *,
+    clock_decides: bool = True,
 ) -> Callable[[bytes | None], Logic]:
     """Return the builder of the step's logic: for a new instance, or from its last snapshot.
 
-    `caught_up` says whether the flow has read all that there is; None if it always has.
+    `caught_up` says whether the flow has read all that there is; None if it always has. Without
+    `clock_decides`, silence is found at the next reading only.
     """
     incident_rules = rules(settings, detector)
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
-    progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
+    progress_of = Progress if clock_decides else _NoProgress
+    progress = progress_of(together=settings.reorder, wait=min(PASSES, incident_rules.silence))
     metrics = metrics_of(settings)
     say = sayer(settings, detector)
     groups = settings.groups
@@ -135,6 +139,8 @@ def monitors(
             say(scored) if finding.anomaly else "",
         )
 
+    logic_of = _InstanceLogic if clock_decides else _ByReadings
+
     def build(saved: bytes | None) -> Logic:
         monitor = None
         if saved is not None:
@@ -148,7 +154,7 @@ def monitors(
             else:
                 for kind in monitor.open:
                     INCIDENTS_OPEN.labels(kind).inc()
-        logic = _InstanceLogic(
+        logic = logic_of(
             incident_rules, progress, decisions, steps, caught_up, judged, groups, monitor
         )
         if monitor is not None and monitor.last is not None and not settings.together:
@@ -348,6 +354,22 @@ class _InstanceLogic(Logic):
     def snapshot(self) -> bytes:
         assert self._monitor is not None
         return self._monitor.dump()
+
+
+class _NoProgress(Progress):
+    """Follows no instances: how far they have come is for the clock to know."""
+
+    def seen(
+        self, partition: int, offset: int, place: Place, clock: float | None, time: float | None
+    ) -> None:
+        pass
+
+
+class _ByReadings(_InstanceLogic):
+    """One instance, whose silence no clock finds."""
+
+    def notify_at(self) -> datetime | None:
+        return None
 
 
 def _count(records: Sequence[Incident | Membership]) -> None:

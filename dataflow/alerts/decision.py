@@ -1,0 +1,74 @@
+"""Says of each anomaly of an instance why the rule of news made it an alert, or did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from dataflow.alerts.news import Heard, News, odds
+
+__all__ = ["Decision", "Rule", "decisions"]
+
+Rule: TypeAlias = Literal["first", "worse", "known", "daily"]
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Whether an anomaly is an alert, and by which rule.
+
+    `first`: there was none in the last `hold` readings. `worse`: its score is above `covered`, up
+    to which scores were known. `known`: it is not. `daily`: it is, and it came at this hour on two
+    of the last three days. `since` is the number of readings since the last anomaly that counts;
+    None if there was none within `hold`.
+    """
+
+    alert: bool
+    rule: Rule
+    hold: int
+    covered: float | None
+    since: int | None
+
+    def sentence(self) -> str:
+        """Return the decision in words.
+
+        >>> Decision(False, "known", 84, 2 / 3, 3).sentence()
+        'no alert: scores up to 0.67 are known, for 84 readings after the last anomaly, 3 before'
+        """
+        known = "" if self.covered is None else f"{self.covered:.2f}"
+        if self.rule == "first":
+            return f"an alert: there was no anomaly in the {self.hold} readings before it"
+        if self.rule == "worse":
+            return f"an alert: scores up to {known} were known, and this one is worse"
+        if self.rule == "daily":
+            return "no alert: as much came at this hour on two of the last three days"
+        return (
+            f"no alert: scores up to {known} are known, for {self.hold} readings after the last "
+            f"anomaly, {self.since} before"
+        )
+
+
+def decisions(
+    scores: Iterable[float], threshold: float, interval: float = 300.0
+) -> Iterator[Decision | None]:
+    """Yield for each score of an instance, in their order, the decision; None if it is no anomaly.
+
+    `threshold` and `interval` are those of `News`.
+
+    >>> [it and it.rule for it in decisions([0.1, 0.6, 0.6, 0.8], 0.5)]
+    [None, 'first', 'known', 'worse']
+    """
+    news, heard = News(threshold, interval), Heard()
+    for score in scores:
+        if score <= threshold:
+            heard.passed(1)
+            yield None
+            continue
+        bar, since = heard.bar, heard.since + 1
+        paused = since >= news.hold or bar <= odds(news.floor)
+        alert = news.take(heard, score)
+        rule: Rule = "first" if paused else "worse"
+        if not alert:
+            rule = "daily" if paused or odds(score) > bar else "known"
+        covered = None if paused else bar / (bar + 1.0)
+        yield Decision(alert, rule, news.hold, covered, None if paused else since)
