@@ -25,6 +25,7 @@ COMMANDS = (
     "produce",
     "cloudwatch",
     "replay",
+    "rules",
     "notify",
     "sample",
     "import-nab",

@@ -111,6 +111,8 @@ class Places:
         self._others: dict[Path, _Process] = {}
         self._documents: dict[str, bytes] = {NONE: b""}
         self._staged: dict[str, str] = {}
+        self._kinds: dict[str, set[str]] = {}
+        self._count = 0
         self._offsets: dict[tuple[str, int], list[int]] = {}
         self._versions: dict[tuple[str, int], list[str]] = {}
         self._newest: dict[str, tuple[float, str]] = {}
@@ -141,6 +143,7 @@ class Places:
         version = version_of(content)
         with self._lock:
             self._documents.setdefault(version, content)
+            self._note(kind, version)
             self._staged[kind] = version
         return version
 
@@ -156,15 +159,15 @@ class Places:
         """Return the content of a version that was staged or applies anywhere."""
         return self._documents[version]
 
-    @property
-    def known(self) -> tuple[str, ...]:
-        """All versions of all kinds of which readings may come, in no order."""
-        return tuple(self._documents)
+    def of(self, kind: str) -> set[str]:
+        """Return all versions that were staged or apply anywhere."""
+        with self._lock:
+            return set(self._kinds.get(kind, ()))
 
     @property
     def count(self) -> int:
         """The number of all versions: none is ever forgotten while the process runs."""
-        return len(self._documents)
+        return self._count
 
     def at(self, kind: str, partition: int, offset: int) -> str:
         """Return the version that applies to a place; `NONE` before the first."""
@@ -258,7 +261,14 @@ class Places:
             self._add(kind, partition, offset, version, at)
             process.row = number
 
+    def _note(self, kind: str, version: str) -> None:
+        versions = self._kinds.setdefault(kind, set())
+        if version not in versions:
+            versions.add(version)
+            self._count += 1
+
     def _add(self, kind: str, partition: int, offset: int, version: str, at: float) -> None:
+        self._note(kind, version)
         key = (kind, partition)
         versions = self._versions.setdefault(key, [])
         offsets = self._offsets.setdefault(key, [])
