@@ -134,10 +134,10 @@ class Rules:
             self.places.stage(KIND, b"")
             return
         path = Path(self._settings.rules)
-        found: bytes | str
+        found: bytes | str = b""
         try:
-            found = read(path)
-            self._check(found)
+            found = content = read(path)
+            self._check(content)
         except ValueError as error:
             before = self.places.newest(KIND)
             if before == NONE:
@@ -146,10 +146,10 @@ class Rules:
                     f"`python -m dataflow rules check {path}` checks them."
                 ) from None
             self.places.stage(KIND, self.places.document(before))
-            found = str(error)
-            self._refuse(found)
+            self._refuse(str(error))
+            found = found or str(error)
         else:
-            self.places.stage(KIND, found)
+            self.places.stage(KIND, content)
         self._show()
         Watch(path, self._changed, found).start()
 
@@ -261,6 +261,10 @@ class Rules:
 
     def windows(self, reading: Reading) -> tuple[Window, ...]:
         """Return the maintenance windows of a reading's instance."""
+        version = self.places.at(KIND, reading.partition, reading.offset)
+        # Silence asks for each instance each minute.
+        if version == NONE or not self.document(version).has_windows:
+            return ()
         return self.of(reading).windows
 
     def anomaly(self, found: Anomaly) -> Anomaly:
