@@ -434,3 +434,48 @@ def test_a_change_while_the_flow_runs(
     assert [one for one in found if one.get("kind") != "silence"] == [
         one for one in again if one.get("kind") != "silence"
     ]
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_processes_have_other_rules(
+    run_flow: Flow, embedded_broker: EmbeddedBroker, topic: str, tmp_path: Path, store: Path
+) -> None:
+    """Each applies its own to its partitions, wherever an instance is judged; then kill -9."""
+    brokers, output = embedded_broker.address, tmp_path / "out.jsonl"
+    with SAMPLE.open() as file:
+        records = [(row["instance"], json.dumps(row).encode()) for row in csv.DictReader(file)]
+    half = len(records) // 2
+    fill_topic(brokers, topic, records[:half])
+    fill_topic(brokers, f"{topic}.rejected", [], 1)
+    common: dict[str, Any] = {
+        **{"brokers": brokers, "topic": topic, "incidents": "true"},
+        "rejected_topic": f"{topic}.rejected",
+    }
+    texts = ["[a]\nthreshold = 0.7\n", "[b]\nthreshold = 0.3\n", "[c]\nthreshold = 0.4\n"]
+    files = [tmp_path / f"rules-{number}.toml" for number in range(2)]
+
+    def start(*given: str, follow: str) -> list[subprocess.Popen[str]]:
+        for path, text in zip(files, given, strict=True):
+            path.write_text(text)
+        addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in files)
+        return [
+            run_flow.start(
+                *("-i", str(number), "-a", addresses, "-r", str(store), "-s", "3600", "-b", "0"),
+                **common | {"output": output, "rules": path, "follow": follow},
+            )
+            for number, path in enumerate(files)
+        ]
+
+    flows = start(texts[0], texts[1], follow="true")
+    until(lambda: output.exists() and output.stat().st_size > 100_000, flows[0])
+    for flow in flows:
+        end(flow)
+    fill_topic(brokers, topic, records[half:])
+    for flow in start(texts[1], texts[2], follow="false"):
+        _, said = flow.communicate(timeout=240)
+        assert flow.returncode == 0, said
+    found = [one for one in both(output) if one.get("kind") != "silence"]
+    assert {one["rules"] for one in found} == {version_of(text.encode()) for text in texts}
+    files[0].write_text(texts[0])
+    again = replayed(run_flow, tmp_path, store, follow="false", rules=files[0], **common)
+    assert found == [one for one in again if one.get("kind") != "silence"]
