@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import translate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.demo.broker import EmbeddedBroker
+from dataflow.errors import UserError
 from dataflow.incidents.maintenance import after
 from dataflow.notify.alertmanager import Alertmanager
 from dataflow.notify.decode import decode
@@ -307,6 +309,56 @@ def test_a_route_goes_with_the_incident(
     assert pager["payload"]["severity"] == "info"
     assert pager["payload"]["custom_details"]["labels"] == {"team": "shop"}
     assert decode(encode(incident)) == incident
+
+
+def test_the_rules_at_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bad file, a store of before with rules or without, and rules that are set no longer."""
+    from dataflow.steps import rules as step
+    from dataflow.steps import score
+
+    watches: list[Watch] = []
+    monkeypatch.setattr(Watch, "start", lambda self: watches.append(self))
+    path = tmp_path / "rules.toml"
+
+    def store(*, resumed: bool) -> Any:
+        def began(name: str, position: Callable[[], Any]) -> Any:
+            return position()
+
+        return SimpleNamespace(folder=tmp_path, process=0, resumed=resumed, began=began)
+
+    def start(kept: Any, ends: Any = None, *, named: bool = True) -> Any:
+        options = Settings(_env_file=None, rules=str(path) if named else "")
+        return step.rules(options, score.detector(options), 0.5, kept, ends)
+
+    good, bad = b"[web]\nthreshold = 0.3\n", b"[web]\nthreshold = 3\n"
+    assert start(store(resumed=True), named=False) is None
+    path.write_bytes(bad)
+    with pytest.raises(UserError, match=r"'web': threshold must be .* rules check"):
+        start(None)
+    path.write_bytes(good)
+    with pytest.raises(UserError, match="a part of the file was read"):
+        start(store(resumed=True))
+    started = start(store(resumed=False))
+    started.places.reach(0, 0, 9)
+    assert started.floor == 0.3
+
+    path.write_bytes(bad)
+    started = start(store(resumed=False))
+    assert started.places.staged("rules") == version_of(good)
+    assert "those of before" in capsys.readouterr().err
+    for _ in range(3):
+        watches[-1].look()
+    assert capsys.readouterr().err == ""
+    path.write_bytes(good)
+    for _ in range(3):
+        watches[-1].look()
+    assert capsys.readouterr().err == ""
+
+    started = start(store(resumed=False), named=False)
+    started.places.reach(0, 5, 14)
+    assert [started.places.at("rules", 0, offset) for offset in (9, 10)] == [version_of(good), ""]
 
 
 def replayed(run_flow: Flow, folder: Path, store: Path, **settings: object) -> list[dict[str, Any]]:

@@ -93,15 +93,15 @@ def rules(
 
     Raises `UserError` if the file cannot be used, and no earlier version is known.
     """
-    if not settings.rules and not are_kept(store):
+    kept = are_kept(store)
+    if not settings.rules and not kept:
         return None
-    places = Places(store, ends)
-    if places.late and ends is None:
+    if store is not None and store.resumed and not kept and ends is None:
         raise UserError(
             "ANOMALY_RULES is set, and the recovery store was made without it, when a part of the "
             "file was read: leave it out, or start with a new store."
         )
-    found = Rules(settings, detector, threshold, places)
+    found = Rules(settings, detector, threshold, Places(store, ends))
     found.begin()
     return found
 
