@@ -531,3 +531,34 @@ def test_a_cluster_whose_processes_have_other_rules(
     files[0].write_text(texts[0])
     again = replayed(run_flow, tmp_path, store, follow="false", rules=files[0], **common)
     assert found == [one for one in again if one.get("kind") != "silence"]
+
+
+@pytest.mark.slow
+def test_rules_that_are_set_for_a_store_of_before(
+    run_flow: Flow, embedded_broker: EmbeddedBroker, topic: str, tmp_path: Path, store: Path
+) -> None:
+    """They begin after all that the flow without rules, which was killed, may have read."""
+    brokers, output = embedded_broker.address, tmp_path / "out.jsonl"
+    records = [(row["instance"], json.dumps(row).encode()) for row in sample()]
+    half = len(records) // 2
+    fill_topic(brokers, topic, records[:half], 1)
+    fill_topic(brokers, f"{topic}.rejected", [], 1)
+    common: dict[str, Any] = {
+        **{"brokers": brokers, "topic": topic, "output": output},
+        "rejected_topic": f"{topic}.rejected",
+    }
+    arguments = ("-r", str(store), "-s", "3600", "-b", "0")
+    flow = run_flow.start(*arguments, **common)
+    until(lambda: output.exists() and output.stat().st_size, flow)
+    end(flow)
+    (tmp_path / "rules.toml").write_text("[a]\nthreshold = 0.3\n")
+    flow = run_flow.start(*arguments, rules=tmp_path / "rules.toml", follow="false", **common)
+    assert flow.wait(240) == 0, flow.communicate()
+    first = read_json_lines(output)
+    assert {one["threshold"] for one in first} == {0.5}
+    fill_topic(brokers, topic, records[half:])
+    flow = run_flow.start(*arguments, rules=tmp_path / "rules.toml", follow="false", **common)
+    assert flow.wait(240) == 0, flow.communicate()
+    second = read_json_lines(output)[len(first) :]
+    assert {one["threshold"] for one in second} == {0.3}
+    assert min(places(second)) >= half

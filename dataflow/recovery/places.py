@@ -194,6 +194,9 @@ class Places:
                 ends = self._ends if self._late else None
                 reached = -1 if ends is None else ends(partition) - 1
                 self._reached[partition] = reached
+                if self._database is not None and last <= reached:
+                    # The next process must not find another end.
+                    self._write(self._database, partition, reached, [])
             if last <= reached:
                 return
             self._reached[partition] = last
