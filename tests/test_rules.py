@@ -427,11 +427,11 @@ def served(port: int, name: str) -> str:
 
 
 @pytest.mark.kafka
+@pytest.mark.short("embedded")
 def test_a_change_while_the_flow_runs(
-    run_flow: Flow, embedded_broker: EmbeddedBroker, topic: str, tmp_path: Path, store: Path
+    run_flow: Flow, brokers: str, topic: str, tmp_path: Path, store: Path
 ) -> None:
     """A change, a bad file, kill -9, and a change in the meantime: nothing is lost or twice."""
-    brokers = embedded_broker.address
     records = [(row["instance"], json.dumps(row).encode()) for row in sample()]
     part = len(records) // 4
     rules, output, port = tmp_path / "rules.toml", tmp_path / "out.jsonl", free_port()
