@@ -67,6 +67,7 @@ from dataflow.steps import (
     incidents,
     mark_epoch,
     normalize,
+    places,
     rejections,
     reorder,
     rules,
@@ -116,11 +117,12 @@ def build(
     flow = Dataflow("ec2_anomalies")
     records = sources.source(options, store) if source is None else source
     ends = records.end if isinstance(records, KafkaSource) else None
-    ruled = rules.rules(options, detector, threshold, store, ends)
+    log = places.places(options, store, ends)
+    ruled = rules.rules(options, detector, threshold, log)
     raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options, store))
     grouped = options.incidents and bool(options.groups)
-    decoding = rules.marked(groups.marked(admission) if grouped else admission, ruled)
+    decoding = places.marked(groups.marked(admission) if grouped else admission, log)
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoding, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
@@ -133,7 +135,7 @@ def build(
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
     normalizer = normalize.normalizer(options.scale, several=several)
-    normal = op.flat_map_batch("normalize", keyed, rules.refreshed(normalizer, ruled))
+    normal = op.flat_map_batch("normalize", keyed, places.refreshed(normalizer, log))
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
         together.refuse_windows(options)

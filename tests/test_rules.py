@@ -315,6 +315,7 @@ def test_the_rules_at_a_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A bad file, a store of before with rules or without, and rules that are set no longer."""
+    from dataflow.steps import places as places_step
     from dataflow.steps import rules as step
     from dataflow.steps import score
 
@@ -330,7 +331,8 @@ def test_the_rules_at_a_start(
 
     def start(kept: Any, ends: Any = None, *, named: bool = True) -> Any:
         options = Settings(_env_file=None, rules=str(path) if named else "")
-        return step.rules(options, score.detector(options), 0.5, kept, ends)
+        log = places_step.places(options, kept, ends)
+        return step.rules(options, score.detector(options), 0.5, log)
 
     good, bad = b"[web]\nthreshold = 0.3\n", b"[web]\nthreshold = 3\n"
     assert start(store(resumed=True), named=False) is None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -17,23 +14,18 @@ from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.errors import UserError, stop_process
 from dataflow.incidents.maintenance import Window
 from dataflow.metrics import counters
-from dataflow.records import Anomaly, Incident, Raw, Reading
-from dataflow.recovery.places import NONE, Places, are_kept
-from dataflow.recovery.store import Store
+from dataflow.records import Anomaly, Incident, Reading
+from dataflow.recovery.places import NONE, Places
 from dataflow.rules.document import Applied, Document, Limits, parse
 from dataflow.rules.watch import Watch, read
 from dataflow.settings import Settings
 from dataflow.steps.judge import distance
 from dataflow.warnings import say, warn
 
-__all__ = ["KIND", "Rules", "limits", "marked", "refreshed", "rules"]
+__all__ = ["KIND", "Rules", "limits", "rules"]
 
 KIND = "rules"
 """The kind of the document in the log of places."""
-
-T = TypeVar("T")
-
-_partition = attrgetter("partition")
 
 
 class _At(NamedTuple):
@@ -80,28 +72,15 @@ def expects(detector: AnyDetector) -> bool:
 
 
 def rules(
-    settings: Settings,
-    detector: AnyDetector,
-    threshold: float,
-    store: Store | None,
-    ends: Callable[[int], int] | None,
+    settings: Settings, detector: AnyDetector, threshold: float, places: Places | None
 ) -> Rules | None:
-    """Return the rules of the flow, and watch their file from now on.
-
-    None without rules, now and in what the store may have to repeat. `ends` returns, by partition,
-    the first offset that is not yet written; None for a file.
+    """Return the rules of the flow, and watch their file from now on; None without places.
 
     Raises `UserError` if the file cannot be used, and no earlier version is known.
     """
-    kept = are_kept(store)
-    if not settings.rules and not kept:
+    if places is None:
         return None
-    if store is not None and store.resumed and not kept and ends is None:
-        raise UserError(
-            "ANOMALY_RULES is set, and the recovery store was made without it, when a part of the "
-            "file was read: leave it out, or start with a new store."
-        )
-    found = Rules(settings, detector, threshold, Places(store, ends))
+    found = Rules(settings, detector, threshold, places)
     found.begin()
     return found
 
@@ -300,36 +279,3 @@ class Rules:
             severity=applied.severity or UNSET,
             runbook=applied.runbook or UNSET,
         )
-
-
-def marked(
-    decode: Callable[[list[Raw]], list[T]], rules: Rules | None
-) -> Callable[[list[Raw]], list[T]]:
-    """Return the step `decode` that first writes which version applies to its readings."""
-    if rules is None:
-        return decode
-    reach = rules.places.reach
-
-    def reach_and_decode(batch: list[Raw]) -> list[T]:
-        # Bytewax may put batches of several partitions together.
-        for partition, raws in groupby(batch, _partition):
-            read = list(raws)
-            reach(partition, read[0].offset, read[-1].offset)
-        return decode(batch)
-
-    return reach_and_decode
-
-
-def refreshed(
-    step: Callable[[list[Any]], list[T]], rules: Rules | None
-) -> Callable[[list[Any]], list[T]]:
-    """Return a step that first reads which versions other processes have let apply."""
-    if rules is None:
-        return step
-    refresh = rules.places.refresh
-
-    def refresh_and_take(batch: list[Any]) -> list[T]:
-        refresh()
-        return step(batch)
-
-    return refresh_and_take
