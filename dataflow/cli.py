@@ -27,6 +27,7 @@ COMMANDS = (
     "replay",
     "preview",
     "why",
+    "rules",
     "notify",
     "sample",
     "import-nab",

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from dataflow.notify.summary import severity, summary, visible
-from dataflow.records import Incident, encode
+from dataflow.records import Incident, Severity, encode
 
 __all__ = [
     *("Digest", "HeldBack", "content", "digest_of"),
@@ -26,6 +26,9 @@ SILENT = 0.5
 
 CRITICAL = 0.8
 """What a critical incident counts as, at least: it may be critical because it lasts."""
+
+URGENT: tuple[Severity, ...] = get_args(Severity)
+"""The most urgent first."""
 
 MOST_LINES = 10
 """Instances that the text of a digest names."""
@@ -43,7 +46,7 @@ class HeldBack(msgspec.Struct, frozen=True):
     kind: Literal["anomaly", "silence"]
     metric: str
     state: Literal["opened", "updated", "resolved"]
-    severity: Literal["critical", "warning"]
+    severity: Severity
     score: float | None
     since: datetime | None
     summary: str
@@ -62,7 +65,7 @@ class Digest(msgspec.Struct, frozen=True):
 
     id: str
     team: str | None
-    severity: Literal["critical", "warning"]
+    severity: Severity
     held_since: datetime
     written_at: datetime
     count: int
@@ -122,7 +125,7 @@ def digest_of(
     return Digest(
         id=hashlib.blake2b(mark, digest_size=12).hexdigest(),
         team=team or None,
-        severity="critical" if any(it.severity == "critical" for it in found) else "warning",
+        severity=min((it.severity for it in found), key=URGENT.index, default="warning"),
         held_since=datetime.fromtimestamp(held_since, UTC),
         written_at=written,
         count=len(found) + more,

@@ -30,6 +30,7 @@ from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
 from dataflow.steps.anomaly import bounder, metrics_of, sayer
 from dataflow.steps.groups import Membership
+from dataflow.steps.rules import Rules as Ruled
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
@@ -106,6 +107,7 @@ def monitors(
     detector: AnyDetector,
     store: Store | None,
     caught_up: CaughtUp | None = None,
+    ruled: Ruled | None = None,
     *,
     clock_decides: bool = True,
 ) -> Callable[[bytes | None], Logic]:
@@ -115,6 +117,8 @@ def monitors(
     `clock_decides`, silence is found at the next reading only.
     """
     incident_rules = rules(settings, detector)
+    if ruled is not None:
+        incident_rules = replace(incident_rules, windows=ruled.windows)
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
     progress_of = Progress if clock_decides else _NoProgress
