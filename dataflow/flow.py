@@ -63,6 +63,7 @@ from dataflow.steps import (
     decode,
     exchange,
     filter,
+    first_day,
     groups,
     incidents,
     mark_epoch,
@@ -134,10 +135,12 @@ def build(
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
         together.refuse_windows(options)
+        first_day.of(options, detector, store)
         windower = score_windows.windower(detector, episodes, backwards)
         scored = judged = op.stateful_batch("score_windows", normal, windower)
     else:
-        scorer = score.scorer(detector, episodes, backwards, calendars.of(options))
+        begin = first_day.of(options, detector, store)
+        scorer = score.scorer(detector, episodes, backwards, calendars.of(options), begin)
         if joint:
             scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
         else:
