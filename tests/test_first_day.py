@@ -308,7 +308,7 @@ class Dies(Lender):
 
 def feed() -> list[str]:
     """Readings of a group of seven, of which four come later and are busier, and a new member."""
-    hosts = {f"web-{number}": (0 if number < 4 else 60, 24 + number) for number in range(1, 8)}
+    hosts = {f"web-{number}": (0 if number < 4 else 60, 24 + number / 4) for number in range(1, 8)}
     hosts["web-9"] = (620, 25)
     lines = []
     for at in range(900):
@@ -319,10 +319,10 @@ def feed() -> list[str]:
                 level + 5 * math.sin(math.tau * at / DAY) + random.Random(f"{host}{at}").random()
             )
             trouble = host == "web-9" and 730 <= at < 750
-            trouble |= at == 860 and host == "web-3"
-            value = 12.345 if (host, at) == ("web-1", 800) else 90 if trouble else value
             # What would be an anomaly, if it had begun with another's state.
-            value = 1 if at in (100, 101) else value
+            trouble |= host == "web-6" and 160 <= at < 180
+            trouble |= host == "web-3" and at == 860
+            value = 12.345 if (host, at) == ("web-1", 800) else 90 if trouble else value
             reading = {"instance": host, "timestamp": START + 300 * at, "index": at}
             lines.append(json.dumps(reading | {"value": round(value, 3)}))
     return lines
