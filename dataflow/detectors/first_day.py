@@ -173,8 +173,10 @@ class Newcomer:
         self._before_shift = shift
         self._shift += self._follow * min(max(miss, -band), band)
         far = min(abs(miss) / band, FAR)
-        self._misfit += self._misfit_rate * (far - self._misfit)
         least = min(odds(found.score), LARGEST) / max(CAREFUL, BY_MISFIT * self._misfit)
+        # What is an anomaly is no misfit: else its trouble would end while it lasts.
+        if least <= odds(detector.threshold):
+            self._misfit += self._misfit_rate * (far - self._misfit)
         return Verdict(
             least / (least + 1.0),
             found.expected + shift,
