@@ -63,6 +63,7 @@ from dataflow.steps import (
     decode,
     exchange,
     filter,
+    first_day,
     groups,
     incidents,
     mark_epoch,
@@ -146,11 +147,14 @@ def build(
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
         together.refuse_windows(options)
+        first_day.of(options, detector, store)
         windower = score_windows.windower(detector, episodes, backwards)
         scored = judged = op.stateful_batch("score_windows", normal, windower)
     else:
         judge = ruled if ruled and ruled.judges else score.judge(options, episodes)
-        scorer = score.scorer(detector, episodes, backwards, calendars.of(options), judge)
+        begin = first_day.of(options, detector, store)
+        clocks = calendars.of(options)
+        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin)
         if joint:
             scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
         else:

@@ -221,6 +221,11 @@ class Settings(BaseSettings):
         description="in their place, a regular expression of names of instances whose part in "
         "parentheses is the group, such as `^([a-z]+)-`",
     )
+    first_day: bool = Field(
+        False,
+        description="`true`: score the first readings of a new instance by the habit of the median "
+        "member of its group; needs ANOMALY_GROUP_FIELDS or ANOMALY_GROUP_PATTERN",
+    )
     together: bool = Field(
         False,
         description="`true`: judge the metrics of an instance together: alerts and incidents are "
@@ -712,6 +717,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}GROUP_FIELDS and {PREFIX}GROUP_PATTERN both say which group an instance "
                 "is in: set one of them"
+            )
+        if self.first_day and not (self.group_fields or self.group_pattern):
+            raise ValueError(
+                f"{PREFIX}FIRST_DAY needs groups: set {PREFIX}GROUP_FIELDS or "
+                f"{PREFIX}GROUP_PATTERN, or leave it out"
+            )
+        if self.first_day and self.time_field is None:
+            raise ValueError(
+                f"{PREFIX}FIRST_DAY needs readings with a time: leave it out, or name the field in "
+                f"{PREFIX}TIME_FIELD, which is none"
             )
         names = label_names(self.carried_fields)
         if len(set(names)) < len(names):

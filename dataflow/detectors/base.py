@@ -25,7 +25,9 @@ __all__ = [
     "AnyDetector",
     "Detector",
     "Explanation",
+    "Habit",
     "Kind",
+    "Lender",
     "Reason",
     "State",
     "Verdict",
@@ -153,6 +155,33 @@ class Detector(_Base[State], Protocol[State]):
         as a search for the range of ordinary ones does. By default it updates a deep copy.
         """
         return self.update(copy.deepcopy(state), value, time)[1]
+
+
+class Habit(NamedTuple):
+    """What a state holds: how many readings it has learned, and the level of their values."""
+
+    readings: int
+    level: float
+
+
+@runtime_checkable
+class Lender(Detector[State], Protocol[State]):
+    """A detector whose states can judge the first readings of another instance of the same group.
+
+    Write both of these beside `update`, for ANOMALY_FIRST_DAY. Scores of another instance need the
+    expected value and its bounds in each verdict.
+    """
+
+    @property
+    @abstractmethod
+    def warm_up(self) -> int:
+        """The readings of a new instance that are never anomalies."""
+        ...
+
+    @abstractmethod
+    def habit(self, state: State) -> Habit:
+        """Return what a state has learned; the level changes little in the course of a day."""
+        ...
 
 
 @runtime_checkable

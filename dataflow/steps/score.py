@@ -14,11 +14,13 @@ from dataflow.alerts.episode import Band, EpisodeRules, Finding, Watched
 from dataflow.calendars.clock import Clock
 from dataflow.detectors import make
 from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict, WindowedDetector
+from dataflow.detectors.first_day import Known, Newcomer, explain
 from dataflow.detectors.sealing import seal, unseal
 from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
+from dataflow.steps.first_day import FirstDay, Member
 from dataflow.steps.judge import Judge, Small
 from dataflow.steps.repeats import Times
 from dataflow.steps.times import Backwards
@@ -35,6 +37,9 @@ __all__ = [
 
 WATCHED = b"watched/2 "
 """Begins the bytes of an instance that had an anomaly lately."""
+
+NEW = b"first-day/1 "
+"""Begins the bytes of an instance that began with another's state, in its first readings."""
 
 Scored = tuple[Reading, Verdict, Finding | None]
 """A reading, the detector's opinion of it, and what it is in its episode; None if in none."""
@@ -110,11 +115,13 @@ def judge(settings: Settings, rules: EpisodeRules) -> Judge | None:
 class _Habit(NamedTuple):
     """What a detector knew before an episode: its state, and whether a value is expected by it.
 
-    Both are None of a detector that expects nothing.
+    Both are None of a detector that expects nothing. `shift` is by how much the values of this
+    instance are above those of the state, if that is of another one.
     """
 
     state: Any
     band: Band | None
+    shift: float = 0.0
 
 
 class _Instance:
@@ -123,10 +130,10 @@ class _Instance:
     `watched` is None but for an instance that had an anomaly lately, and `passed` the number of
     readings that it has not taken since. `habit` is what the detector knew before the episode that
     the instance is in; None outside of episodes. `times` has the times of its readings, if they
-    have no index.
+    have no index. `member` is None where new members of groups begin with nothing.
     """
 
-    __slots__ = ("clock", "habit", "last", "passed", "state", "times", "watched")
+    __slots__ = ("clock", "habit", "last", "member", "passed", "state", "times", "watched")
 
     def __init__(
         self, state: Any, watched: Watched | None = None, times: Times | None = None
@@ -138,6 +145,7 @@ class _Instance:
         self.watched = watched
         self.passed = 0
         self.habit: _Habit | None = None
+        self.member: Member | None = None
 
 
 class Scorer(NamedTuple):
@@ -159,8 +167,15 @@ class _Saved(msgspec.Struct, array_like=True):
     habit: bytes = b""
 
 
+class _New(msgspec.Struct, array_like=True):
+    newcomer: bytes
+    shift: float
+    state: bytes
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Saved).decode
+_decode_new = msgspec.msgpack.Decoder(_New).decode
 
 
 def scorer(
@@ -169,6 +184,7 @@ def scorer(
     backwards: Backwards,
     clocks: Callable[[str], Clock | None] | None = None,
     judge: Judge | None = None,
+    first_day: FirstDay | None = None,
 ) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
@@ -177,7 +193,8 @@ def scorer(
     No readings say that the instance is forgotten: its state is discarded. `backwards` is called
     with each reading that is older than the one before it. `clocks` gives an instance the clock by
     which its detector knows the hour; None: UTC. `judge` says what is an anomaly; None: what is
-    above the threshold.
+    above the threshold. `first_day` gives new members of groups another member's state to begin
+    with; None: they begin with nothing.
     """
     update = detector.update
     threshold = rules.threshold
@@ -190,10 +207,16 @@ def scorer(
             return None, []
         if instance is None:
             instance = _Instance(None)
+            if first_day is not None:
+                instance.member = first_day.begin(readings)
         if clocks is not None and instance.clock is None:
             instance.clock = clocks(readings[0].instance) or _utc
         clock = instance.clock
         floor = threshold if judge is None else judge.floor
+        member = instance.member
+        learn: Callable[[Any, float, float | None], tuple[Any, Verdict]] = update
+        if member is not None and member.newcomer is not None:
+            learn = member.newcomer.update
         state, last = instance.state, instance.last
         episode = instance.habit is not None
         scored: list[Scored] = []
@@ -217,7 +240,7 @@ def scorer(
                 last = time
                 if clock is not None:
                     time = clock(time)
-            state, verdict = update(state, reading.value, time)
+            state, verdict = learn(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
             if verdict[0] > floor or episode:
                 explained = verdict[0] > threshold
@@ -237,6 +260,12 @@ def scorer(
                 scored.append((reading, verdict, None))
         instance.passed += len(scored)
         instance.state, instance.last = state, last
+        if member is not None and scored:
+            if member.newcomer is not None and member.newcomer.over:
+                member.newcomer = None
+            member.learned += len(scored)
+            if member.learned >= member.due and instance.habit is None and first_day is not None:
+                first_day.lend(member, state, scored[-1][0])
         if sizes.wanted:
             sizes.add(len(dump(instance)))
         return instance, scored
@@ -251,9 +280,13 @@ def scorer(
         explained: bool,
     ) -> Finding | None:
         found = None
+        newcomer = newcomer_of(instance)
         # Below its own threshold, a detector has kept nothing to explain a reading by.
         if explained and verdict[0] > own.threshold:
-            found = detector.before(instance.state)
+            if newcomer is not None:
+                found = newcomer.before()
+            elif (state := detector.before(instance.state)) is not None:
+                found = Known(state, 0.0)
         habit = instance.habit
         band = None if habit is None else habit.band
         watched, finding = own.take(instance.watched, reading, verdict.score, band, passed)
@@ -263,17 +296,25 @@ def scorer(
         elif habit is None:
             known = found
             if verdict.lower is not None and known is None:
-                known = detector.load(detector.dump(instance.state))
-            instance.habit = habit_of(None if verdict.lower is None else known, instance)
+                known = Known(detector.load(detector.dump(instance.state)), 0.0)
+            if verdict.lower is None or known is None:
+                known = Known(None, 0.0)
+            instance.habit = habit_of(known, instance)
         if finding is not None and found is not None:
-            # The range is that of the detector's own threshold.
-            ranged = finding.alert and own.threshold == threshold
-            explanation = detector.explain(found, reading.value, time, ranged)
+            if newcomer is not None:
+                explanation = explain(detector, found, reading.value, time)
+            else:
+                # The range is that of the detector's own threshold.
+                ranged = finding.alert and own.threshold == threshold
+                explanation = detector.explain(found.state, reading.value, time, ranged)
             finding = finding._replace(explanation=explanation)
         return finding
 
-    def habit_of(state: Any, instance: _Instance) -> _Habit:
-        return _Habit(state, None if state is None else band_of(detector, state, instance))
+    def habit_of(known: Known, instance: _Instance) -> _Habit:
+        if known.state is None:
+            return _Habit(None, None)
+        band = band_of(detector, known, instance)
+        return _Habit(known.state, band, known.shift)
 
     def dump(instance: _Instance) -> bytes:
         data = detector.dump(instance.state)
@@ -286,36 +327,57 @@ def scorer(
             saved = _encode(_Saved(watched, data, instance.passed, known))
             # What the detector knew before an episode is much like what it knows.
             data = seal(WATCHED, zlib.compress(saved, 1 if known else 0))
+        member, habit = instance.member, instance.habit
+        newcomer = b""
+        if member is not None and member.newcomer is not None:
+            newcomer = member.newcomer.dump()
+        shift = 0.0 if habit is None else habit.shift
+        if newcomer or shift or data.startswith(NEW):
+            data = seal(NEW, _encode(_New(newcomer, shift, data)))
         return data if instance.times is None else instance.times.dump(data)
 
     def load(data: bytes) -> _Instance:
         times, data = Times.load(data)
+        newcomer, shift = b"", 0.0
+        if data.startswith(NEW):
+            new = _decode_new(unseal(NEW, data, detector.name))
+            newcomer, shift, data = new.newcomer, new.shift, new.state
         if not data.startswith(WATCHED):
-            return _Instance(detector.load(data), None, times)
-        saved = _decode(zlib.decompress(unseal(WATCHED, data, detector.name)))
-        instance = _Instance(detector.load(saved.state), saved.watched, times)
-        instance.passed = saved.passed
-        if saved.watched is not None and saved.watched.episode is not None:
-            known = detector.load(saved.habit) if saved.habit else None
-            instance.habit = habit_of(known, instance)
+            instance = _Instance(detector.load(data), None, times)
+        else:
+            saved = _decode(zlib.decompress(unseal(WATCHED, data, detector.name)))
+            instance = _Instance(detector.load(saved.state), saved.watched, times)
+            instance.passed = saved.passed
+            if saved.watched is not None and saved.watched.episode is not None:
+                known = detector.load(saved.habit) if saved.habit else None
+                instance.habit = habit_of(Known(known, shift), instance)
+        if first_day is not None:
+            instance.member = first_day.resumed(newcomer)
         return instance
 
     return Scorer(score, dump, load)
+
+
+def newcomer_of(instance: _Instance) -> Newcomer | None:
+    """Return what scores an instance in place of its own state; None if nothing does."""
+    newcomer = None if instance.member is None else instance.member.newcomer
+    return None if newcomer is None or newcomer.over else newcomer
 
 
 def _utc(time: float) -> float:
     return time
 
 
-def band_of(detector: Detector[Any], state: Any, instance: _Instance) -> Band:
+def band_of(detector: Detector[Any], known: Known, instance: _Instance) -> Band:
     """Return whether a value lies where a detector with this state expects it of an instance."""
+    state, shift = known
 
     def within(value: float, time: float | None) -> bool:
         clock = instance.clock
         if clock is not None and time is not None:
             time = clock(time)
-        verdict = detector.score(state, value, time)
+        verdict = detector.score(state, value - shift, time)
         lower, upper = verdict.lower, verdict.upper
-        return lower is None or upper is None or lower <= value <= upper
+        return lower is None or upper is None or lower <= value - shift <= upper
 
     return within

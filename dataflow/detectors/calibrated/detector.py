@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log2, nextafter, sqrt
 from typing import ClassVar, Final
 
-from dataflow.detectors.base import Explanation, Kind, Reason, Verdict
+from dataflow.detectors.base import Explanation, Habit, Kind, Reason, Verdict
 from dataflow.detectors.calibrated import masses
 from dataflow.detectors.calibrated.habit import NOT_SEEN, expect, learn, start_over
 from dataflow.detectors.calibrated.memory import BEYOND, LEAVES, TREES, Memory, begin, read
@@ -449,6 +449,15 @@ class Calibrated:
             view.ordinary(self._alarm) if ordinary else None,
             known * self.interval,
         )
+
+    @property
+    def warm_up(self) -> int:
+        """The readings of a new instance that are never anomalies: the first 200, or five days."""
+        return self._start
+
+    def habit(self, state: Memory) -> Habit:
+        """Return how many readings the state has learned, and their running level."""
+        return Habit(state.seen, state.origin + state.level)
 
     def dump(self, state: Memory) -> bytes:
         """Return the state as bytes, less than 3 kB."""
