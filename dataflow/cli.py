@@ -26,6 +26,7 @@ COMMANDS = (
     "cloudwatch",
     "replay",
     "notify",
+    "verdict",
     "sample",
     "import-nab",
     "evaluate",

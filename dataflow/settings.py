@@ -389,6 +389,11 @@ class Settings(BaseSettings):
         description="windows in which no incident opens: `web-*: Sat 22:00-Sun 02:00; db-1: daily "
         "02:00-03:00`, or `@FILE` with one per line",
     )
+    verdicts: str = Field(
+        "",
+        description="topic of [verdicts](verdicts.md), such as `verdicts`, or their file, a path "
+        "ending in `.jsonl`; empty: none are read",
+    )
     notify_webhook: Addresses = Field(
         (), repr=False, description="addresses to which `notify` posts incidents as JSON"
     )
@@ -713,7 +718,7 @@ class Settings(BaseSettings):
     def _topics(self) -> Self:
         # Also where one is not used now: the live page and `notify` read them all the same.
         taken: dict[str, str] = {}
-        for name in ("topic", "anomalies_topic", "incidents_topic", "rejected_topic"):
+        for name in ("topic", "anomalies_topic", "incidents_topic", "rejected_topic", "verdicts"):
             topic = getattr(self, name)
             if topic in taken:
                 raise ValueError(
@@ -812,6 +817,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}TOGETHER needs readings with a time: name the field in "
                 f"{PREFIX}TIME_FIELD, which is none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _verdicts(self) -> Self:
+        if self.time_field is None and self.verdicts:
+            raise ValueError(
+                f"{PREFIX}VERDICTS needs readings with a time: leave it empty, or name the field "
+                f"in {PREFIX}TIME_FIELD, which is none"
             )
         return self
 

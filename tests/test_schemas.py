@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from dataflow.records import Anomaly, Incident, Rejected
+from dataflow.verdicts.record import Feedback
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
-RECORDS = {"anomaly": Anomaly, "incident": Incident, "rejected": Rejected}
+RECORDS = {"anomaly": Anomaly, "incident": Incident, "rejected": Rejected, "verdict": Feedback}
 
 
 def schema(name: str) -> str:
