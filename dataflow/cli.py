@@ -25,6 +25,7 @@ COMMANDS = (
     "produce",
     "cloudwatch",
     "replay",
+    "rules",
     "notify",
     "verdict",
     "sample",

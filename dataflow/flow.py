@@ -69,6 +69,7 @@ from dataflow.steps import (
     normalize,
     rejections,
     reorder,
+    rules,
     score,
     score_windows,
     times,
@@ -114,10 +115,12 @@ def build(
 
     flow = Dataflow("ec2_anomalies")
     records = sources.source(options, store) if source is None else source
+    ends = records.end if isinstance(records, KafkaSource) else None
+    ruled = rules.rules(options, detector, threshold, store, ends)
     raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options, store))
     grouped = options.incidents and bool(options.groups)
-    decoding = groups.marked(admission) if grouped else admission
+    decoding = rules.marked(groups.marked(admission) if grouped else admission, ruled)
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoding, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
@@ -130,34 +133,38 @@ def build(
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
     normalizer = normalize.normalizer(options.scale, several=several)
-    normal = op.flat_map_batch("normalize", keyed, normalizer)
+    normal = op.flat_map_batch("normalize", keyed, rules.refreshed(normalizer, ruled))
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
         together.refuse_windows(options)
         windower = score_windows.windower(detector, episodes, backwards)
         scored = judged = op.stateful_batch("score_windows", normal, windower)
     else:
-        scorer = score.scorer(detector, episodes, backwards, calendars.of(options))
+        judge = ruled if ruled and ruled.judges else score.judge(options, episodes)
+        scorer = score.scorer(detector, episodes, backwards, calendars.of(options), judge)
         if joint:
             scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
         else:
             scored = judged = stateful_map("score", normal, *scorer)
-    above = op.flat_map_batch("filter", scored, filter.above(threshold, worst.follower(options)))
-    convert = anomaly.from_scored(options, detector, threshold)
+    limit = None if ruled and ruled.judges else threshold
+    above = op.flat_map_batch("filter", scored, filter.above(limit, worst.follower(options)))
+    convert = anomaly.from_scored(options, detector, threshold, ruled)
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if joint:
         threshold = together.threshold(options)
         above = op.flat_map_batch("filter_together", judged, filter.above_together(threshold))
-        convert = anomaly.from_scored(options, detector, threshold)
+        convert = anomaly.from_scored(options, detector, threshold, ruled)
         of_all = op.map_value("anomaly_together", above, convert)
         streams["anomaly"] = op.merge("anomalies", streams["anomaly"], of_all)
     if options.incidents:
         caught_up = records.caught_up if isinstance(records, KafkaSource) else None
-        monitors = incidents.monitors(options, detector, store, caught_up)
+        monitors = incidents.monitors(options, detector, store, caught_up, ruled)
         alive = incidents.signs_of_instances if joint else incidents.signs_of_life
         signs = op.flat_map_batch("signs_of_life", rejected, alive)
         watched: Any = op.merge("watched", judged, signs)
         found: Any = op.stateful_batch("incidents", watched, monitors)
+        if ruled is not None:
+            found = op.flat_map_batch("route", found, ruled.incidents)
         if grouped:
             partitions = records.partitions if isinstance(records, KafkaSource) else ()
             found = groups.gather(options, found, passed, partitions, store)

@@ -34,6 +34,7 @@ __all__ = [
     "Reading",
     "Reason",
     "Rejected",
+    "Severity",
     "Source",
     "Spread",
     "anomaly_id",
@@ -204,6 +205,8 @@ class Anomaly(msgspec.Struct, frozen=True):
     `together` says whether the metrics of the instance are judged together: then only anomalies of
     the metric `*` are alerts. Of these, `value` is the mean surprise of the metrics, in thresholds
     of the detector, and `metrics` are all that count, by their shares of it.
+
+    `rules` is the version of the rules that applied to the reading, where there are any.
     """
 
     instance: str
@@ -231,6 +234,7 @@ class Anomaly(msgspec.Struct, frozen=True):
     group: str | None = None
     together: bool = False
     metrics: tuple[MetricShare, ...] | None = None
+    rules: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Over(msgspec.Struct, frozen=True):
@@ -265,6 +269,10 @@ def anomaly_id(
 
 Outcome: TypeAlias = Literal["recovered", "adapted", "returned", "gone", "quiet"]
 """How an incident ended; see `Incident`."""
+
+
+Severity: TypeAlias = Literal["critical", "error", "warning", "info"]
+"""How urgent an incident is, as PagerDuty names it."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -306,6 +314,10 @@ class Incident(msgspec.Struct, frozen=True):
     those of its worst member, `reasons`, `ordinary`, `why`, `labels` and `metrics` those of the
     first. `part_of` is the id of the group's incident that an incident belongs to, or belonged to:
     while it is `folded`, the group's incident stands for it.
+
+    `rules` is the version of the rules that applied to the reading that caused the record, and
+    `team`, `severity` and `runbook` (an address) are what they say of the instance; each is absent
+    where there is none.
     """
 
     instance: str
@@ -335,6 +347,10 @@ class Incident(msgspec.Struct, frozen=True):
     part_of: str | None = None
     folded: bool = False
     metrics: tuple[MetricShare, ...] | None = None
+    rules: str | msgspec.UnsetType = msgspec.UNSET
+    team: str | msgspec.UnsetType = msgspec.UNSET
+    severity: Severity | msgspec.UnsetType = msgspec.UNSET
+    runbook: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def incident_id(kind: str, reading: Reading) -> str:

@@ -157,6 +157,11 @@ class Settings(BaseSettings):
         description="how far, in the unit of the value, a reading must be from what is expected to "
         "be an anomaly; `0`: any distance",
     )
+    rules: str = Field(
+        "",
+        description="file of [rules](rules.md) by patterns, such as `rules.toml`; it is read again "
+        "when it changes",
+    )
     seed: int = Field(
         42, description="seed of a detector that draws at random; `calibrated` does not"
     )

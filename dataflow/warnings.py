@@ -43,6 +43,8 @@ Reason: TypeAlias = Literal[
     "lost-input",
     "output-recreated",
     "output-deleted",
+    # The file of rules
+    "rules",
     # The machine
     "store-writable",
 ]

@@ -99,24 +99,17 @@ class EpisodeRules:
     It ends `recovered` if most of the last readings lie where the instance was expected before the
     episode, and `adapted` if the detector has learned another habit.
 
-    `interval` is counted for each reading where readings have no time. `small` says of a reading
-    and its expected value whether they are too close for an anomaly; None: they never are.
+    `interval` is counted for each reading where readings have no time.
     """
 
-    def __init__(
-        self,
-        threshold: float,
-        interval: float,
-        quiet: float,
-        small: Callable[[Reading, float], bool] | None = None,
-    ) -> None:
+    def __init__(self, threshold: float, interval: float, quiet: float) -> None:
         self.threshold = threshold
-        self.small = small
         self._news = News(threshold, interval)
         self._interval = interval
         self._quiet = quiet
         keep = KEEP * odds(threshold)
-        self._keep = keep / (keep + 1.0) if threshold < 1.0 else 1.0
+        self.keep = keep / (keep + 1.0) if threshold < 1.0 else 1.0
+        """The score up to which a reading that is no anomaly belongs to no trouble."""
 
     def take(
         self,
@@ -186,7 +179,7 @@ class EpisodeRules:
 
     def _belongs(self, episode: Episode, reading: Reading, score: float, band: Band | None) -> bool:
         """Return whether a reading that is no anomaly belongs to the trouble."""
-        if score <= self._keep:
+        if score <= self.keep:
             return False
         if band is None:
             return True

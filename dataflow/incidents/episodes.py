@@ -163,8 +163,12 @@ class EpisodeTracker:
             self._recent.bit_count() >= rules.anomalies
             and clock - episode.began >= rules.duration
             and clock >= self._rest
-            and (time is None or after(self._windows, time) == time)
+            and (time is None or after(self._windows_of(reading), time) == time)
         )
+
+    def _windows_of(self, reading: Reading) -> tuple[Window, ...]:
+        windows = self._rules.windows
+        return self._windows if windows is None else (*self._windows, *windows(reading))
 
     def _resolve(
         self,

@@ -272,6 +272,10 @@ class GroupTracker:
             metric=first.metric,
             labels=first.labels,
             metrics=first.metrics,
+            rules=cause.rules,
+            team=first.team,
+            severity=first.severity,
+            runbook=first.runbook,
             group=self._group,
             spread=Spread(affected, max(going.size, affected), tuple(going.members[:LISTED])),
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
 from dataflow.alerts.episode import Finding
-from dataflow.incidents.maintenance import Plan
+from dataflow.incidents.maintenance import Plan, Window
+from dataflow.records import Reading
 
 __all__ = ["Judged", "Rules", "stamp"]
 
@@ -24,7 +26,7 @@ class Rules(msgspec.Struct, frozen=True):
     An instance is silent `silence` after its last reading, by the progress of other instances, or
     `wall` after it by the machine's clock. It is gone after `gone` more. 0 turns either off, and so
     does a name that matches one of the patterns `silence_except`. `metric` is the name of what is
-    scored by default.
+    scored by default. `windows` returns those windows of a reading that are not in the plan.
     """
 
     topic: str = ""
@@ -40,6 +42,7 @@ class Rules(msgspec.Struct, frozen=True):
     silence_except: tuple[str, ...] = ()
     plan: Plan = Plan()
     metric: str = "cpu"
+    windows: Callable[[Reading], tuple[Window, ...]] | None = None
 
 
 class Judged(NamedTuple):

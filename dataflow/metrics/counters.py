@@ -260,6 +260,14 @@ RECORDS_LOST = Counter(
 FORMAT = Gauge(
     "anomaly_format_info", "The format of the records, once it is known; always 1.", ["format"]
 )
+RULES = Gauge(
+    "anomaly_rules_info",
+    "The version of the rules that applies from now on; always 1.",
+    ["version"],
+)
+RULES_REFUSED = Gauge(
+    "anomaly_rules_refused", "1 while the file of rules cannot be used, and earlier ones apply."
+)
 SKIPPED = Counter(
     "anomaly_readings_skipped",
     "Readings of metrics that are not asked for, or that ANOMALY_WHERE does not select.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from dataflow.notify.base import Target, label_name, link_to, past
+from dataflow.notify.base import Target, label_name, past, runbook_of
 from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
@@ -62,8 +62,8 @@ class Alertmanager(Target):
             annotations["anomalies"] = str(incident.anomalies)
         if incident.expected is not None:
             annotations["expected"] = f"{incident.expected:g}"
-        if self.runbook:
-            annotations["runbook_url"] = link_to(self.runbook, incident)
+        if runbook := runbook_of(self.runbook, incident):
+            annotations["runbook_url"] = runbook
         labels = {
             label_name(name): value for name, value in self.labels_for(incident).items() if value
         }
@@ -77,7 +77,7 @@ class Alertmanager(Target):
                 "alertname": names[incident.kind],
                 "instance": incident.instance,
                 "kind": incident.kind,
-                "severity": "warning",
+                "severity": incident.severity or "warning",
                 "topic": incident.source.topic,
             },
             "annotations": annotations,

@@ -16,7 +16,7 @@ import msgspec
 from dataflow.notify.http import Answer, host, post
 from dataflow.records import Incident
 
-__all__ = ["Target", "label_name", "labels_of", "link_to", "past"]
+__all__ = ["Target", "label_name", "labels_of", "link_to", "past", "runbook_of"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -46,14 +46,27 @@ def link_to(template: str, incident: Incident) -> str:
 
 
 def labels_of(incident: Incident) -> dict[str, str]:
-    """Return the labels of an incident, and its group, if it has one, as the label `group`.
+    """Return the labels of an incident, and its group and team, if it has them, as labels too.
 
     >>> from msgspec.structs import replace
     >>> from dataflow.notify.test import example
     >>> labels_of(replace(example(), labels={"team": "web"}))
     {'team': 'web'}
     """
-    return {**({"group": incident.group} if incident.group else {}), **incident.labels}
+    group = {"group": incident.group} if incident.group else {}
+    team = {"team": incident.team} if incident.team else {}
+    return {**group, **incident.labels, **team}
+
+
+def runbook_of(template: str, incident: Incident) -> str:
+    """Return the address of the incident's runbook: by the rules, or by the setting; or nothing.
+
+    >>> from msgspec.structs import replace
+    >>> from dataflow.notify.test import example
+    >>> runbook_of("", replace(example(), runbook="https://wiki.example/{kind}"))
+    'https://wiki.example/anomaly'
+    """
+    return link_to(incident.runbook or template, incident)
 
 
 def label_name(label: str) -> str:

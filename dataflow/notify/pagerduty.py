@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import asdict
 
-from dataflow.notify.base import Target, link_to, past
+from dataflow.notify.base import Target, past, runbook_of
 from dataflow.notify.http import Answer, host, post
 from dataflow.notify.summary import severity, summary, visible
 from dataflow.records import Incident
@@ -53,7 +54,8 @@ class PagerDuty(Target):
         if len(text) > LONGEST_SUMMARY:
             text = text[: LONGEST_SUMMARY - 1] + "…"
         labels = self.labels_for(incident)
-        links = [(link, "Incident"), (link_to(self.runbook, incident), "Runbook")]
+        known = {name: one for name, one in asdict(incident).items() if one is not UNSET}
+        links = [(link, "Incident"), (runbook_of(self.runbook, incident), "Runbook")]
         event: dict[str, Any] = {
             "routing_key": unquote(urlsplit(self.address).username or ""),
             "event_action": "resolve" if incident.state == "resolved" else "trigger",
@@ -67,7 +69,7 @@ class PagerDuty(Target):
                 "component": visible(incident.metric),
                 "class": incident.kind,
                 **({"group": visible(labels["group"])} if labels.get("group") else {}),
-                "custom_details": {**asdict(incident), "labels": labels},
+                "custom_details": {**known, "labels": labels},
             },
             "client": "ec2-anomaly-dataflow",
             "links": [{"href": href, "text": words} for href, words in links if href],

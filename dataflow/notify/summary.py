@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime
-from typing import Literal
 
-from dataflow.records import ALL, Incident, Spread
+from dataflow.records import ALL, Incident, Severity, Spread
 
 __all__ = ["severity", "summary", "visible"]
 
@@ -26,15 +25,18 @@ JOINER = "\u200d"
 """Invisible, but emoji are made with it."""
 
 
-def severity(incident: Incident) -> Literal["critical", "warning"]:
+def severity(incident: Incident) -> Severity:
     """Return how urgent an incident is, as its latest record says.
 
-    Silence is a warning: an instance that scales in is silent too.
+    It is what the rules say, if they do. Silence is a warning: an instance that scales in is silent
+    too.
 
     >>> from dataflow.notify.test import example
     >>> severity(example())
     'warning'
     """
+    if incident.severity:
+        return incident.severity
     if incident.kind == "silence":
         return "warning"
     lasts = incident.duration is not None and incident.duration >= LONG

@@ -102,6 +102,19 @@ class KafkaSource(FixedPartitionedSource[Raw, int]):
         """The partitions that are read, by all processes of a cluster together."""
         return tuple(self._partitions)
 
+    def end(self, partition: int) -> int:
+        """Return the offset that was the next to be written to a partition at the start."""
+        held = self._held.get(partition)
+        if held is None:
+            ranges, errors = kafka.offset_ranges(self._settings, self._settings.topic, [partition])
+            if errors:
+                stop_process(
+                    f"partition {partition} of the topic {self._settings.topic!r} does not say "
+                    f"where it ends ({errors[partition]}): check that its broker runs."
+                )
+            held = ranges[partition]
+        return held[1]
+
     def list_parts(self) -> list[str]:
         """Return the partitions as text. Bytewax calls this in the thread of each worker."""
         threads.keep()

@@ -13,6 +13,7 @@ from dataflow.detectors.base import AnyDetector
 from dataflow.records import Anomaly, Reading, Source, anomaly_id
 from dataflow.settings import Settings
 from dataflow.steps.normalize import scale_of
+from dataflow.steps.rules import Rules
 from dataflow.steps.score import Scored
 
 __all__ = ["bounder", "from_scored", "index_namer", "metrics_of", "sayer"]
@@ -97,7 +98,7 @@ def sayer(settings: Settings, detector: AnyDetector) -> Callable[[Scored], str]:
 
 
 def from_scored(
-    settings: Settings, detector: AnyDetector, threshold: float
+    settings: Settings, detector: AnyDetector, threshold: float, rules: Rules | None = None
 ) -> Callable[[Scored], Anomaly]:
     """Return the step from a scored reading to the anomaly record."""
     topic = settings.source_name
@@ -140,6 +141,6 @@ def from_scored(
             together=together,
             metrics=finding.metrics,
         )
-        return with_index(anomaly)
+        return with_index(anomaly if rules is None else rules.anomaly(anomaly))
 
     return convert

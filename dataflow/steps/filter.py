@@ -17,9 +17,11 @@ __all__ = ["above", "above_together", "ends"]
 
 
 def above(
-    threshold: float, follow: Follow | None = None
+    threshold: float | None, follow: Follow | None = None
 ) -> Callable[[list[ScoredBatch]], list[tuple[str, Scored]]]:
     """Return the filter of a batch. A score at the threshold does not pass.
+
+    A threshold of None is that of each reading, by the rules.
 
     It also counts the scores for Prometheus, and lets `follow` follow those with an anomaly:
     together with the filter that costs almost nothing.
@@ -30,12 +32,12 @@ def above(
         scores = [verdict[0] for _, scored in batch for _, verdict, _ in scored]
         counters.READINGS_SCORED.inc(len(scores))
         counters.SCORES.observe(scores)
-        if max(scores, default=0.0) <= threshold:
+        if threshold is not None and max(scores, default=0.0) <= threshold:
             if follow is not None and counters.WORST.followed:
                 follow(batch, ())
             return []
         anomalies = _counted(batch, threshold)
-        if follow is not None:
+        if follow is not None and (anomalies or counters.WORST.followed):
             follow(batch, {key for key, _ in anomalies})
         return anomalies
 
@@ -47,9 +49,17 @@ def above_together(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple
     return lambda batch: _counted(batch, threshold)
 
 
-def _counted(batch: list[ScoredBatch], threshold: float) -> list[tuple[str, Scored]]:
+def _counted(batch: list[ScoredBatch], threshold: float | None) -> list[tuple[str, Scored]]:
     """Return the anomalies of a batch, and count them."""
-    anomalies = [(key, one) for key, scored in batch for one in scored if one[1][0] > threshold]
+    if threshold is None:
+        anomalies = [
+            (key, one)
+            for key, scored in batch
+            for one in scored
+            if one[2] is not None and one[2].anomaly
+        ]
+    else:
+        anomalies = [(key, one) for key, scored in batch for one in scored if one[1][0] > threshold]
     if anomalies:
         counters.ANOMALIES_FOUND.inc(len(anomalies))
         counters.ALERTS_FOUND.inc(sum(1 for _, one in anomalies if one[2] and one[2].alert))

@@ -30,6 +30,7 @@ from dataflow.runtime.clock import wake
 from dataflow.settings import Settings
 from dataflow.steps.anomaly import bounder, metrics_of, sayer
 from dataflow.steps.groups import Membership
+from dataflow.steps.rules import Rules as Ruled
 from dataflow.steps.score import Scored
 from dataflow.warnings import warn_once
 
@@ -106,12 +107,15 @@ def monitors(
     detector: AnyDetector,
     store: Store | None,
     caught_up: CaughtUp | None = None,
+    ruled: Ruled | None = None,
 ) -> Callable[[bytes | None], Logic]:
     """Return the builder of the step's logic: for a new instance, or from its last snapshot.
 
     `caught_up` says whether the flow has read all that there is; None if it always has.
     """
     incident_rules = rules(settings, detector)
+    if ruled is not None:
+        incident_rules = replace(incident_rules, windows=ruled.windows)
     steps = IntervalCheck(settings.interval)
     decisions = Decisions(store)
     progress = Progress(together=settings.reorder, wait=min(PASSES, incident_rules.silence))

@@ -19,7 +19,7 @@ from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
-from dataflow.steps.normalize import scale_of
+from dataflow.steps.judge import Judge, Small
 from dataflow.steps.repeats import Times
 from dataflow.steps.times import Backwards
 
@@ -99,19 +99,12 @@ def form_of_states(detector: AnyDetector) -> str:
 def episode_rules(settings: Settings, detector: AnyDetector) -> EpisodeRules:
     """Return the rules of episodes for these settings."""
     threshold = detector.threshold if settings.threshold is None else settings.threshold
-    small = smaller_than(settings) if settings.least else None
-    return EpisodeRules(threshold, settings.interval, settings.incident_quiet, small)
+    return EpisodeRules(threshold, settings.interval, settings.incident_quiet)
 
 
-def smaller_than(settings: Settings) -> Callable[[Reading, float], bool]:
-    """Return whether a normalized reading is closer to an expected value than ANOMALY_LEAST."""
-    least = settings.least
-
-    def small(reading: Reading, expected: float) -> bool:
-        scale = settings.scale if reading.metric is None else scale_of(reading.unit)
-        return abs(reading.value - expected) * (1.0 if scale is None else scale) < least
-
-    return small
+def judge(settings: Settings, rules: EpisodeRules) -> Judge | None:
+    """Return the judge for these settings; None if the threshold says all."""
+    return Small(settings, rules) if settings.least else None
 
 
 class _Habit(NamedTuple):
@@ -175,6 +168,7 @@ def scorer(
     rules: EpisodeRules,
     backwards: Backwards,
     clocks: Callable[[str], Clock | None] | None = None,
+    judge: Judge | None = None,
 ) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
@@ -182,10 +176,11 @@ def scorer(
     Readings without an index whose time was there already, and first counters, are dropped.
     No readings say that the instance is forgotten: its state is discarded. `backwards` is called
     with each reading that is older than the one before it. `clocks` gives an instance the clock by
-    which its detector knows the hour; None: UTC.
+    which its detector knows the hour; None: UTC. `judge` says what is an anomaly; None: what is
+    above the threshold.
     """
     update = detector.update
-    threshold, small = rules.threshold, rules.small
+    threshold = rules.threshold
     sizes = counters.STATES
 
     def score(
@@ -198,6 +193,7 @@ def scorer(
         if clocks is not None and instance.clock is None:
             instance.clock = clocks(readings[0].instance) or _utc
         clock = instance.clock
+        floor = threshold if judge is None else judge.floor
         state, last = instance.state, instance.last
         episode = instance.habit is not None
         scored: list[Scored] = []
@@ -223,12 +219,18 @@ def scorer(
                     time = clock(time)
             state, verdict = update(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
-            if verdict[0] > threshold or episode:
-                if small is not None and verdict[0] > threshold:
-                    verdict = unless_small(reading, verdict)
+            if verdict[0] > floor or episode:
+                explained = verdict[0] > threshold
+                own = rules
+                if judge is not None:
+                    verdict, own = judge(reading, verdict)
+                    if not episode and verdict[0] <= own.threshold:
+                        scored.append((reading, verdict, None))
+                        continue
                 instance.state = state
                 passed = instance.passed + len(scored)
-                scored.append((reading, verdict, find(instance, reading, verdict, time, passed)))
+                found = find(instance, reading, verdict, time, passed, own, explained)
+                scored.append((reading, verdict, found))
                 instance.passed = -len(scored)
                 episode = instance.habit is not None
             else:
@@ -239,24 +241,22 @@ def scorer(
             sizes.add(len(dump(instance)))
         return instance, scored
 
-    def unless_small(reading: Reading, verdict: Verdict) -> Verdict:
-        if verdict.expected is None or small is None or not small(reading, verdict.expected):
-            return verdict
-        return verdict._replace(score=threshold)
-
     def find(
         instance: _Instance,
         reading: Reading,
         verdict: Verdict,
         time: float | None,
         passed: int,
+        own: EpisodeRules,
+        explained: bool,
     ) -> Finding | None:
         found = None
-        if verdict[0] > threshold:
+        # Below its own threshold, a detector has kept nothing to explain a reading by.
+        if explained and verdict[0] > own.threshold:
             found = detector.before(instance.state)
         habit = instance.habit
         band = None if habit is None else habit.band
-        watched, finding = rules.take(instance.watched, reading, verdict.score, band, passed)
+        watched, finding = own.take(instance.watched, reading, verdict.score, band, passed)
         instance.watched = watched
         if watched is None or watched.episode is None:
             instance.habit = None
@@ -266,7 +266,9 @@ def scorer(
                 known = detector.load(detector.dump(instance.state))
             instance.habit = habit_of(None if verdict.lower is None else known, instance)
         if finding is not None and found is not None:
-            explanation = detector.explain(found, reading.value, time, finding.alert)
+            # The range is that of the detector's own threshold.
+            ranged = finding.alert and own.threshold == threshold
+            explanation = detector.explain(found, reading.value, time, ranged)
             finding = finding._replace(explanation=explanation)
         return finding
 

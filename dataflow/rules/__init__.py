@@ -1,0 +1,1 @@
+"""Rules by patterns of instances, metrics, groups and labels: one file, which may change."""
