@@ -75,6 +75,7 @@ from dataflow.steps import (
     times,
     together,
     usable,
+    verdicts,
     worst,
 )
 
@@ -116,11 +117,13 @@ def build(
     flow = Dataflow("ec2_anomalies")
     records = sources.source(options, store) if source is None else source
     ends = records.end if isinstance(records, KafkaSource) else None
-    ruled = rules.rules(options, detector, threshold, store, ends)
+    places = rules.log(options, store, ends)
+    ruled = rules.rules(options, detector, threshold, places)
+    quiet = verdicts.verdicts(options, detector, episodes, places)
     raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options, store))
     grouped = options.incidents and bool(options.groups)
-    decoding = rules.marked(groups.marked(admission) if grouped else admission, ruled)
+    decoding = rules.marked(groups.marked(admission) if grouped else admission, places)
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoding, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
@@ -133,7 +136,7 @@ def build(
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
     normalizer = normalize.normalizer(options.scale, several=several)
-    normal = op.flat_map_batch("normalize", keyed, rules.refreshed(normalizer, ruled))
+    normal = op.flat_map_batch("normalize", keyed, rules.refreshed(normalizer, places))
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
         together.refuse_windows(options)
@@ -141,7 +144,7 @@ def build(
         scored = judged = op.stateful_batch("score_windows", normal, windower)
     else:
         judge = ruled if ruled and ruled.judges else score.judge(options, episodes)
-        scorer = score.scorer(detector, episodes, backwards, calendars.of(options), judge)
+        scorer = score.scorer(detector, episodes, backwards, calendars.of(options), judge, quiet)
         if joint:
             scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
         else:

@@ -26,7 +26,7 @@ from dataflow.settings import Settings
 from dataflow.steps.judge import distance
 from dataflow.warnings import say, warn
 
-__all__ = ["KIND", "Rules", "limits", "marked", "refreshed", "rules"]
+__all__ = ["KIND", "Rules", "limits", "log", "marked", "refreshed", "rules"]
 
 KIND = "rules"
 """The kind of the document in the log of places."""
@@ -79,28 +79,39 @@ def expects(detector: AnyDetector) -> bool:
     return expected is not None
 
 
+def log(
+    settings: Settings, store: Store | None, ends: Callable[[int], int] | None
+) -> Places | None:
+    """Return the log of what applies from which place on; None if nothing does, or ever did.
+
+    `ends` returns, by partition, the first offset that is not yet written; None for a file.
+    """
+    if not (settings.rules or settings.verdicts) and not are_kept(store):
+        return None
+    places = Places(store, ends)
+    if places.late and ends is None:
+        name = "ANOMALY_RULES" if settings.rules else "ANOMALY_VERDICTS"
+        raise UserError(
+            f"{name} is set, and the recovery store was made without it, when a part of the file "
+            "was read: leave it out, or start with a new store."
+        )
+    return places
+
+
 def rules(
     settings: Settings,
     detector: AnyDetector,
     threshold: float,
-    store: Store | None,
-    ends: Callable[[int], int] | None,
+    places: Places | None,
 ) -> Rules | None:
     """Return the rules of the flow, and watch their file from now on.
 
-    None without rules, now and in what the store may have to repeat. `ends` returns, by partition,
-    the first offset that is not yet written; None for a file.
+    None without rules, now and in what the store may have to repeat.
 
     Raises `UserError` if the file cannot be used, and no earlier version is known.
     """
-    if not settings.rules and not are_kept(store):
+    if places is None or not (settings.rules or places.of(KIND)):
         return None
-    places = Places(store, ends)
-    if places.late and ends is None:
-        raise UserError(
-            "ANOMALY_RULES is set, and the recovery store was made without it, when a part of the "
-            "file was read: leave it out, or start with a new store."
-        )
     found = Rules(settings, detector, threshold, places)
     found.begin()
     return found
@@ -299,12 +310,12 @@ class Rules:
 
 
 def marked(
-    decode: Callable[[list[Raw]], list[T]], rules: Rules | None
+    decode: Callable[[list[Raw]], list[T]], places: Places | None
 ) -> Callable[[list[Raw]], list[T]]:
     """Return the step `decode` that first writes which version applies to its readings."""
-    if rules is None:
+    if places is None:
         return decode
-    reach = rules.places.reach
+    reach = places.reach
 
     def reach_and_decode(batch: list[Raw]) -> list[T]:
         # Bytewax may put batches of several partitions together.
@@ -317,12 +328,12 @@ def marked(
 
 
 def refreshed(
-    step: Callable[[list[Any]], list[T]], rules: Rules | None
+    step: Callable[[list[Any]], list[T]], places: Places | None
 ) -> Callable[[list[Any]], list[T]]:
     """Return a step that first reads which versions other processes have let apply."""
-    if rules is None:
+    if places is None:
         return step
-    refresh = rules.places.refresh
+    refresh = places.refresh
 
     def refresh_and_take(batch: list[Any]) -> list[T]:
         refresh()

@@ -156,3 +156,7 @@ class Same:
         """Return whether a reading follows the same, of which the last one was at `last`."""
         by = (case.value - case.expected) * self._side
         return -self._size <= by < SMALLER * self._size and 0 <= case.time - last <= self._after
+
+    def is_over(self, case: Case, last: float) -> bool:
+        """Return whether a reading comes too late to follow the same, as do those after it."""
+        return case.time - last > self._after

@@ -7,7 +7,7 @@ itself. The last record of an id counts, as a compacted topic keeps it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -190,3 +190,13 @@ class Quiet:
         if following is None or following.id not in known:
             return None
         return following if known[following.id][1].follows(case, following.last) else None
+
+    def is_over(self, key: str, case: Case, following: Following) -> bool:
+        """Return whether nothing can follow any more what a verdict has kept quiet."""
+        known = self._series.get(key, {})
+        return following.id not in known or known[following.id][1].is_over(case, following.last)
+
+    @property
+    def series(self) -> Set[str]:
+        """The keys of the series that have a verdict."""
+        return self._series.keys()
