@@ -159,8 +159,8 @@ class Settings(BaseSettings):
     )
     rules: str = Field(
         "",
-        description="file of [rules](rules.md) by patterns, such as `rules.toml`; it is read again "
-        "when it changes",
+        description="file of rules by patterns of instances, such as `rules.toml`; it is read "
+        "again when it changes",
     )
     seed: int = Field(
         42, description="seed of a detector that draws at random; `calibrated` does not"
