@@ -20,7 +20,7 @@ from dataflow import kafka
 from dataflow.cli import main
 from dataflow.records import Anomaly, encode
 from dataflow.settings import Settings
-from dataflow.verdicts.effect import effect, episode_of
+from dataflow.verdicts.effect import effect, episode_of, trouble_of
 from dataflow.verdicts.pattern import pattern_of
 
 Command = Callable[..., str]
@@ -50,7 +50,7 @@ def test_the_effect_is_that_of_the_last_days_without_the_episode_itself() -> Non
     assert [one.id for one in episode] == [f"same-18-{number}" for number in range(13)]
     assert episode_of(series, "same-18") == episode
     assert episode_of(series, "same") == []
-    found = effect(pattern_of(episode), "same-18", series)
+    found = effect(pattern_of(episode), {"same-18"}, series)
     # The newest anomaly is of day 20, 11:00: what came after 11:00 of day 6 counts.
     assert (found.quieted, found.quiet) == (4, 4 * 13)
     assert [loss.first.id for loss in found.lost] == ["same-9-0", "same-12-0", "same-15-0"]
@@ -58,6 +58,19 @@ def test_the_effect_is_that_of_the_last_days_without_the_episode_itself() -> Non
     last = [one for one in series if one.timestamp and str(one.timestamp) >= "2026-03-16T12"]
     assert found.anomalies == len(last)
     assert found.alerts == sum(one.alert for one in last)
+
+
+def test_what_only_follows_a_trouble_is_a_part_of_it() -> None:
+    trouble = [anomaly(NIGHT, 0.8, id="1", episode="a")]
+    rest = [
+        anomaly(NIGHT + hour * HOUR, 0.2, id=f"{hour}", episode=f"{hour}", alert=False)
+        for hour in (2, 4, 7)
+    ]
+    series = [*trouble, *rest]
+    assert trouble_of(series, "4") == series[:3]
+    assert trouble_of(series, "7") == series[3:]
+    assert trouble_of(series, "7", interval=1800) == series
+    assert trouble_of(series, "a") == trouble
 
 
 def lines(anomalies: list[Anomaly]) -> str:
@@ -122,7 +135,7 @@ def test_a_verdict_is_written_to_a_file_listed_and_undone(command: Command, tmp_
         (["5", "fine"], {}, "no anomaly and no incident of anomalies has the id 5"),
         (["5", "undo"], {}, "no verdict on 5 is in force"),
         (["none", "fine"], {}, "none has no pattern to keep quiet: it has no expected value"),
-        (["5", "fine"], {"output": "stdout"}, "anomalies go to stdout"),
+        (["5", "fine"], {"output": "stdout", "input": "cpu.csv"}, "anomalies go to stdout"),
         (["5", "fine"], {"output": "away.jsonl"}, "away.jsonl does not exist"),
         (["5", "fine"], {"verdicts": "away/said.jsonl"}, "its folder is missing"),
         (["5", "fine"], {"time_field": "none"}, "ANOMALY_VERDICTS needs readings with a time"),

@@ -18,8 +18,8 @@ from dataflow.errors import UserError
 from dataflow.records import Anomaly, seconds
 from dataflow.steps import calendars
 from dataflow.verdicts import store
-from dataflow.verdicts.effect import DAYS, Effect, effect, episode_of
-from dataflow.verdicts.pattern import Pattern, pattern_of
+from dataflow.verdicts.effect import DAYS, Proposal, propose
+from dataflow.verdicts.pattern import Pattern
 from dataflow.verdicts.record import Feedback
 
 __all__ = ["verdict"]
@@ -96,46 +96,34 @@ def verdict(
 def _fine(options: settings.Settings, feedback: Feedback) -> Feedback:
     """Return the whole record, and print what it would have kept quiet."""
     name = feedback.id
-    series = store.anomalies_of(options, name)
-    episode = episode_of(series, name)
-    if not episode:
-        raise UserError(
-            f"no anomaly and no incident of anomalies has the id {name}: take it from the record; "
-            "silences and incidents of groups have no pattern, those of their members do."
-        )
     try:
-        pattern = pattern_of(episode)
+        found = propose(
+            store.anomalies_of(options, name), name, options.interval, calendars.of(options)
+        )
     except ValueError as error:
-        raise UserError(f"{name} has no pattern to keep quiet: {error}.") from None
-    found = effect(
-        pattern,
-        episode[0].episode or name,
-        series,
-        options.interval,
-        calendars.of(options),
-    )
-    alert = next((one for one in episode if one.alert), episode[0])
-    _print(pattern, episode, alert, found)
-    if series[-1].episode == episode[0].episode:
-        typer.echo("Nothing came after it: if it still lasts, say this again when it is over.")
+        raise UserError(f"{error}") from None
+    _print(found)
     return Feedback(
         id=name,
         verdict="fine",
         until=feedback.until,
         by=feedback.by,
         at=feedback.at,
-        why=alert.why,
-        pattern=pattern,
+        why=found.alert.why,
+        pattern=found.pattern,
     )
 
 
-def _print(pattern: Pattern, episode: list[Anomaly], alert: Anomaly, found: Effect) -> None:
+def _print(proposal: Proposal) -> None:
+    episode, alert, pattern, found, lasts = proposal
     typer.echo(f"{pattern.instance}, {alert.timestamp}: {alert.why}")
     typer.echo(
         f"{len(episode):,} anomalies, {_hour(pattern.since)} to {_hour(pattern.until)} UTC, "
         f"{_size(pattern, alert)} {'above' if pattern.direction == 'high' else 'below'} what was "
         "expected"
     )
+    if lasts:
+        typer.echo("Nothing came after it: if it still lasts, say this again when it is over.")
     typer.echo(
         f"In the last {DAYS} days of {pattern.instance}, this would have kept quiet "
         f"{found.quieted:,} of {found.alerts:,} alerts and {found.quiet:,} of "

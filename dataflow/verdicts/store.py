@@ -16,7 +16,7 @@ from dataflow.records import Anomaly, encode
 from dataflow.settings import Settings, is_output_file
 from dataflow.verdicts.record import Feedback, InForce
 
-__all__ = ["anomalies_of", "in_force", "place", "prove", "write"]
+__all__ = ["anomalies_of", "anomalies_of_instance", "in_force", "place", "prove", "write"]
 
 SETTING = "ANOMALY_VERDICTS"
 
@@ -129,9 +129,15 @@ def anomalies_of(settings: Settings, name: str) -> list[Anomaly]:
     )
     if series is None:
         return []
+    instance, metric = series
+    return [one for one in anomalies_of_instance(settings, instance) if one.metric == metric]
+
+
+def anomalies_of_instance(settings: Settings, instance: str) -> list[Anomaly]:
+    """Return all anomalies of all metrics of an instance. Raises `UserError` as above."""
     found = []
     for about, line in _abouts(settings):
-        if (about.instance, about.metric) == series:
+        if about.instance == instance:
             try:
                 found.append(_anomaly(line))
             except ValueError:
@@ -148,7 +154,7 @@ def _abouts(settings: Settings) -> Iterator[tuple[_About, bytes]]:
 
 
 def _written(settings: Settings) -> Iterator[bytes]:
-    if "kafka" in settings.outputs:
+    if "kafka" in settings.outputs or (settings.output_file is None and settings.input == "kafka"):
         topics.existing_partitions(
             settings, settings.anomalies_topic, "ANOMALY_ANOMALIES_TOPIC", [kafka.READ]
         )

@@ -1,0 +1,101 @@
+"""A verdict given by hand, in a browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from browser import PHONE, Served, chromium, opened
+from conftest import read_json_lines
+from msgspec.structs import replace
+from playwright.sync_api import expect
+from test_verdict_flow import INTERVAL, Judged, day_of, readings
+
+from dataflow.records import Anomaly, Source, encode
+
+
+def prepare(folder: Path) -> list[Anomaly]:
+    """Write the readings of one instance, and the anomalies that the flow finds in them."""
+    rows = [
+        f"{one.index},{one.timestamp},{100 * one.value:.2f},{one.instance}" for one in readings()
+    ]
+    (folder / "cpu.csv").write_text("\n".join(["index,timestamp,value,instance", *rows, ""]))
+    source = Source("cpu.csv", 0, 0)
+    found = [
+        replace(one, source=source, why=one.why.replace("CPU", "<b>CPU"))
+        for one in Judged().run({}, verdicts=False)
+    ]
+    (folder / "found.jsonl").write_text("".join(f"{encode(one).decode()}\n" for one in found))
+    return found
+
+
+def test_a_verdict_is_given_and_undone_on_the_page(tmp_path: Path) -> None:
+    found = prepare(tmp_path)
+    settings = {"input": "cpu.csv", "output": "found.jsonl", "interval": INTERVAL}
+    said = tmp_path / "said.jsonl"
+    shown = os.environ.get("PICTURES")
+    with (
+        chromium() as browser,
+        Served(tmp_path, "--port", "0", "--verdicts", verdicts="said.jsonl", **settings) as served,
+    ):
+        with opened(browser, f"{served.url}instance?name=web-1") as page:
+            asks = page.get_by_role("link", name="Fine?")
+            expect(asks).to_have_count(12)
+            # The newest anomalies are of day 21, which is the same as those of other days.
+            asks.first.click()
+            expect(page.locator("body")).to_contain_text("5 of 9 alerts")
+            assert not said.exists(), "opening a page says nothing"
+            expect(page.locator(".lost tbody tr")).to_have_count(7)
+            page.get_by_label("Your name").fill("anna")
+            page.get_by_label("Keep it quiet").select_option("for 30 days")
+            if shown:
+                page.screenshot(path=f"{shown}/asked.png", full_page=True)
+            page.get_by_role("button", name="This was fine").click()
+            expect(page.get_by_role("button", name="Undo")).to_be_visible()
+            expect(page.get_by_role("button", name="This was fine")).not_to_be_visible()
+            expect(page.locator("body")).to_contain_text("Kept quiet")
+            if shown:
+                page.screenshot(path=f"{shown}/given.png", full_page=True)
+            (given,) = read_json_lines(said)
+            assert (given["verdict"], given["by"]) == ("fine", "anna")
+            assert given["id"] in {one.id for one in found if day_of(one) == 21}
+            assert given["pattern"]["direction"] == "high"
+            assert given["until"]
+            page.get_by_role("button", name="Undo").click()
+            expect(page.get_by_role("button", name="This was fine")).to_be_visible()
+            assert [one["verdict"] for one in read_json_lines(said)] == ["fine", "undo"]
+        address = f"{served.url}instance?name=web-1&fine={given['id']}"
+        with opened(browser, address, PHONE, "dark") as page:
+            expect(page.get_by_role("button", name="This was fine")).to_be_visible()
+            if shown:
+                page.screenshot(path=f"{shown}/phone.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        with opened(browser, f"{served.url}instance?name=web-1&fine=unknown") as page:
+            expect(page.locator("body")).to_contain_text("has not written this anomaly")
+
+
+def test_without_being_asked_for_the_page_cannot_write(tmp_path: Path) -> None:
+    (one, *_) = prepare(tmp_path)
+    settings = {"input": "cpu.csv", "output": "found.jsonl", "interval": INTERVAL}
+    with (
+        chromium() as browser,
+        Served(tmp_path, "--port", "0", verdicts="said.jsonl", **settings) as served,
+        opened(browser, f"{served.url}instance?name=web-1&fine={one.id}") as page,
+    ):
+        expect(page.get_by_role("heading", name="Anomalies")).to_be_visible()
+        expect(page.get_by_role("link", name="Fine?")).to_have_count(0)
+        expect(page.get_by_role("button", name="This was fine")).to_have_count(0)
+
+
+def test_it_names_the_setting_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from dataflow.cli import main
+
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANOMALY_INPUT", "cpu.csv")
+    monkeypatch.setattr("sys.argv", ["ec2-anomaly", "dashboard", "--verdicts"])
+    with pytest.raises(SystemExit, match="no verdicts are kept: set ANOMALY_VERDICTS"):
+        main()
