@@ -291,6 +291,7 @@ figures = Figures(0.9, 0.5, 0.2, 0.1, 0.3)
 counters.WORST.take("i-1", ("i-1", "cpu"), figures, 0.9, now=time.time(), lasts=True)
 counters.STATES.add(1)
 counters.FORMAT.labels("json").set(1)
+counters.RULES.labels("67f41a33e345").set(1)
 counters.STORE.saved_at = 1.0
 counters.describe(Settings(_env_file=None), Path())
 """
@@ -352,6 +353,7 @@ def test_a_metric_of_which_nothing_is_known_has_no_samples() -> None:
     assert set(families) == {name for name, *_ in documented()}
     assert {name for name, family in families.items() if family.samples} == {
         "anomaly_partitions",
+        "anomaly_rules_refused",
         "anomaly_readings_skipped_total",
         "anomaly_readings_repeated_total",
         "anomaly_readings_scored_total",

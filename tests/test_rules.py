@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import translate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.demo.broker import EmbeddedBroker
+from dataflow.errors import UserError
 from dataflow.incidents.maintenance import after
 from dataflow.notify.alertmanager import Alertmanager
 from dataflow.notify.decode import decode
@@ -309,6 +311,56 @@ def test_a_route_goes_with_the_incident(
     assert decode(encode(incident)) == incident
 
 
+def test_the_rules_at_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bad file, a store of before with rules or without, and rules that are set no longer."""
+    from dataflow.steps import rules as step
+    from dataflow.steps import score
+
+    watches: list[Watch] = []
+    monkeypatch.setattr(Watch, "start", lambda self: watches.append(self))
+    path = tmp_path / "rules.toml"
+
+    def store(*, resumed: bool) -> Any:
+        def began(name: str, position: Callable[[], Any]) -> Any:
+            return position()
+
+        return SimpleNamespace(folder=tmp_path, process=0, resumed=resumed, began=began)
+
+    def start(kept: Any, ends: Any = None, *, named: bool = True) -> Any:
+        options = Settings(_env_file=None, rules=str(path) if named else "")
+        return step.rules(options, score.detector(options), 0.5, kept, ends)
+
+    good, bad = b"[web]\nthreshold = 0.3\n", b"[web]\nthreshold = 3\n"
+    assert start(store(resumed=True), named=False) is None
+    path.write_bytes(bad)
+    with pytest.raises(UserError, match=r"'web': threshold must be .* rules check"):
+        start(None)
+    path.write_bytes(good)
+    with pytest.raises(UserError, match="a part of the file was read"):
+        start(store(resumed=True))
+    started = start(store(resumed=False))
+    started.places.reach(0, 0, 9)
+    assert started.floor == 0.3
+
+    path.write_bytes(bad)
+    started = start(store(resumed=False))
+    assert started.places.staged("rules") == version_of(good)
+    assert "those of before" in capsys.readouterr().err
+    for _ in range(3):
+        watches[-1].look()
+    assert capsys.readouterr().err == ""
+    path.write_bytes(good)
+    for _ in range(3):
+        watches[-1].look()
+    assert capsys.readouterr().err == ""
+
+    started = start(store(resumed=False), named=False)
+    started.places.reach(0, 5, 14)
+    assert [started.places.at("rules", 0, offset) for offset in (9, 10)] == [version_of(good), ""]
+
+
 def replayed(run_flow: Flow, folder: Path, store: Path, **settings: object) -> list[dict[str, Any]]:
     """What a flow writes that is not killed, and to which each version applies from its place."""
     again = folder / "again"
@@ -332,12 +384,12 @@ def end(flow: subprocess.Popen[str]) -> str:
     return flow.communicate()[1]
 
 
-def until(true: Callable[[], object], flow: subprocess.Popen[str]) -> None:
+def until(true: Callable[[], object], flow: subprocess.Popen[str], look: float = 0.1) -> None:
     deadline = time.monotonic() + 120
     while not true():
         assert flow.poll() is None, flow.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(look)
 
 
 def test_kill_9_across_a_change_of_a_file(run_flow: Flow, tmp_path: Path, store: Path) -> None:
@@ -352,8 +404,9 @@ def test_kill_9_across_a_change_of_a_file(run_flow: Flow, tmp_path: Path, store:
         if number:
             _, said = flow.communicate(timeout=240)
             assert flow.returncode == 0, said
+            assert said.count("apply to each reading") == said.count("warning") == 0
             break
-        until(lambda: output.exists() and output.stat().st_size, flow)
+        until(lambda: output.exists() and output.stat().st_size, flow, 0.01)
         end(flow)
     found = both(output)
     first, second = map(version_of, map(str.encode, lives))
@@ -374,11 +427,11 @@ def served(port: int, name: str) -> str:
 
 
 @pytest.mark.kafka
+@pytest.mark.short("embedded")
 def test_a_change_while_the_flow_runs(
-    run_flow: Flow, embedded_broker: EmbeddedBroker, topic: str, tmp_path: Path, store: Path
+    run_flow: Flow, brokers: str, topic: str, tmp_path: Path, store: Path
 ) -> None:
     """A change, a bad file, kill -9, and a change in the meantime: nothing is lost or twice."""
-    brokers = embedded_broker.address
     records = [(row["instance"], json.dumps(row).encode()) for row in sample()]
     part = len(records) // 4
     rules, output, port = tmp_path / "rules.toml", tmp_path / "out.jsonl", free_port()
@@ -433,3 +486,79 @@ def test_a_change_while_the_flow_runs(
     assert [one for one in found if one.get("kind") != "silence"] == [
         one for one in again if one.get("kind") != "silence"
     ]
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_processes_have_other_rules(
+    run_flow: Flow, embedded_broker: EmbeddedBroker, topic: str, tmp_path: Path, store: Path
+) -> None:
+    """Each applies its own to its partitions, wherever an instance is judged; then kill -9."""
+    brokers, output = embedded_broker.address, tmp_path / "out.jsonl"
+    with SAMPLE.open() as file:
+        records = [(row["instance"], json.dumps(row).encode()) for row in csv.DictReader(file)]
+    half = len(records) // 2
+    fill_topic(brokers, topic, records[:half])
+    fill_topic(brokers, f"{topic}.rejected", [], 1)
+    common: dict[str, Any] = {
+        **{"brokers": brokers, "topic": topic, "incidents": "true"},
+        "rejected_topic": f"{topic}.rejected",
+    }
+    texts = ["[a]\nthreshold = 0.7\n", "[b]\nthreshold = 0.3\n", "[c]\nthreshold = 0.4\n"]
+    files = [tmp_path / f"rules-{number}.toml" for number in range(2)]
+
+    def start(*given: str, follow: str) -> list[subprocess.Popen[str]]:
+        for path, text in zip(files, given, strict=True):
+            path.write_text(text)
+        addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in files)
+        return [
+            run_flow.start(
+                *("-i", str(number), "-a", addresses, "-r", str(store), "-s", "3600", "-b", "0"),
+                **common | {"output": output, "rules": path, "follow": follow},
+            )
+            for number, path in enumerate(files)
+        ]
+
+    flows = start(texts[0], texts[1], follow="true")
+    until(lambda: output.exists() and output.stat().st_size > 100_000, flows[0])
+    for flow in flows:
+        end(flow)
+    fill_topic(brokers, topic, records[half:])
+    for flow in start(texts[1], texts[2], follow="false"):
+        _, said = flow.communicate(timeout=240)
+        assert flow.returncode == 0, said
+    found = [one for one in both(output) if one.get("kind") != "silence"]
+    assert {one["rules"] for one in found} == {version_of(text.encode()) for text in texts}
+    files[0].write_text(texts[0])
+    again = replayed(run_flow, tmp_path, store, follow="false", rules=files[0], **common)
+    assert found == [one for one in again if one.get("kind") != "silence"]
+
+
+@pytest.mark.slow
+def test_rules_that_are_set_for_a_store_of_before(
+    run_flow: Flow, embedded_broker: EmbeddedBroker, topic: str, tmp_path: Path, store: Path
+) -> None:
+    """They begin after all that the flow without rules, which was killed, may have read."""
+    brokers, output = embedded_broker.address, tmp_path / "out.jsonl"
+    records = [(row["instance"], json.dumps(row).encode()) for row in sample()]
+    half = len(records) // 2
+    fill_topic(brokers, topic, records[:half], 1)
+    fill_topic(brokers, f"{topic}.rejected", [], 1)
+    common: dict[str, Any] = {
+        **{"brokers": brokers, "topic": topic, "output": output},
+        "rejected_topic": f"{topic}.rejected",
+    }
+    arguments = ("-r", str(store), "-s", "3600", "-b", "0")
+    flow = run_flow.start(*arguments, **common)
+    until(lambda: output.exists() and output.stat().st_size, flow)
+    end(flow)
+    (tmp_path / "rules.toml").write_text("[a]\nthreshold = 0.3\n")
+    flow = run_flow.start(*arguments, rules=tmp_path / "rules.toml", follow="false", **common)
+    assert flow.wait(240) == 0, flow.communicate()
+    first = read_json_lines(output)
+    assert {one["threshold"] for one in first} == {0.5}
+    fill_topic(brokers, topic, records[half:])
+    flow = run_flow.start(*arguments, rules=tmp_path / "rules.toml", follow="false", **common)
+    assert flow.wait(240) == 0, flow.communicate()
+    second = read_json_lines(output)[len(first) :]
+    assert {one["threshold"] for one in second} == {0.3}
+    assert min(places(second)) >= half

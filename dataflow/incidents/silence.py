@@ -113,7 +113,10 @@ class Silence:
             return None
         opens = self._opens()
         if self.last.time is not None:
-            opens = after(self._windows, self.last.time + opens) - self.last.time
+            windows = self._windows
+            if rules.windows is not None:
+                windows = (*windows, *rules.windows(self.last))
+            opens = after(windows, self.last.time + opens) - self.last.time
         if self.state is SilenceState.SENDING:
             return opens
         return opens + rules.gone if rules.gone else None

@@ -118,8 +118,8 @@ class Places:
         self._newest: dict[str, tuple[float, str]] = {}
         self._reached: dict[int, int] = {}
         self._complete = store is None
-        self.late = False
-        """Whether earlier flows on the store did not write how far they read."""
+        # Whether earlier flows on the store did not write how far they read.
+        self._late = False
         if store is None:
             return
         self._path = store.folder / f"{NAME}-{store.process}{SUFFIX}"
@@ -133,7 +133,7 @@ class Places:
                 f"the recovery store {store.folder} is damaged ({NAME}: {error}): restore a copy "
                 "of the whole store, or start with a new store."
             ) from None
-        self.late = store.began(NAME, lambda: store.resumed)
+        self._late = store.began(NAME, lambda: store.resumed)
 
     def stage(self, kind: str, content: bytes) -> str:
         """Let a version apply from the next reading of each partition on; return its name.
@@ -191,9 +191,12 @@ class Places:
                 self._complete_reading()
             reached = self._reached.get(partition)
             if reached is None:
-                unknown = self.late and self._ends is not None
-                reached = self._ends(partition) - 1 if unknown and self._ends is not None else -1
+                ends = self._ends if self._late else None
+                reached = -1 if ends is None else ends(partition) - 1
                 self._reached[partition] = reached
+                if self._database is not None and last <= reached:
+                    # The next process must not find another end.
+                    self._write(self._database, partition, reached, [])
             if last <= reached:
                 return
             self._reached[partition] = last

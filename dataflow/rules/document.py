@@ -161,6 +161,8 @@ class Document:
         self.lowest: float | None = min(thresholds, default=None)
         """The lowest threshold that any rule names."""
         self._plans = {name: _plan(rule, zones) for name, rule in rules.items() if rule.maintenance}
+        self.has_windows = bool(self._plans)
+        """Whether any rule has maintenance windows."""
         self._find = lru_cache(CACHED)(self._of)
 
     def of(

@@ -86,16 +86,16 @@ def log(
 
     `ends` returns, by partition, the first offset that is not yet written; None for a file.
     """
-    if not (settings.rules or settings.verdicts) and not are_kept(store):
+    kept = are_kept(store)
+    if not (settings.rules or settings.verdicts or kept):
         return None
-    places = Places(store, ends)
-    if places.late and ends is None:
+    if store is not None and store.resumed and not kept and ends is None:
         name = "ANOMALY_RULES" if settings.rules else "ANOMALY_VERDICTS"
         raise UserError(
             f"{name} is set, and the recovery store was made without it, when a part of the file "
             "was read: leave it out, or start with a new store."
         )
-    return places
+    return Places(store, ends)
 
 
 def rules(
@@ -145,10 +145,10 @@ class Rules:
             self.places.stage(KIND, b"")
             return
         path = Path(self._settings.rules)
-        found: bytes | str
+        found: bytes | str = b""
         try:
-            found = read(path)
-            self._check(found)
+            found = content = read(path)
+            self._check(content)
         except ValueError as error:
             before = self.places.newest(KIND)
             if before == NONE:
@@ -157,10 +157,10 @@ class Rules:
                     f"`python -m dataflow rules check {path}` checks them."
                 ) from None
             self.places.stage(KIND, self.places.document(before))
-            found = str(error)
-            self._refuse(found)
+            self._refuse(str(error))
+            found = found or str(error)
         else:
-            self.places.stage(KIND, found)
+            self.places.stage(KIND, content)
         self._show()
         Watch(path, self._changed, found).start()
 
@@ -272,6 +272,10 @@ class Rules:
 
     def windows(self, reading: Reading) -> tuple[Window, ...]:
         """Return the maintenance windows of a reading's instance."""
+        version = self.places.at(KIND, reading.partition, reading.offset)
+        # Silence asks for each instance each minute.
+        if version == NONE or not self.document(version).has_windows:
+            return ()
         return self.of(reading).windows
 
     def anomaly(self, found: Anomaly) -> Anomaly:
