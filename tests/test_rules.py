@@ -330,7 +330,8 @@ def test_the_rules_at_a_start(
 
     def start(kept: Any, ends: Any = None, *, named: bool = True) -> Any:
         options = Settings(_env_file=None, rules=str(path) if named else "")
-        return step.rules(options, score.detector(options), 0.5, kept, ends)
+        places = step.log(options, kept, ends)
+        return step.rules(options, score.detector(options), 0.5, places)
 
     good, bad = b"[web]\nthreshold = 0.3\n", b"[web]\nthreshold = 3\n"
     assert start(store(resumed=True), named=False) is None
