@@ -399,6 +399,13 @@ class Settings(BaseSettings):
         description="topic of [verdicts](verdicts.md), such as `verdicts`, or their file, a path "
         "ending in `.jsonl`; empty: none are read",
     )
+    verdicts_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        repr=False,
+        description="secret of 16 characters or more with which `notify` signs links: with it, the "
+        "page takes verdicts only from who comes by such a link",
+    )
     notify_webhook: Addresses = Field(
         (), repr=False, description="addresses to which `notify` posts incidents as JSON"
     )
@@ -441,7 +448,8 @@ class Settings(BaseSettings):
     notify_link: str = Field(
         "",
         description="address of a page about incidents, which `notify` adds to its messages; "
-        "`{instance}`, `{id}` and `{kind}` in it stand for those of the incident",
+        "`{instance}`, `{id}` and `{kind}` in it stand for those of the incident, `{verdict}` for "
+        "what asks [whether it was fine](verdicts.md#in-a-message)",
     )
     notify_runbook: str = Field(
         "",
@@ -465,7 +473,9 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        *("scale", "threshold", "partitions", "metrics_port", "notify_metrics_port"), mode="before"
+        *("scale", "threshold", "partitions", "metrics_port", "notify_metrics_port"),
+        "verdicts_key",
+        mode="before",
     )
     @classmethod
     def _none_is_none(cls, value: Any) -> Any:
@@ -850,6 +860,11 @@ class Settings(BaseSettings):
             topic = values.get("topic", cls.model_fields["topic"].default)
             values = {**values, "rejected_topic": f"{topic}.rejected"}
         return values
+
+    @property
+    def verdicts_secret(self) -> str:
+        """The secret that signs links to verdicts; empty if none is set."""
+        return "" if self.verdicts_key is None else self.verdicts_key.get_secret_value()
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from browser import PHONE, Served, chromium, opened
 from conftest import read_json_lines
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from playwright.sync_api import expect
 from test_verdict_flow import INTERVAL, Judged, day_of, readings
 
+from dataflow.notify.base import link_to
+from dataflow.notify.test import example
 from dataflow.records import Anomaly, Source, encode
+from dataflow.verdicts.signature import is_valid, signed
 
 
 def prepare(folder: Path) -> list[Anomaly]:
@@ -73,6 +79,47 @@ def test_a_verdict_is_given_and_undone_on_the_page(tmp_path: Path) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         with opened(browser, f"{served.url}instance?name=web-1&fine=unknown") as page:
             expect(page.locator("body")).to_contain_text("has not written this anomaly")
+
+
+def test_with_a_key_only_a_signed_link_can_ask(tmp_path: Path) -> None:
+    found = prepare(tmp_path)
+    settings = {"input": "cpu.csv", "output": "found.jsonl", "interval": INTERVAL}
+    key = "0123456789abcdef"
+    incident = replace(example(), instance="web-1", id=found[-1].episode)
+    template = "{page}instance?name={instance}&{verdict}"
+    with (
+        chromium() as browser,
+        Served(
+            *(tmp_path, "--port", "0", "--verdicts"),
+            **{"verdicts": "said.jsonl", "verdicts_key": key, **settings},
+        ) as served,
+    ):
+        link = link_to(template.replace("{page}", served.url), incident, key, time.time())
+        with opened(browser, link) as page:
+            expect(page.get_by_role("button", name="This was fine")).to_be_visible()
+            expect(page.get_by_role("link", name="Fine?")).to_have_count(0)
+        with opened(browser, link.replace("signature=", "signature=0")) as page:
+            expect(page.locator("body")).to_contain_text("This link is not signed")
+            expect(page.get_by_role("button", name="This was fine")).not_to_be_visible()
+    assert not (tmp_path / "said.jsonl").exists()
+
+
+@given(st.text(), st.text(), st.floats(0, 1e10), st.integers(0, 10 * 86_400))
+def test_a_link_is_valid_for_three_to_four_days_and_for_nothing_else(
+    instance: str, name: str, now: float, later: int
+) -> None:
+    asked = signed("a key", instance, name, now)
+    valid = is_valid("a key", instance, **asked, now=now + later)
+    assert valid or later > 3 * 86_400
+    assert not valid or later < 4 * 86_400 + 1
+    for other in (
+        asked | {"fine": f"{name}x"},
+        asked | {"until": f"{int(asked['until']) + 1}"},
+        asked | {"signature": asked["signature"][:-1]},
+    ):
+        assert not is_valid("a key", instance, **other, now=now)
+    assert not is_valid("a key", f"{instance}x", **asked, now=now)
+    assert not is_valid("key", instance, **asked, now=now)
 
 
 def test_without_being_asked_for_the_page_cannot_write(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -21,6 +22,7 @@ from dataflow.dashboard.trouble import said
 from dataflow.dashboard.verdicts import Box
 from dataflow.dashboard.verdicts import link as verdict_link
 from dataflow.settings import Settings
+from dataflow.verdicts.signature import is_valid
 
 __all__ = ["instance", "measure_of"]
 
@@ -68,10 +70,8 @@ def instance(feed: Feed) -> pn.Template:
         margin=(4, 8, 4, 0),
     )
     choice.jscallback(value=_ADDRESS)
-    asked, asked_at = argument("fine"), _place(argument("fine_at"))
-    box = None
-    if feed.verdicts and name and (asked or asked_at is not None):
-        box = Box(feed, name, asked, asked_at)
+    box = _box(feed, name)
+    verdicts = feed.verdicts and not feed.settings.verdicts_secret
     at = _place(argument("at"))
     if at is not None:
         chart.go_to(at)
@@ -108,7 +108,7 @@ def instance(feed: Feed) -> pn.Template:
         empty.visible = False
         live.visible = True
         now.object = _now(rows, measure, fleet, name, feed.shown().judged)
-        found.object = _found(rows, measure, name, choice.value, verdicts=feed.verdicts)
+        found.object = _found(rows, measure, name, choice.value, verdicts=verdicts)
         shown[:] = [mark, fleet.total(name)[0]]
         chart.show(rows, spans[choice.value])
 
@@ -128,6 +128,19 @@ def instance(feed: Feed) -> pn.Template:
     parts = (empty, live) if box is None else (box.view, empty, live)
     body = pn.Column(*parts, sizing_mode="stretch_width", margin=0)
     return page(feed, name or "No instance", body, renew, back=True)
+
+
+def _box(feed: Feed, name: str) -> Box | None:
+    """Return what asks whether an anomaly was fine, if the address asks for it and may."""
+    asked, at = argument("fine"), _place(argument("fine_at"))
+    if not (feed.verdicts and name):
+        return None
+    key = feed.settings.verdicts_secret
+    if key:
+        proof = argument("until"), argument("signature")
+        valid = is_valid(key, name, asked, *proof, now=time.time())
+        return Box(feed, name, asked, None, refused=not valid) if asked else None
+    return Box(feed, name, asked, at) if asked or at is not None else None
 
 
 _ADDRESS = """

@@ -62,11 +62,14 @@ def link(instance: str, place: float) -> str:
 class Box:
     """Shows what a verdict on one anomaly would keep quiet, and writes it when asked to.
 
-    The anomaly is that with the id `name`, or at the time `at`, in seconds since 1970. `view` is
-    what the page shows; `renew` is called each second. All reading and writing is done by a thread.
+    The anomaly is that with the id `name`, or at the time `at`, in seconds since 1970; `refused`
+    says that the address may not ask. `view` is what the page shows; `renew` is called each second.
+    All reading and writing is done by a thread.
     """
 
-    def __init__(self, feed: Feed, instance: str, name: str, at: float | None) -> None:
+    def __init__(
+        self, feed: Feed, instance: str, name: str, at: float | None, *, refused: bool = False
+    ) -> None:
         self._settings = feed.settings
         self._instance = instance
         self._name = name
@@ -91,7 +94,13 @@ class Box:
         self.view = pn.Column(
             *(self._text, self._given, self._undo), sizing_mode="stretch_width", margin=0
         )
-        self._work(self._look)
+        if refused:
+            self._answer = _Answer(
+                "This link is not signed, or was sent more than three days ago: open the last "
+                "message of the incident."
+            )
+        else:
+            self._work(self._look)
 
     def _button(self, name: str, verdict: str) -> pn.widgets.Button:
         button = pn.widgets.Button(
@@ -210,7 +219,7 @@ def _text(answer: _Answer, settings: Settings) -> str:
         f"{effect.alerts:,} alerts</b> and {effect.quiet:,} of {effect.anomalies:,} anomalies.</p>"
     )
     parts.append(_losses(effect.lost))
-    if answer.others:
+    if answer.others and not settings.verdicts_secret:
         named = ", ".join(
             f'<a href="instance?{escape(urlencode({"name": pattern.instance, "fine": one.id}))}">'
             f"{escape(one.why or one.id)}</a>"

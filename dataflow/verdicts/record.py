@@ -60,6 +60,8 @@ def decode(data: bytes) -> Feedback:
         found = _read(data)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{error}") from None
     if not found.id:
         raise ValueError("the id is empty")
     pattern = found.pattern
