@@ -67,6 +67,7 @@ from dataflow.steps import (
     incidents,
     mark_epoch,
     normalize,
+    places,
     rejections,
     reorder,
     rules,
@@ -117,13 +118,13 @@ def build(
     flow = Dataflow("ec2_anomalies")
     records = sources.source(options, store) if source is None else source
     ends = records.end if isinstance(records, KafkaSource) else None
-    places = rules.log(options, store, ends)
-    ruled = rules.rules(options, detector, threshold, places)
-    quiet = verdicts.verdicts(options, detector, episodes, places)
+    log = places.places(options, store, ends)
+    ruled = rules.rules(options, detector, threshold, log)
+    quiet = verdicts.verdicts(options, detector, episodes, log)
     raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options, store))
     grouped = options.incidents and bool(options.groups)
-    decoding = rules.marked(groups.marked(admission) if grouped else admission, places)
+    decoding = places.marked(groups.marked(admission) if grouped else admission, log)
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoding, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)
@@ -136,7 +137,7 @@ def build(
     if options.reorder:
         keyed = op.stateful_batch("reorder", keyed, reorder.reorderer(options))
     normalizer = normalize.normalizer(options.scale, several=several)
-    normal = op.flat_map_batch("normalize", keyed, rules.refreshed(normalizer, places))
+    normal = op.flat_map_batch("normalize", keyed, places.refreshed(normalizer, log))
     backwards = times.backwards(options.reorder)
     if isinstance(detector, WindowedDetector):
         together.refuse_windows(options)

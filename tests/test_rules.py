@@ -25,11 +25,15 @@ from hypothesis import strategies as st
 
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.errors import UserError
+from dataflow.incidents import maintenance
 from dataflow.incidents.maintenance import after
+from dataflow.incidents.monitor import InstanceMonitor
+from dataflow.incidents.progress import Progress
+from dataflow.incidents.rules import Rules as Limit
 from dataflow.notify.alertmanager import Alertmanager
 from dataflow.notify.decode import decode
 from dataflow.notify.pagerduty import PagerDuty
-from dataflow.records import Incident, Raw, encode
+from dataflow.records import Incident, Raw, Reading, encode
 from dataflow.recovery.files import initialize
 from dataflow.recovery.places import version_of
 from dataflow.rules.document import DECIDE, Document, Limits, Rule, parse
@@ -138,6 +142,19 @@ def test_windows_are_in_the_time_zone_of_the_instance() -> None:
         windows = document.of(instance, "cpu").windows
         assert after(windows, noon + 3600 * hour) == noon + 3600 * (hour + 1)
         assert after(windows, noon + 3600 * 10.5) == noon + 3600 * 12
+
+
+def test_a_silence_opens_at_the_end_of_a_window() -> None:
+    """Of a rule as of the setting."""
+    plan = maintenance.parse("web-*: 1970-01-01T00:10/1970-01-01T03:00")
+    found = []
+    for rules in (Limit(plan=plan), Limit(windows=lambda reading: plan.windows(reading.instance))):
+        monitor = InstanceMonitor(rules, Progress(), "web-1")
+        for number, at in enumerate((0.0, 300.0, 20_000.0)):
+            found += monitor.add(Reading("web-1", at, number, 0.5, at, 0, number), None)
+    assert found[:2] == found[2:]
+    assert [one.state for one in found[:2]] == ["opened", "resolved"]
+    assert found[0].opened_at == datetime(1970, 1, 1, 3, tzinfo=UTC)
 
 
 class Looks:
@@ -315,6 +332,7 @@ def test_the_rules_at_a_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A bad file, a store of before with rules or without, and rules that are set no longer."""
+    from dataflow.steps import places as places_step
     from dataflow.steps import rules as step
     from dataflow.steps import score
 
@@ -330,8 +348,8 @@ def test_the_rules_at_a_start(
 
     def start(kept: Any, ends: Any = None, *, named: bool = True) -> Any:
         options = Settings(_env_file=None, rules=str(path) if named else "")
-        places = step.log(options, kept, ends)
-        return step.rules(options, score.detector(options), 0.5, places)
+        log = places_step.places(options, kept, ends)
+        return step.rules(options, score.detector(options), 0.5, log)
 
     good, bad = b"[web]\nthreshold = 0.3\n", b"[web]\nthreshold = 3\n"
     assert start(store(resumed=True), named=False) is None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -17,23 +14,18 @@ from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.errors import UserError, stop_process
 from dataflow.incidents.maintenance import Window
 from dataflow.metrics import counters
-from dataflow.records import Anomaly, Incident, Raw, Reading
-from dataflow.recovery.places import NONE, Places, are_kept
-from dataflow.recovery.store import Store
+from dataflow.records import Anomaly, Incident, Reading
+from dataflow.recovery.places import NONE, Places
 from dataflow.rules.document import Applied, Document, Limits, parse
 from dataflow.rules.watch import Watch, read
 from dataflow.settings import Settings
 from dataflow.steps.judge import distance
 from dataflow.warnings import say, warn
 
-__all__ = ["KIND", "Rules", "limits", "log", "marked", "refreshed", "rules"]
+__all__ = ["KIND", "Rules", "limits", "rules"]
 
 KIND = "rules"
 """The kind of the document in the log of places."""
-
-T = TypeVar("T")
-
-_partition = attrgetter("partition")
 
 
 class _At(NamedTuple):
@@ -79,34 +71,10 @@ def expects(detector: AnyDetector) -> bool:
     return expected is not None
 
 
-def log(
-    settings: Settings, store: Store | None, ends: Callable[[int], int] | None
-) -> Places | None:
-    """Return the log of what applies from which place on; None if nothing does, or ever did.
-
-    `ends` returns, by partition, the first offset that is not yet written; None for a file.
-    """
-    kept = are_kept(store)
-    if not (settings.rules or settings.verdicts or kept):
-        return None
-    if store is not None and store.resumed and not kept and ends is None:
-        name = "ANOMALY_RULES" if settings.rules else "ANOMALY_VERDICTS"
-        raise UserError(
-            f"{name} is set, and the recovery store was made without it, when a part of the file "
-            "was read: leave it out, or start with a new store."
-        )
-    return Places(store, ends)
-
-
 def rules(
-    settings: Settings,
-    detector: AnyDetector,
-    threshold: float,
-    places: Places | None,
+    settings: Settings, detector: AnyDetector, threshold: float, places: Places | None
 ) -> Rules | None:
-    """Return the rules of the flow, and watch their file from now on.
-
-    None without rules, now and in what the store may have to repeat.
+    """Return the rules of the flow, and watch their file from now on; None if there never were any.
 
     Raises `UserError` if the file cannot be used, and no earlier version is known.
     """
@@ -311,36 +279,3 @@ class Rules:
             severity=applied.severity or UNSET,
             runbook=applied.runbook or UNSET,
         )
-
-
-def marked(
-    decode: Callable[[list[Raw]], list[T]], places: Places | None
-) -> Callable[[list[Raw]], list[T]]:
-    """Return the step `decode` that first writes which version applies to its readings."""
-    if places is None:
-        return decode
-    reach = places.reach
-
-    def reach_and_decode(batch: list[Raw]) -> list[T]:
-        # Bytewax may put batches of several partitions together.
-        for partition, raws in groupby(batch, _partition):
-            read = list(raws)
-            reach(partition, read[0].offset, read[-1].offset)
-        return decode(batch)
-
-    return reach_and_decode
-
-
-def refreshed(
-    step: Callable[[list[Any]], list[T]], places: Places | None
-) -> Callable[[list[Any]], list[T]]:
-    """Return a step that first reads which versions other processes have let apply."""
-    if places is None:
-        return step
-    refresh = places.refresh
-
-    def refresh_and_take(batch: list[Any]) -> list[T]:
-        refresh()
-        return step(batch)
-
-    return refresh_and_take
