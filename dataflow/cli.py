@@ -29,6 +29,7 @@ COMMANDS = (
     "why",
     "rules",
     "notify",
+    "verdict",
     "sample",
     "import-nab",
     "evaluate",

@@ -77,6 +77,7 @@ from dataflow.steps import (
     times,
     together,
     usable,
+    verdicts,
     worst,
 )
 
@@ -127,6 +128,7 @@ def build(
     ends = records.end if isinstance(records, KafkaSource) else None
     log = places.places(options, store, ends)
     ruled = rules.rules(options, detector, threshold, log)
+    quiet = verdicts.verdicts(options, detector, episodes, log)
     raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options, store))
     grouped = options.incidents and bool(options.groups)
@@ -154,7 +156,7 @@ def build(
         judge = ruled if ruled and ruled.judges else score.judge(options, episodes)
         begin = first_day.of(options, detector, store)
         clocks = calendars.of(options)
-        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin)
+        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin, quiet)
         if joint:
             scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
         else:

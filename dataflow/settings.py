@@ -399,6 +399,18 @@ class Settings(BaseSettings):
         description="windows in which no incident opens: `web-*: Sat 22:00-Sun 02:00; db-1: daily "
         "02:00-03:00`, or `@FILE` with one per line",
     )
+    verdicts: str = Field(
+        "",
+        description="topic of [verdicts](verdicts.md), such as `verdicts`, or their file, a path "
+        "ending in `.jsonl`; empty: none are read",
+    )
+    verdicts_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        repr=False,
+        description="secret of 16 characters or more with which `notify` signs links: with it, the "
+        "page takes verdicts only from who comes by such a link",
+    )
     notify_webhook: Addresses = Field(
         (), repr=False, description="addresses to which `notify` posts incidents as JSON"
     )
@@ -441,7 +453,8 @@ class Settings(BaseSettings):
     notify_link: str = Field(
         "",
         description="address of a page about incidents, which `notify` adds to its messages; "
-        "`{instance}`, `{id}` and `{kind}` in it stand for those of the incident",
+        "`{instance}`, `{id}` and `{kind}` in it stand for those of the incident, `{verdict}` for "
+        "what asks [whether it was fine](verdicts.md#in-a-message)",
     )
     notify_runbook: str = Field(
         "",
@@ -478,7 +491,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("scale", "threshold", "partitions", "metrics_port", "notify_metrics_port"),
-        "notify_pages",
+        *("notify_pages", "verdicts_key"),
         mode="before",
     )
     @classmethod
@@ -747,7 +760,7 @@ class Settings(BaseSettings):
     def _topics(self) -> Self:
         # Also where one is not used now: the live page and `notify` read them all the same.
         taken: dict[str, str] = {}
-        for name in ("topic", "anomalies_topic", "incidents_topic", "rejected_topic"):
+        for name in ("topic", "anomalies_topic", "incidents_topic", "rejected_topic", "verdicts"):
             topic = getattr(self, name)
             if topic in taken:
                 raise ValueError(
@@ -850,6 +863,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _verdicts(self) -> Self:
+        if self.time_field is None and self.verdicts:
+            raise ValueError(
+                f"{PREFIX}VERDICTS needs readings with a time: leave it empty, or name the field "
+                f"in {PREFIX}TIME_FIELD, which is none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _maintained(self) -> Self:
         if self.time_field is None and self.maintenance:
             raise ValueError(
@@ -865,6 +887,11 @@ class Settings(BaseSettings):
             topic = values.get("topic", cls.model_fields["topic"].default)
             values = {**values, "rejected_topic": f"{topic}.rejected"}
         return values
+
+    @property
+    def verdicts_secret(self) -> str:
+        """The secret that signs links to verdicts; empty if none is set."""
+        return "" if self.verdicts_key is None else self.verdicts_key.get_secret_value()
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ Reason: TypeAlias = Literal[
     "output-deleted",
     # The file of rules
     "rules",
+    # The topic or the file of verdicts
+    "verdicts",
     # The machine
     "store-writable",
 ]

@@ -10,9 +10,16 @@ import pytest
 
 from dataflow.notify.digest import Digest
 from dataflow.records import Anomaly, Incident, Rejected
+from dataflow.verdicts.record import Feedback
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
-RECORDS = {"anomaly": Anomaly, "incident": Incident, "rejected": Rejected, "digest": Digest}
+RECORDS = {
+    "anomaly": Anomaly,
+    "incident": Incident,
+    "rejected": Rejected,
+    "digest": Digest,
+    "verdict": Feedback,
+}
 
 
 def schema(name: str) -> str:

@@ -12,6 +12,7 @@ import typer
 from dataflow import settings
 from dataflow.errors import UserError, missing_extra
 from dataflow.records import seconds
+from dataflow.verdicts import store
 
 if TYPE_CHECKING:
     from dataflow.dashboard.feed import Feed
@@ -48,6 +49,14 @@ def dashboard(
             "beginning.",
         ),
     ] = None,
+    verdicts: Annotated[
+        bool,
+        typer.Option(
+            "--verdicts",
+            help="Let viewers say that an anomaly was fine: the page writes to ANOMALY_VERDICTS. "
+            "Whoever can open the page can.",
+        ),
+    ] = False,
 ) -> None:
     """Show readings and anomalies live in a browser, until Ctrl-C.
 
@@ -56,6 +65,9 @@ def dashboard(
     """
     options = settings.load()
     feed = feed_of(options, keep, None if since is None else _moment(since))
+    if verdicts:
+        store.prove(options)
+        feed.verdicts = True
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     show(feed, host, port, origin or [])
 

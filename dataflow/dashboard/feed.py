@@ -60,6 +60,8 @@ class Feed:
         self.since: float | None = None
         self.arrived: float | None = None
         """When the newest reading was written or read, in seconds since 1970."""
+        self.verdicts = False
+        """Whether viewers may give verdicts."""
         self.ends = False
         """Whether the input is a file, which has an end."""
         self._thread: threading.Thread | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -18,7 +19,10 @@ from dataflow.dashboard.history import REPORTED, Rows
 from dataflow.dashboard.page import argument, blank, dark, html, page
 from dataflow.dashboard.status import Condition, Tone, clock_text
 from dataflow.dashboard.trouble import said
+from dataflow.dashboard.verdicts import Box
+from dataflow.dashboard.verdicts import link as verdict_link
 from dataflow.settings import Settings
+from dataflow.verdicts.signature import is_valid
 
 __all__ = ["instance", "measure_of"]
 
@@ -66,6 +70,8 @@ def instance(feed: Feed) -> pn.Template:
         margin=(4, 8, 4, 0),
     )
     choice.jscallback(value=_ADDRESS)
+    box = _box(feed, name)
+    verdicts = feed.verdicts and not feed.settings.verdicts_secret
     at = _place(argument("at"))
     if at is not None:
         chart.go_to(at)
@@ -83,6 +89,8 @@ def instance(feed: Feed) -> pn.Template:
     shown: list[Any] = [None, 0]
 
     def renew() -> None:
+        if box is not None:
+            box.renew()
         if name not in feed.fleet:
             live.visible = False
             empty.object = blank(_unknown(feed, name))
@@ -100,7 +108,7 @@ def instance(feed: Feed) -> pn.Template:
         empty.visible = False
         live.visible = True
         now.object = _now(rows, measure, fleet, name, feed.shown().judged)
-        found.object = _found(rows, measure, name, choice.value)
+        found.object = _found(rows, measure, name, choice.value, verdicts=verdicts)
         shown[:] = [mark, fleet.total(name)[0]]
         chart.show(rows, spans[choice.value])
 
@@ -117,8 +125,22 @@ def instance(feed: Feed) -> pn.Template:
 
     choice.param.watch(again(follow=True), "value")
     pause.param.watch(again(follow=False), "value")
-    body = pn.Column(empty, live, sizing_mode="stretch_width", margin=0)
+    parts = (empty, live) if box is None else (box.view, empty, live)
+    body = pn.Column(*parts, sizing_mode="stretch_width", margin=0)
     return page(feed, name or "No instance", body, renew, back=True)
+
+
+def _box(feed: Feed, name: str) -> Box | None:
+    """Return what asks whether an anomaly was fine, if the address asks for it and may."""
+    asked, at = argument("fine"), _place(argument("fine_at"))
+    if not (feed.verdicts and name):
+        return None
+    key = feed.settings.verdicts_secret
+    if key:
+        proof = argument("until"), argument("signature")
+        valid = is_valid(key, name, asked, *proof, now=time.time())
+        return Box(feed, name, asked, None, refused=not valid) if asked else None
+    return Box(feed, name, asked, at) if asked or at is not None else None
 
 
 _ADDRESS = """
@@ -187,11 +209,12 @@ def _now(rows: Rows, measure: Measure, fleet: Fleet, name: str, present: float |
     return f"{state}<dl>{''.join(parts)}</dl>"
 
 
-def _found(rows: Rows, measure: Measure, name: str, span: str) -> str:
+def _found(rows: Rows, measure: Measure, name: str, span: str, *, verdicts: bool = False) -> str:
     marked = rows[rows["mark"] > 0]
     if not len(marked):
         return '<h2>Anomalies</h2><p class="under">No anomaly in the readings that are kept.</p>'
     lines = []
+    narrow = " class='wide'" if verdicts else ""
     for row in marked[: -LISTED - 1 : -1]:
         place = float(row["place"])
         when = clock_text(place) if measure.timed else f"{place:g}"
@@ -203,15 +226,25 @@ def _found(rows: Rows, measure: Measure, name: str, span: str) -> str:
         lines.append(
             f'<tr><td><a href="instance?{escape(query)}">{when}</a></td>'
             f"<td>{_value(row['value'], measure)}</td><td>{band}</td>"
-            f"<td>{row['score']:.2f}</td><td class='wide'>{written}</td></tr>"
+            f"<td{narrow}>{row['score']:.2f}</td><td class='wide'>{written}</td>"
+            f"{_ask(row, name) if verdicts else ''}</tr>"
         )
     more = f", the last {LISTED} of {len(marked):,}" if len(marked) > LISTED else ""
     return (
         f"<h2>Anomalies{more}</h2><table><thead><tr><th>Time</th>"
-        f"<th>{escape(measure.label.removesuffix(' %'))}</th><th>Expected</th><th>Score</th>"
-        f"<th class='wide'>Written by the flow</th></tr></thead><tbody>{''.join(lines)}</tbody>"
-        "</table>"
+        f"<th>{escape(measure.label.removesuffix(' %'))}</th><th>Expected</th>"
+        f"<th{narrow}>Score</th>"
+        f"<th class='wide'>Written by the flow</th>{'<th></th>' if verdicts else ''}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
     )
+
+
+def _ask(row: Any, name: str) -> str:
+    """Return the cell from which an anomaly that the flow has written can be called fine."""
+    if not row["mark"] & REPORTED:
+        return "<td></td>"
+    address = escape(verdict_link(name, float(row["place"])))
+    return f'<td><a href="{address}">Fine?</a></td>'
 
 
 def _value(value: float, measure: Measure, unit: str | None = None) -> str:

@@ -70,8 +70,15 @@ def partitions(settings: Settings, topic: str) -> list[int]:
     return partition_ids(metadata(settings), topic)
 
 
-def create(settings: Settings, names: Iterable[str], partition_count: int) -> list[str]:
+def create(
+    settings: Settings,
+    names: Iterable[str],
+    partition_count: int,
+    config: dict[str, str] | None = None,
+) -> list[str]:
     """Create the topics that do not exist, and return their names.
+
+    `config` are settings of the topics, such as `cleanup.policy`.
 
     Raises `UserError` if one cannot be created.
     """
@@ -81,7 +88,7 @@ def create(settings: Settings, names: Iterable[str], partition_count: int) -> li
         return []
     created = []
     for topic, future in client.create_topics(
-        [NewTopic(topic, num_partitions=partition_count) for topic in missing],
+        [NewTopic(topic, partition_count, config=config or {}) for topic in missing],
         operation_timeout=TIMEOUT,
         request_timeout=TIMEOUT,
     ).items():

@@ -268,6 +268,11 @@ RULES = Gauge(
 RULES_REFUSED = Gauge(
     "anomaly_rules_refused", "1 while the file of rules cannot be used, and earlier ones apply."
 )
+VERDICTS = Gauge("anomaly_verdicts", "Verdicts in force, from the next reading on.")
+VERDICTS_REFUSED = Gauge("anomaly_verdicts_refused", "Records of verdicts that are none.")
+KEPT_QUIET = Counter(
+    "anomaly_kept_quiet", "Readings that would be anomalies, and are kept quiet by a verdict."
+)
 SKIPPED = Counter(
     "anomaly_readings_skipped",
     "Readings of metrics that are not asked for, or that ANOMALY_WHERE does not select.",

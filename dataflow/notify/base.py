@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from dataflow.notify.digest import Digest, content
 from dataflow.notify.http import Answer, host, post
 from dataflow.records import Incident
+from dataflow.verdicts.signature import signed
 
 __all__ = ["Target", "label_name", "labels_of", "link_to", "past", "runbook_of"]
 
@@ -31,18 +32,23 @@ def past(moment: datetime | None, now: datetime) -> datetime:
     return max(EPOCH, min(moment or now, now))
 
 
-def link_to(template: str, incident: Incident) -> str:
+def link_to(template: str, incident: Incident, key: str = "", now: float = 0.0) -> str:
     """Return the link of an incident: `{instance}`, `{id}` and `{kind}` stand for those.
 
-    Of a group, the instance is its first member that was affected.
+    Of a group, the instance is its first member that was affected. `{verdict}` stands for what lets
+    the live page ask whether the incident, or that of the first member, was fine: signed with
+    `key`, if there is one, at `now`, in seconds since 1970.
 
     >>> from dataflow.notify.test import example
     >>> link_to("https://page.example/?instance={instance}", example())
     'https://page.example/?instance=test-of-notify'
     """
     members = () if incident.spread is None else incident.spread.members
-    instance = quote(members[0].instance if members else incident.instance, safe="")
-    link = template.replace("{instance}", instance).replace("{kind}", incident.kind)
+    name = members[0].instance if members else incident.instance
+    link = template.replace("{instance}", quote(name, safe="")).replace("{kind}", incident.kind)
+    if "{verdict}" in link:
+        own = members[0].incident if members else incident.id
+        link = link.replace("{verdict}", urlencode(signed(key, name, own, now)))
     return link.replace("{id}", quote(incident.id, safe=""))
 
 

@@ -453,7 +453,9 @@ class Delivery:
                 return batch, bodies
 
     def _body(self, incident: Incident) -> bytes | None:
-        link, now = link_to(self._settings.notify_link, incident), datetime.now(UTC)
+        settings, now = self._settings, datetime.now(UTC)
+        key = settings.verdicts_secret
+        link = link_to(settings.notify_link, incident, key, now.timestamp())
         try:
             return encode(self._target.body(incident, link, now))
         except Exception as error:

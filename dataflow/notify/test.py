@@ -53,7 +53,7 @@ def send(settings: Settings) -> None:
     now, failed = datetime.now(UTC), []
     resolved = example(now)
     opened = replace(resolved, state="opened", sequence=0, resolved_at=None, ended=None)
-    link = link_to(settings.notify_link, resolved)
+    link = link_to(settings.notify_link, resolved, settings.verdicts_secret, now.timestamp())
     for target in configured:
         for incident in (opened, resolved) if target.needs_opened else (resolved,):
             body = encode(target.body(incident, link, now))

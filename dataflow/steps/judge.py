@@ -12,8 +12,9 @@ from dataflow.detectors.base import Verdict
 from dataflow.records import Reading
 from dataflow.settings import Settings
 from dataflow.steps.normalize import scale_of
+from dataflow.verdicts.record import Following
 
-__all__ = ["Judge", "Small", "distance"]
+__all__ = ["Judge", "Judges", "Series", "Small", "distance"]
 
 
 class Judge(Protocol):
@@ -32,6 +33,19 @@ class Judge(Protocol):
         Of a reading that is to be none, the score is at most the threshold; at most
         `EpisodeRules.keep`, if it belongs to no trouble either.
         """
+
+
+class Series(Protocol):
+    """What the judges of a series keep of it: the verdict that has kept it quiet lately."""
+
+    following: Following | None
+
+
+class Judges(Protocol):
+    """Gives each series a judge of its own."""
+
+    def over(self, judge: Judge | None, series: Series, readings: list[Reading]) -> Judge | None:
+        """Return the judge of a series' readings in a batch; the given one if it has none."""
 
 
 def distance(settings: Settings, reading: Reading, expected: float) -> float:

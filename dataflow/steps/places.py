@@ -31,12 +31,13 @@ def places(
     Raises `UserError` if the log cannot be used, or if it cannot be known what was read of a file.
     """
     kept = are_kept(store)
-    if not settings.rules and not kept:
+    if not (settings.rules or settings.verdicts or kept):
         return None
     if store is not None and store.resumed and not kept and ends is None:
+        name = "ANOMALY_RULES" if settings.rules else "ANOMALY_VERDICTS"
         raise UserError(
-            "ANOMALY_RULES is set, and the recovery store was made without it, when a part of the "
-            "file was read: leave it out, or start with a new store."
+            f"{name} is set, and the recovery store was made without it, when a part of the file "
+            "was read: leave it out, or start with a new store."
         )
     return Places(store, ends)
 

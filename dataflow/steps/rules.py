@@ -74,11 +74,11 @@ def expects(detector: AnyDetector) -> bool:
 def rules(
     settings: Settings, detector: AnyDetector, threshold: float, places: Places | None
 ) -> Rules | None:
-    """Return the rules of the flow, and watch their file from now on; None without places.
+    """Return the rules of the flow, and watch their file from now on; None if there never were any.
 
     Raises `UserError` if the file cannot be used, and no earlier version is known.
     """
-    if places is None:
+    if places is None or not (settings.rules or places.of(KIND)):
         return None
     found = Rules(settings, detector, threshold, places)
     found.begin()

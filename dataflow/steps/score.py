@@ -21,9 +21,10 @@ from dataflow.metrics import counters
 from dataflow.records import Reading
 from dataflow.settings import Settings
 from dataflow.steps.first_day import FirstDay, Member
-from dataflow.steps.judge import Judge, Small
+from dataflow.steps.judge import Judge, Judges, Small
 from dataflow.steps.repeats import Times
 from dataflow.steps.times import Backwards
+from dataflow.verdicts.record import Following
 
 __all__ = [
     "Scored",
@@ -129,11 +130,22 @@ class _Instance:
 
     `watched` is None but for an instance that had an anomaly lately, and `passed` the number of
     readings that it has not taken since. `habit` is what the detector knew before the episode that
-    the instance is in; None outside of episodes. `times` has the times of its readings, if they
-    have no index. `member` is None where new members of groups begin with nothing.
+    the instance is in; None outside of episodes. `following` is the verdict that has kept it quiet
+    lately. `times` has the times of its readings, if they have no index. `member` is None where new
+    members of groups begin with nothing.
     """
 
-    __slots__ = ("clock", "habit", "last", "member", "passed", "state", "times", "watched")
+    __slots__ = (
+        "clock",
+        "following",
+        "habit",
+        "last",
+        "member",
+        "passed",
+        "state",
+        "times",
+        "watched",
+    )
 
     def __init__(
         self, state: Any, watched: Watched | None = None, times: Times | None = None
@@ -145,6 +157,7 @@ class _Instance:
         self.watched = watched
         self.passed = 0
         self.habit: _Habit | None = None
+        self.following: Following | None = None
         self.member: Member | None = None
 
 
@@ -167,6 +180,12 @@ class _Saved(msgspec.Struct, array_like=True):
     habit: bytes = b""
 
 
+class _SavedQuiet(_Saved, array_like=True):
+    """What is saved of an instance that a verdict has kept quiet lately."""
+
+    following: Following | None = None
+
+
 class _New(msgspec.Struct, array_like=True):
     newcomer: bytes
     shift: float
@@ -174,7 +193,7 @@ class _New(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Saved).decode
+_decode = msgspec.msgpack.Decoder(_SavedQuiet).decode
 _decode_new = msgspec.msgpack.Decoder(_New).decode
 
 
@@ -185,6 +204,7 @@ def scorer(
     clocks: Callable[[str], Clock | None] | None = None,
     judge: Judge | None = None,
     first_day: FirstDay | None = None,
+    quiet: Judges | None = None,
 ) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
@@ -194,7 +214,7 @@ def scorer(
     with each reading that is older than the one before it. `clocks` gives an instance the clock by
     which its detector knows the hour; None: UTC. `judge` says what is an anomaly; None: what is
     above the threshold. `first_day` gives new members of groups another member's state to begin
-    with; None: they begin with nothing.
+    with; None: they begin with nothing. `quiet` has the verdicts of people; None: there are none.
     """
     update = detector.update
     threshold = rules.threshold
@@ -212,7 +232,8 @@ def scorer(
         if clocks is not None and instance.clock is None:
             instance.clock = clocks(readings[0].instance) or _utc
         clock = instance.clock
-        floor = threshold if judge is None else judge.floor
+        judging = judge if quiet is None else quiet.over(judge, instance, readings)
+        floor = threshold if judging is None else judging.floor
         member = instance.member
         learn: Callable[[Any, float, float | None], tuple[Any, Verdict]] = update
         if member is not None and member.newcomer is not None:
@@ -245,8 +266,8 @@ def scorer(
             if verdict[0] > floor or episode:
                 explained = verdict[0] > threshold
                 own = rules
-                if judge is not None:
-                    verdict, own = judge(reading, verdict)
+                if judging is not None:
+                    verdict, own = judging(reading, verdict)
                     if not episode and verdict[0] <= own.threshold:
                         scored.append((reading, verdict, None))
                         continue
@@ -321,12 +342,15 @@ def scorer(
         watched = instance.watched
         if watched is not None and rules.forgets(watched, instance.passed):
             watched = None
-        if watched is not None or data.startswith(WATCHED):
+        following = instance.following
+        if watched is not None or following is not None or data.startswith(WATCHED):
             habit = instance.habit
             known = b"" if habit is None or habit.state is None else detector.dump(habit.state)
-            saved = _encode(_Saved(watched, data, instance.passed, known))
+            saved = _Saved(watched, data, instance.passed, known)
+            if following is not None:
+                saved = _SavedQuiet(watched, data, instance.passed, known, following)
             # What the detector knew before an episode is much like what it knows.
-            data = seal(WATCHED, zlib.compress(saved, 1 if known else 0))
+            data = seal(WATCHED, zlib.compress(_encode(saved), 1 if known else 0))
         member, habit = instance.member, instance.habit
         newcomer = b""
         if member is not None and member.newcomer is not None:
@@ -347,7 +371,7 @@ def scorer(
         else:
             saved = _decode(zlib.decompress(unseal(WATCHED, data, detector.name)))
             instance = _Instance(detector.load(saved.state), saved.watched, times)
-            instance.passed = saved.passed
+            instance.passed, instance.following = saved.passed, saved.following
             if saved.watched is not None and saved.watched.episode is not None:
                 known = detector.load(saved.habit) if saved.habit else None
                 instance.habit = habit_of(Known(known, shift), instance)

@@ -1,0 +1,1 @@
+"""What people say of anomalies, and what that keeps quiet."""
