@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from dataflow.incidents.groups import GroupRules, GroupTracker, time_of
-from dataflow.records import Incident, Source
-from dataflow.runtime import shutdown
+from dataflow.records import Incident, Raw, Reading, Source
+from dataflow.runtime import epochs, shutdown
 from dataflow.settings import Settings
 from dataflow.steps import groups
 from dataflow.steps.groups import Membership, Passed
@@ -363,3 +363,22 @@ def test_open_incidents_of_groups_are_counted_across_a_restart(
     flow.now += 1000.0
     flow.write(flow.logic.on_notify()[0])
     assert counted() == 0
+
+
+def test_each_partition_of_a_batch_is_marked_with_its_own_time() -> None:
+    """Bytewax may put the batches of several partitions together."""
+
+    def decode(batch: list[Raw]) -> list[Any]:
+        return [
+            Reading("m1", None, 0, 0.5, START + raw.offset, raw.partition, raw.offset)
+            for raw in batch
+        ]
+
+    marked = groups.marked(decode)
+    # Partitions that no other test has.
+    batch = [Raw(partition, offset, b"") for partition, offset in ((901, 10), (901, 20), (902, 90))]
+    assert not [it for it in marked(batch) if isinstance(it, Passed)]
+    for partition in (901, 902):
+        epochs.end(partition)
+    found = [it for it in marked(batch) if isinstance(it, Passed)]
+    assert found == [Passed(901, START + 20), Passed(902, START + 90)]

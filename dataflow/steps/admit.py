@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -131,14 +131,19 @@ class Admission:
                 if forgotten:
                     self._forgotten.setdefault(partition, []).extend(forgotten)
 
-    def forgotten(self, partition: int) -> list[str]:
-        """Return the keys whose states are to be discarded before the next reading.
+    def forgotten(self, readings: Sequence[Reading]) -> list[str]:
+        """Return the keys whose states are to be discarded before these readings.
 
-        They have sent nothing for `forget` seconds. The worker that reads the partition calls this
-        after each batch, so that they are discarded at the same place of the partition's readings.
+        They have sent nothing for `forget` seconds. The worker that reads their partition calls
+        this after each batch, so that they are discarded at the same place of the partition's
+        readings.
         """
         # As a rule there are none, and looking costs nothing.
-        return self._forgotten.pop(partition, []) if self._forgotten else []
+        if not self._forgotten:
+            return []
+        # As a rule they are of one partition; Bytewax may put several together.
+        partitions = dict.fromkeys(reading.partition for reading in readings)
+        return [key for number in partitions for key in self._forgotten.pop(number, [])]
 
     def _check(self, batch: list[Raw], record: Reading | Rejected, kept: int) -> Reading | Rejected:
         """Return a record that may pass, or its rejection; `kept` is the offset of kept bytes."""

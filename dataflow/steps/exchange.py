@@ -68,7 +68,7 @@ def keyer(
             groups = [one if len(one[1]) == 1 else (one[0], in_order(one[1])) for one in groups]
         if admission.looks:
             admission.look(keyed(readings, several=True) if together else groups)
-        names = admission.forgotten(readings[0].partition) if readings else []
+        names = admission.forgotten(readings) if readings else []
         return [*((name, []) for name in names), *groups] if names else groups
 
     return key

@@ -89,7 +89,18 @@ def marked(decode: Decode) -> Decode:
         records = decode(batch)
         if not batch:
             return records
-        partition = batch[0].partition
+        # As a rule a batch is of one partition; Bytewax may put several together.
+        if batch[0].partition == batch[-1].partition:
+            mark = mark_of(batch[0].partition, records)
+            return records if mark is None else [*records, mark]
+        groups: dict[int, list[Reading]] = {raw.partition: [] for raw in batch}
+        for record in records:
+            if isinstance(record, Reading):
+                groups[record.partition].append(record)
+        marks = [mark_of(partition, own) for partition, own in groups.items()]
+        return [*records, *(mark for mark in marks if mark is not None)]
+
+    def mark_of(partition: int, records: list[Any]) -> Passed | None:
         mark = None
         if epoch.get(partition) != epochs.ended(partition):
             epoch[partition] = epochs.ended(partition)
@@ -107,7 +118,7 @@ def marked(decode: Decode) -> Decode:
         )
         if times:
             reached[partition] = max(min(times), reached.get(partition, -math.inf))
-        return records if mark is None else [*records, mark]
+        return mark
 
     return decode_and_mark
 
