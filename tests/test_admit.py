@@ -95,7 +95,7 @@ def days_of(
             for number in range(alive)
         ]
         admitted += admit(batch)
-        forgotten += admit.forgotten(0)
+        forgotten += admit.forgotten([it for it in admitted[-alive:] if isinstance(it, Reading)])
     return admitted, forgotten
 
 
