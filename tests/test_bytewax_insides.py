@@ -79,7 +79,7 @@ def test_bytewax_takes_no_pickle_code() -> None:
     assert ours[0] == "dataflow.steps.exchange", f"{CHANGED}: it registers the code {PICKLE_CODE}."
 
 
-MAY_IMPORT = {"flow", "sources", "sinks", "steps", "runtime"}
+MAY_IMPORT = {"flow", "sources", "sinks", "steps", "rerun", "runtime"}
 """Parts of the package that may import Bytewax; of those, only `runtime` what starts with `_`."""
 
 

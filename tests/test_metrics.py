@@ -354,6 +354,9 @@ def test_a_metric_of_which_nothing_is_known_has_no_samples() -> None:
     assert {name for name, family in families.items() if family.samples} == {
         "anomaly_partitions",
         "anomaly_rules_refused",
+        "anomaly_verdicts",
+        "anomaly_verdicts_refused",
+        "anomaly_kept_quiet_total",
         "anomaly_readings_skipped_total",
         "anomaly_readings_repeated_total",
         "anomaly_readings_scored_total",
