@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.errors import UserError
-from dataflow.recovery.decisions import KEPT
+from dataflow.recovery.log import KEPT
 from dataflow.recovery.places import NONE, Places, are_kept, version_of
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None

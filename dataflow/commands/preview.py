@@ -12,10 +12,11 @@ import typer
 from dataflow.alerts.line import lasted
 from dataflow.cloudwatch.plan import duration
 from dataflow.commands.tables import print_table
+from dataflow.commands.times import moment
 from dataflow.errors import UserError
 from dataflow.formats.files import KINDS
 from dataflow.formats.metrics import CPU
-from dataflow.records import ALL, Anomaly, Incident, seconds
+from dataflow.records import ALL, Anomaly, Incident
 from dataflow.warnings import one_line
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _report(
     if since is not None and (start is not None or end is not None):
         raise UserError("--since and --from or --to are given: give one of them.")
     ago = None if since is None else _ago(since)
-    moments = [_moment(text, name) for text, name in ((start, "--from"), (end, "--to"))]
+    moments = [moment(text, name) for text, name in ((start, "--from"), (end, "--to"))]
     old = {} if against is None else options.of_file(against)
     new = {} if env_file is None else options.of_file(env_file)
     new |= options.of_pairs(changed)
@@ -142,17 +143,6 @@ def _ago(text: str) -> float:
         return duration(text).total_seconds()
     except ValueError as error:
         raise UserError(f"--since: {error}.") from None
-
-
-def _moment(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    try:
-        return seconds(text)
-    except (ValueError, OverflowError):
-        raise UserError(
-            f"{option} {text!r} is not a time: give one such as 2024-03-01T12:00."
-        ) from None
 
 
 def _print(found: Report, *, alerts: bool) -> None:

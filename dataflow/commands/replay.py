@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dataflow import settings
+from dataflow.commands.times import moment
 from dataflow.errors import UserError
-from dataflow.records import seconds
 from dataflow.replay import plan, transfer
 from dataflow.steps import decode
 
@@ -60,7 +60,7 @@ def replay(
     save them from the rejected topic to a file, one per line, and give it with --from-file.
     """
     options = settings.load()
-    moments = [_moment(text, name) for text, name in ((since, "--since"), (until, "--until"))]
+    moments = [moment(text, name) for text, name in ((since, "--since"), (until, "--until"))]
     if file is not None and from_file is not None:
         raise UserError("a file of rejected records and --from-file are given: give one, not both.")
     path = file or from_file
@@ -108,17 +108,6 @@ def _found(
     if file is not None:
         return transfer.read_file(file, corrected=False)
     return transfer.read_topic(options)
-
-
-def _moment(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    try:
-        return seconds(text)
-    except (ValueError, OverflowError):
-        raise UserError(
-            f"{option} {text!r} is not a time: give one such as 2024-03-01T12:00."
-        ) from None
 
 
 def _print(summary: plan.Summary) -> None:

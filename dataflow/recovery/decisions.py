@@ -21,8 +21,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from dataflow.errors import UserError, stop_process
 from dataflow.records import Reading, key_of
+from dataflow.recovery import log
+from dataflow.recovery.log import KEPT, SUFFIX
 from dataflow.recovery.store import Store
 
 __all__ = ["Decisions"]
@@ -31,33 +32,22 @@ SilenceStates: TypeAlias = dict[tuple[int, int, int], int]
 """By partition, offset and number in the record of an instance's reading: the silence that was
 decided after it, as `dataflow.incidents.silence` numbers it."""
 
-SUFFIX = ".log"
-"""Not `.sqlite3`: Bytewax takes every such file of the store for one of its own."""
-
-KEPT = 7 * 86_400.0
-"""Seconds to keep a row; only those since the last snapshot are needed."""
+NAME = "decisions"
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open a log file, and create the tables if the file is new or its creator was killed."""
-    with suppress(OSError):  # SQLite names the error
-        path.touch(0o600)  # SQLite would let other users read it
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS decisions"
-        " (instance TEXT, partition INTEGER, offset INTEGER, told INTEGER, at REAL,"
-        " number INTEGER NOT NULL DEFAULT 0)"
+    database = log.open_log(
+        path,
+        "decisions (instance TEXT, partition INTEGER, offset INTEGER, told INTEGER, at REAL,"
+        " number INTEGER NOT NULL DEFAULT 0)",
+        "reached (instance TEXT, partition INTEGER, offset INTEGER, at REAL,"
+        " PRIMARY KEY (instance, partition))",
     )
     columns = {name for _, name, *_ in database.execute("PRAGMA table_info(decisions)")}
     if "number" not in columns:  # from before a record could hold several readings
         # Processes of a cluster open the files of one another at the same time.
         with suppress(sqlite3.OperationalError):
             database.execute("ALTER TABLE decisions ADD number INTEGER NOT NULL DEFAULT 0")
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS reached (instance TEXT, partition INTEGER, offset INTEGER,"
-        " at REAL, PRIMARY KEY (instance, partition))"
-    )
     return database
 
 
@@ -94,10 +84,7 @@ class Decisions:
             self._database.execute("DELETE FROM reached WHERE at < ?", before)
             self._read(store.folder)
         except (sqlite3.Error, OSError) as error:
-            raise UserError(
-                f"the recovery store {store.folder} is damaged (decisions: {error}): restore a "
-                "copy of the whole store, or start with a new store."
-            ) from None
+            raise log.damaged(store.folder, NAME, error) from None
 
     @staticmethod
     def _take_over(database: sqlite3.Connection, folder: Path) -> None:
@@ -143,7 +130,7 @@ class Decisions:
                     try:
                         self._read(self._store.folder)
                     except sqlite3.Error as error:
-                        self._stop("read", error)
+                        log.stop("read", NAME, error)
                     self._complete = True
         return self._decided.get(instance, {}), self._reached.get(instance, {})
 
@@ -191,11 +178,4 @@ class Decisions:
                 )
                 database.execute("COMMIT")
         except sqlite3.Error as error:
-            self._stop("write to", error)
-
-    @staticmethod
-    def _stop(verb: str, error: sqlite3.Error) -> None:
-        stop_process(
-            f"cannot {verb} the recovery store (decisions: {error}): check its disk, and start the "
-            "flow again."
-        )
+            log.stop("write to", NAME, error)

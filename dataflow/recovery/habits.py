@@ -10,13 +10,12 @@ import hashlib
 import sqlite3
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from dataflow.detectors.first_day import middle
-from dataflow.errors import UserError, stop_process
-from dataflow.recovery.decisions import KEPT, SUFFIX
+from dataflow.recovery import log
+from dataflow.recovery.log import KEPT, SUFFIX
 from dataflow.recovery.store import Store
 
 __all__ = ["MEMBERS", "Habits", "Place"]
@@ -45,21 +44,15 @@ class Place(NamedTuple):
 
 
 def _open(path: Path | str) -> sqlite3.Connection:
-    """Open a file, and create the tables if it is new or its creator was killed."""
-    if isinstance(path, Path):
-        with suppress(OSError):  # SQLite names the error
-            path.touch(0o600)  # SQLite would let other users read it
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    for table in (
+    database = log.open_log(
+        path,
         "lent (name TEXT, metric TEXT, key TEXT, level REAL, state BLOB, at REAL,"
         " PRIMARY KEY (name, metric, key))",
         "states (digest BLOB PRIMARY KEY, state BLOB)",
         "begun (key TEXT, partition INTEGER, offset INTEGER, number INTEGER, digest BLOB, at REAL,"
         " PRIMARY KEY (key, partition, offset, number))",
-    ):
-        database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+    )
+    database.execute("PRAGMA synchronous = NORMAL")
     return database
 
 
@@ -85,10 +78,7 @@ class Habits:
                 self._look()
         except (sqlite3.Error, OSError) as error:
             assert store is not None
-            raise UserError(
-                f"the recovery store {store.folder} is damaged ({NAME}: {error}): restore a copy "
-                "of the whole store, or start with a new store."
-            ) from None
+            raise log.damaged(store.folder, NAME, error) from None
 
     def _look(self) -> None:
         """Open the files of other processes."""
@@ -122,7 +112,7 @@ class Habits:
                     "SELECT count(*) FROM lent WHERE name = ? AND metric = ?", (group, metric or "")
                 ).fetchone()
         except sqlite3.Error as error:
-            self._stop("read", error)
+            log.stop("read", NAME, error)
         return int(found)
 
     def lend(self, group: str, metric: str | None, key: str, level: float, state: bytes) -> None:
@@ -147,7 +137,7 @@ class Habits:
                 )
                 self._own.execute("COMMIT")
         except sqlite3.Error as error:
-            self._stop("write to", error)
+            log.stop("write to", NAME, error)
 
     def begin(self, key: str, place: Place, group: str, metric: str | None) -> bytes | None:
         """Return the state that a new member of a group begins with; None if there is none.
@@ -171,7 +161,7 @@ class Habits:
                 if self._store is not None:
                     self._record(key, place, state)
         except sqlite3.Error as error:
-            self._stop("use", error)
+            log.stop("use", NAME, error)
         return state
 
     @staticmethod
@@ -204,10 +194,3 @@ class Habits:
             "INSERT INTO begun VALUES (?, ?, ?, ?, ?, ?)", (key, *place, digest, time.time())
         )
         self._own.execute("COMMIT")
-
-    @staticmethod
-    def _stop(verb: str, error: sqlite3.Error) -> None:
-        stop_process(
-            f"cannot {verb} the recovery store ({NAME}: {error}): check its disk, and start the "
-            "flow again."
-        )

@@ -17,11 +17,11 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-from dataflow.errors import UserError, stop_process
-from dataflow.recovery.decisions import KEPT, SUFFIX
+from dataflow.recovery import log
+from dataflow.recovery.log import KEPT, SUFFIX
 from dataflow.recovery.store import Store
 
 __all__ = ["NONE", "Places", "are_kept", "version_of"]
@@ -47,18 +47,13 @@ def are_kept(store: Store | None) -> bool:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    with suppress(OSError):  # SQLite names the error
-        path.touch(0o600)  # SQLite would let other users read it
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    database.execute("PRAGMA journal_mode = WAL")
-    for table in (
+    return log.open_log(
+        path,
         "documents (version TEXT PRIMARY KEY, content BLOB)",
         "places (kind TEXT, partition INTEGER, offset INTEGER, version TEXT, at REAL,"
         " PRIMARY KEY (kind, partition, offset))",
         "reached (partition INTEGER PRIMARY KEY, offset INTEGER, at REAL)",
-    ):
-        database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-    return database
+    )
 
 
 def _thin(database: sqlite3.Connection) -> None:
@@ -129,10 +124,7 @@ class Places:
             self._take(_Process(self._database))
             self._read_others(store)
         except (sqlite3.Error, OSError) as error:
-            raise UserError(
-                f"the recovery store {store.folder} is damaged ({NAME}: {error}): restore a copy "
-                "of the whole store, or start with a new store."
-            ) from None
+            raise log.damaged(store.folder, NAME, error) from None
         self._late = store.began(NAME, lambda: store.resumed)
 
     def stage(self, kind: str, content: bytes) -> str:
@@ -223,7 +215,7 @@ class Places:
                 for other in self._others.values():
                     self._take(other)
             except sqlite3.Error as error:
-                self._stop("read", error)
+                log.stop("read", NAME, error)
 
     def _complete_reading(self) -> None:
         """Read all again: when the file was opened, an earlier process may have been about to end.
@@ -234,7 +226,7 @@ class Places:
         try:
             self._read_others(self._store)
         except sqlite3.Error as error:
-            self._stop("read", error)
+            log.stop("read", NAME, error)
         self._complete = True
 
     def _read_others(self, store: Store) -> None:
@@ -304,11 +296,4 @@ class Places:
             )
             database.execute("COMMIT")
         except sqlite3.Error as error:
-            self._stop("write to", error)
-
-    @staticmethod
-    def _stop(verb: str, error: sqlite3.Error) -> None:
-        stop_process(
-            f"cannot {verb} the recovery store ({NAME}: {error}): check its disk, and start the "
-            "flow again."
-        )
+            log.stop("write to", NAME, error)

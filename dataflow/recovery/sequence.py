@@ -10,12 +10,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from dataflow.errors import UserError, stop_process
-from dataflow.recovery.decisions import KEPT, SUFFIX
+from dataflow.recovery import log
+from dataflow.recovery.log import KEPT, SUFFIX
 from dataflow.recovery.store import Store
 
 __all__ = ["Sequence", "Step"]
@@ -35,16 +35,12 @@ class Step(NamedTuple):
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    with suppress(OSError):  # SQLite names the error
-        path.touch(0o600)  # SQLite would let other users read it
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS steps"
-        " (number INTEGER PRIMARY KEY, id TEXT, sequence INTEGER, size INTEGER, until REAL,"
-        " at REAL)"
+    database = log.open_log(
+        path,
+        "steps (number INTEGER PRIMARY KEY, id TEXT, sequence INTEGER, size INTEGER, until REAL,"
+        " at REAL)",
     )
+    database.execute("PRAGMA synchronous = NORMAL")
     return database
 
 
@@ -65,10 +61,7 @@ class Sequence:
             self._database = _open(store.folder / f"{name}-{store.process}{SUFFIX}")
             self._database.execute("DELETE FROM steps WHERE at < ?", (time.time() - KEPT,))
         except (sqlite3.Error, OSError) as error:
-            raise UserError(
-                f"the recovery store {store.folder} is damaged ({name}: {error}): restore a copy "
-                "of the whole store, or start with a new store."
-            ) from None
+            raise log.damaged(store.folder, name, error) from None
 
     def since(self, number: int) -> list[Step]:
         """Return the steps from a number on that earlier processes have taken."""
@@ -86,7 +79,7 @@ class Sequence:
                         if place not in found or found[place][0] < at:
                             found[place] = at, Step(*step)
         except sqlite3.Error as error:
-            self._stop("read", error)
+            log.stop("read", self._name, error)
         steps = []
         while number in found:
             steps.append(found[number][1])
@@ -111,10 +104,4 @@ class Sequence:
             )
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
-            self._stop("write to", error)
-
-    def _stop(self, verb: str, error: sqlite3.Error) -> None:
-        stop_process(
-            f"cannot {verb} the recovery store ({self._name}: {error}): check its disk, and start "
-            "the flow again."
-        )
+            log.stop("write to", self._name, error)
