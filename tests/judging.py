@@ -50,6 +50,7 @@ def alerts(scores: Sequence[float], threshold: float) -> set[int]:
 
     Above the threshold, and twice as bad as what is known: the trouble of which the last anomaly is
     less than 84 readings ago, or what came on two of the last three days within an hour of this.
+    None less than 12 readings after another.
     """
     found: set[int] = set()
     troubles: list[tuple[int, int]] = []
@@ -71,7 +72,7 @@ def alerts(scores: Sequence[float], threshold: float) -> set[int]:
             if abs(at - begun - 288 * day) <= 12 and bad <= covered
         }
         troubles.append((at, bad))
-        if len(days) < 2:
+        if len(days) < 2 and not found.intersection(range(at - 11, at)):
             found.add(at)
     return found
 

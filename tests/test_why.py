@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import KINDS, Instance, instance
+from synthetic import KINDS, START, Instance, instance
 
 from dataflow.alerts.sentence import Metric, sentence
 from dataflow.detectors.base import Explanation
@@ -36,13 +36,20 @@ def anomalies(
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from(KINDS), st.integers(0, 10_000), st.sampled_from([0.4, 0.5, 0.6]))
+@given(
+    st.sampled_from(KINDS),
+    st.integers(0, 10_000),
+    st.sampled_from([0.4, 0.5, 0.6]),
+    st.sampled_from([300.0, 300.0, 60.0, 3600.0]),
+)
 def test_every_value_in_the_ordinary_range_is_none_and_every_one_beside_it_is(
-    kind: str, seed: int, threshold: float
+    kind: str, seed: int, threshold: float, interval: float
 ) -> None:
     """About ten thousand values agree with a score on the state that was frozen."""
-    detector, rng = Calibrated(threshold=threshold), random.Random(seed)
-    for before, value, time, why in anomalies(detector, instance(kind, seed, days=22)):
+    detector, rng = Calibrated(interval, threshold), random.Random(seed)
+    made = instance(kind, seed, days=22)
+    made.times = [START + interval * at for at in range(len(made.times))]
+    for before, value, time, why in anomalies(detector, made):
         assert sum(reason.share for reason in why.reasons) == pytest.approx(1)
         assert all(0 < reason.share <= 1 for reason in why.reasons)
         expected = detector.score(before, value, time).expected

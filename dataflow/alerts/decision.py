@@ -11,16 +11,16 @@ from dataflow.alerts.news import Heard, News, odds
 
 __all__ = ["Decision", "Rule", "decisions"]
 
-Rule: TypeAlias = Literal["first", "worse", "known", "daily"]
+Rule: TypeAlias = Literal["first", "worse", "soon", "known", "daily"]
 
 
 class Decision(msgspec.Struct, frozen=True):
     """Whether an anomaly is an alert, and by which rule.
 
     `first`: there was none in the last `hold` readings. `worse`: its score is above `covered`, up
-    to which scores were known. `known`: it is not. `daily`: it is, and it came at this hour on two
-    of the last three days. `since` is the number of readings since the last anomaly that counts;
-    None if there was none within `hold`.
+    to which scores were known. `soon`: it is, less than an hour after an alert. `known`: it is not.
+    `daily`: it is, and it came at this hour on two of the last three days. `since` is the number of
+    readings since the last anomaly that counts; None if there was none within `hold`.
     """
 
     alert: bool
@@ -42,6 +42,11 @@ class Decision(msgspec.Struct, frozen=True):
             return f"an alert: scores up to {known} were known, and this one is worse"
         if self.rule == "daily":
             return "no alert: as much came at this hour on two of the last three days"
+        if self.rule == "soon":
+            return (
+                f"no alert: scores up to {known} were known, and this one is worse, but the last "
+                "alert was less than an hour before"
+            )
         return (
             f"no alert: scores up to {known} are known, for {self.hold} readings after the last "
             f"anomaly, {self.since} before"
@@ -69,6 +74,8 @@ def decisions(
         alert = news.take(heard, score)
         rule: Rule = "first" if paused else "worse"
         if not alert:
-            rule = "daily" if paused or odds(score) > bar else "known"
+            rule = "daily" if heard.usual else "soon"
+            if not paused and odds(score) <= bar:
+                rule = "known"
         covered = None if paused else bar / (bar + 1.0)
         yield Decision(alert, rule, news.hold, covered, None if paused else since)

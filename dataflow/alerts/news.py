@@ -20,6 +20,9 @@ TIMES = 2
 AROUND = 3_600.0
 """What came on two of the last three days within an hour of this time is no news."""
 
+SOON = 3_600.0
+"""For this many seconds after an alert, a worse score is none: who reads it looks already."""
+
 LEAST = 0.25
 """Below this share of the threshold, nothing is held back."""
 
@@ -32,17 +35,20 @@ class Heard(msgspec.Struct, array_like=True):
 
     `since` counts the readings since the last anomaly that was news or no news, and `bar` is the
     odds that are covered. `daily` has, of each trouble of the last days, the readings since it
-    began and the odds that it covered. `usual`: the last of these comes about daily.
+    began and the odds that it covered. `usual`: the last of these comes about daily. `soon` counts
+    down the readings after an alert in which a worse score is none.
     """
 
     since: int = 0
     bar: float = 0.0
     daily: list[tuple[int, float]] = []
     usual: bool = False
+    soon: int = 0
 
     def passed(self, readings: int) -> None:
         """Count readings that are no anomalies."""
         self.since += readings
+        self.soon = self.soon - readings if self.soon > readings else 0
         if self.daily:
             self.daily = [(age + readings, bar) for age, bar in self.daily]
 
@@ -53,8 +59,9 @@ class News:
     Scores are compared as odds, s / (1 - s). A score whose odds lie between two steps, threshold x
     2^i and threshold x 2^(i + 1), is news, and covers all up to the upper step for the next
     `hold` readings. Each anomaly among them begins the `hold` anew. The threshold is such a step,
-    so an alert is followed by another only if that is twice as bad, or comes after a pause of
-    `hold` readings. Scores below the threshold never keep one above it from being news.
+    so an alert is followed by another only if that is twice as bad and not within an hour, or comes
+    after a pause of `hold` readings. Scores below the threshold never keep one above it from being
+    news.
 
     What came at this time of the day, within an hour, on two of the last three days is known too,
     unless it is twice as bad.
@@ -65,7 +72,10 @@ class News:
 
     >>> news, heard = News(0.5), Heard()
     >>> [news.take(heard, score) for score in (0.3, 0.6, 0.8, 0.6, 0.81, 0.7)]
-    [True, True, True, False, False, False]
+    [True, True, False, False, False, False]
+    >>> heard.passed(12)
+    >>> news.take(heard, 0.9)
+    True
     >>> heard.passed(82)
     >>> news.take(heard, 0.6), news.take(heard, 0.6)
     (False, False)
@@ -81,6 +91,7 @@ class News:
         self._least = LEAST * self._alarm
         self._day = round(86_400 / interval)
         self._around = AROUND / interval
+        self._soon = round(SOON / interval)
         # Readings after which nothing is kept. With less than one reading an hour, no day is known.
         self.memory = self.hold
         if interval <= AROUND:
@@ -108,8 +119,14 @@ class News:
         while bar < found:
             bar *= 2.0
         heard.bar = bar
-        heard.usual = found > self._alarm and self._daily(heard, found)
-        return not heard.usual
+        if found <= self._alarm:
+            heard.usual = False
+            return True
+        heard.usual = self._daily(heard, found)
+        if heard.usual or heard.soon > 0:
+            return False
+        heard.soon = self._soon
+        return True
 
     def _daily(self, heard: Heard, found: float) -> bool:
         """Return whether this comes about daily, and remember that it came."""

@@ -32,15 +32,20 @@ SPREAD: Final = 0.3
 
 BONUS: Final = 6.0
 BONUS_HALF: Final = 0.08
-"""Leaving the known range by this share of it adds half the bonus."""
+YOUNG: Final = 4
+"""Leaving the known range by this share of it adds half the bonus; since a new habit, by this share
+times 1 + 4 / days: the range is not known yet."""
 
-SHARP: Final = 5.0
-SHARP_DAY: Final = 1.5
-SHARP_OF_MANY: Final = 1.25
+RUN: Final = 3
 NEAR: Final = 0.2
-"""A single reading is an anomaly if it stands out by more than 5 usual sizes, and by more than 1.5
-times what the sharpest reading of a day usually does, or 1.25 times of a day of many readings; from
-the mean of about 5 readings before."""
+"""Readings stand out from the mean of about 5 before them: a single one, or three in a row."""
+
+RARE: Final = 2.0
+USUAL_RARE: Final = 3.0
+RARER: Final = 0.1
+RAREST: Final = 1.5
+"""Readings that are less than 2 bits rare do not stand out. Each bit above 3 counts as standing out
+by a tenth more, up to half as much again, and each below as a tenth less."""
 
 MOST: Final = 1.5
 """Of an instance that is often surprising, a surprise counts as little as this part of it."""
@@ -61,6 +66,9 @@ HALF: Final = 3.0
 
 CLOSE: Final = 1e-7
 """The share of the known range to which the limits of ordinary values are found."""
+
+NO_CELL: Final = 1_000_000
+"""More than a forest's cells."""
 
 BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
@@ -83,8 +91,9 @@ class Calibrated:
     interval
         Usual seconds between two readings of an instance. The constants are times at 300 s: for
         shorter intervals they become more readings, for longer ones as many. The readings whose
-        surprise is averaged change with the square root. For intervals of up to two minutes and
-        from half an hour on, single readings that stand out are anomalies too. It is never inferred
+        surprise is averaged change with the square root. Three readings in a row that stand out
+        are an anomaly too, and for intervals of up to two minutes and from half an hour on a single
+        one. It is never inferred
         from the readings' times, which only give the hour.
     threshold
         The score above which a reading is an anomaly, between 0 and 1. Scores do not depend on it.
@@ -130,8 +139,13 @@ class Calibrated:
         self._start = min(round(200 * scale), max(round(5 * 86_400 / self.interval), 120))
         self._day = max(round(86_400 / self.interval), 1)
         self._four_days = 4 * self._day
-        self._single = not 120.0 < self.interval < 1800.0
-        self._sharp_day = SHARP_DAY if self.interval > 120.0 else SHARP_OF_MANY
+        # How many readings must stand out in a row, by how many usual sizes, and by how many times
+        # what the most that a day has usually does.
+        self._run, self._sharp, self._sharp_day = RUN, 6.0, 2.25
+        if self.interval <= 120.0:
+            self._run, self._sharp, self._sharp_day = 1, 5.0, 1.25
+        elif self.interval >= 1800.0:
+            self._run, self._sharp, self._sharp_day = 1, 5.0, 1.5
         # 23 hours: no hour of the day has come twice.
         self._new_habit = round(276 * scale)
         self._settle = round(36 * scale)
@@ -209,8 +223,8 @@ class Calibrated:
         least = FLAT_STEP * largest + FLAT
         residual = offset - expected
         step = offset - memory.previous
-        sharpness = sharp(memory, residual, step, least) if self._single else 0.0
-        found = self._surprise(memory, residual, step, least)
+        sharpness = sharp(memory, residual, offset, least, self._run)
+        found, bits = self._surprise(memory, residual, step, least)
         surprise = found / quietness(memory)
         if seen < self._start or (memory.since < self._settle and memory.since < seen):
             surprise = 0.0
@@ -218,12 +232,14 @@ class Calibrated:
             outside = offset - high if offset > high else low - offset
             if outside > 0.0:
                 outside /= max(high - low, FLAT_RANGE * largest, FLAT)
-                surprise += BONUS * outside / (outside + BONUS_HALF)
+                surprise += BONUS * outside / (outside + self._bonus_half(memory))
             stuck = STUCK * memory.longest
             if memory.same == (stuck if stuck > self._stuck else self._stuck):
                 surprise += BONUS
-            if self._single:
-                by_itself = sharpness * (HALF / bar(memory, self._sharp_day))
+            if sharpness > 0.0 and self._knows_sizes(memory):
+                by_itself = sharpness * HALF / self._bar(memory)
+                if self._run > 1:
+                    by_itself *= weight(memory, bits)
                 if by_itself > surprise:
                     surprise = by_itself
 
@@ -248,7 +264,13 @@ class Calibrated:
             by_day = by_week = NOT_SEEN
         learn(memory, offset, day, week, by_day, by_week, self._level_rate, bounded)
         self._learn_peaks(memory, residual, found, sharpness)
+        memory.previous_3 = memory.previous_2
+        memory.previous_2 = memory.previous
         memory.previous = offset
+        memory.residual_2 = memory.residual_1
+        memory.residual_1 = residual
+        memory.bits_2 = memory.bits_1
+        memory.bits_1 = bits
         if offset > memory.high:
             memory.high = offset
         if offset < memory.low:
@@ -263,10 +285,13 @@ class Calibrated:
             Verdict, (surprise / (surprise + HALF), expected, expected - miss, expected + miss)
         )
 
-    def _surprise(self, memory: Memory, residual: float, step: float, least: float) -> float:
+    def _surprise(
+        self, memory: Memory, residual: float, step: float, least: float
+    ) -> tuple[float, float]:
         """Return how rare the last readings were, in deviations of this instance; learn it.
 
-        `least` is the smallest scale of a feature.
+        And how rare this reading's residual is, in bits. `least` is the smallest scale of a
+        feature.
         """
         seen, since = memory.seen, memory.since
         residual_distance = abs(residual)
@@ -286,10 +311,10 @@ class Calibrated:
         information = self._all_bits[memory.total]
         memory.total += 1
         place = 0.5 + 0.5 * residual / (residual_width + residual_distance)
-        bits = information - memory.masses.visit(
+        rare = information - memory.masses.visit(
             self._residual_trees.leaves(place), self._leaf_bits
         )
-        memory.residual_bits += self._smooth * (bits - memory.residual_bits)
+        memory.residual_bits += self._smooth * (rare - memory.residual_bits)
         place = 0.5 + 0.5 * step / (step_width + step_distance)
         bits = information - memory.masses.visit(self._step_trees.leaves(place), self._leaf_bits)
         memory.step_bits += self._smooth * (bits - memory.step_bits)
@@ -313,7 +338,22 @@ class Calibrated:
             memory.step_variance += rate * (
                 step_excess * step_excess * (1.0 - rate) - memory.step_variance
             )
-        return surprise
+        return surprise, rare
+
+    def _bonus_half(self, memory: Memory) -> float:
+        """Return by what share of the known range a reading must leave it for half the bonus."""
+        if memory.since == memory.seen:
+            return BONUS_HALF
+        return BONUS_HALF * (1.0 + YOUNG * self._day / memory.since)
+
+    def _knows_sizes(self, memory: Memory) -> bool:
+        """Return whether the usual sizes are known: not on the first day of a new habit."""
+        return memory.since >= self._day or memory.since == memory.seen
+
+    def _bar(self, memory: Memory) -> float:
+        """Return by how many usual sizes readings must stand out to be an anomaly."""
+        usual = self._sharp_day * memory.usual_peak
+        return usual if usual > self._sharp else self._sharp
 
     def _lasts(self, memory: Memory, offset: float, troubled: bool, miss: float) -> bool:
         """Return whether a trouble has lasted for so long that it is a new habit.
@@ -340,7 +380,7 @@ class Calibrated:
         return True
 
     def _learn_peaks(self, memory: Memory, residual: float, found: float, sharpness: float) -> None:
-        """Learn how surprising an instance usually is at most, and how sharp single readings are.
+        """Learn how surprising an instance usually is at most, and how far readings stand out.
 
         `found` is the surprise of its last readings.
         """
@@ -353,8 +393,6 @@ class Calibrated:
                 most = memory.most if memory.most < MOST * HALF else MOST * HALF
                 memory.usual_most += (most - memory.usual_most) / (count if count < 5 else 5)
                 memory.most = 0.0
-        if not self._single:
-            return
         past = memory.seen - self._calibrate
         if past >= 0:
             if sharpness > memory.peak:
@@ -366,11 +404,12 @@ class Calibrated:
                     peak = 2.0 * memory.usual_peak
                 memory.usual_peak += (peak - memory.usual_peak) / (count if count < 10 else 10)
                 memory.peak = 0.0
-        beside = residual - memory.beside
-        count = memory.seen + 1
-        rate = self._size_rate if count > self._first else 1.0 / count
-        memory.beside_size += rate * (abs(beside) - memory.beside_size)
-        memory.beside += NEAR * beside
+        since = memory.since if memory.since else 1
+        rate = self._size_rate if since > self._first else 1.0 / since
+        memory.beside_size += rate * (abs(residual - memory.beside) - memory.beside_size)
+        # The mean is that of the readings before the run, of which this may be the first.
+        last = residual if self._run == 1 else memory.residual_2
+        memory.beside += NEAR * (last - memory.beside)
 
     def _view(
         self, before: Memory, expected: float, high: float, low: float, largest: float
@@ -384,6 +423,7 @@ class Calibrated:
             low,
             FLAT_STEP * largest + FLAT,
             max(high - low, FLAT_RANGE * largest, FLAT),
+            before.since < self._first,
             rate,
             self._smooth,
             self._all_bits[before.total],
@@ -391,8 +431,9 @@ class Calibrated:
             self._residual_trees,
             self._step_trees,
             stuck if stuck > self._stuck else self._stuck,
-            self._single,
-            self._sharp_day,
+            self._bonus_half(before),
+            self._run,
+            self._bar(before) if self._knows_sizes(before) else LARGEST,
         )
 
     def before(self, state: Memory) -> Memory | None:
@@ -495,6 +536,7 @@ class View:
         low: float,
         least: float,
         width: float,
+        young: bool,
         rate: float,
         smooth: float,
         information: float,
@@ -502,8 +544,9 @@ class View:
         residual_trees: Trees,
         step_trees: Trees,
         stuck: int,
-        single: bool,
-        sharp_day: float,
+        bonus_half: float,
+        run: int,
+        bar: float,
     ) -> None:
         self.memory = memory
         self.expected = expected
@@ -511,6 +554,7 @@ class View:
         self.low = low
         self.least = least
         self.width = width
+        self.young = young
         self.rate = rate
         self.smooth = smooth
         self.information = information
@@ -519,8 +563,9 @@ class View:
         self.step_trees = step_trees
         self.stuck = stuck
         self.quietness = quietness(memory)
-        self.single = single
-        self.sharp_day = sharp_day
+        self.bonus_half = bonus_half
+        self.run = run
+        self.bar = bar
         self.within = expected
 
     def residual_place(self, offset: float) -> float:
@@ -535,7 +580,8 @@ class View:
 
     def _place(self, feature: float, size: float, scale: float) -> float:
         distance = abs(feature)
-        scale = follow(scale, size + self.rate * (distance - size))
+        size += self.rate * (distance - size)
+        scale = size if self.young else follow(scale, size)
         width = WIDTH * (scale if scale > self.least else self.least)
         return 0.5 + 0.5 * feature / (width + distance)
 
@@ -564,12 +610,19 @@ class View:
         return found / self.quietness
 
     def sharpness(self, offset: float) -> float:
-        """Return the surprise of a value as a single reading that stands out."""
-        if not self.single:
+        """Return the surprise of a value that stands out, with the readings just before it."""
+        found = sharp(self.memory, offset - self.expected, offset, self.least, self.run)
+        if found <= 0.0:
             return 0.0
+        cell = self.residual_trees.cell(self.residual_place(offset))
+        return found * HALF / self.bar * self._weight(cell)
+
+    def _weight(self, cell: int) -> float:
+        if self.run == 1:
+            return 1.0
         memory = self.memory
-        found = sharp(memory, offset - self.expected, offset - memory.previous, self.least)
-        return found * (HALF / bar(memory, self.sharp_day))
+        seen = memory.masses.look(self.residual_trees.leaves_of(cell), self.leaf_bits)
+        return weight(memory, self.information - seen)
 
     def bonus(self, offset: float) -> float:
         """Return the surprise of leaving the range of the last weeks."""
@@ -577,7 +630,7 @@ class View:
         if outside <= 0.0:
             return 0.0
         outside /= self.width
-        return BONUS * outside / (outside + BONUS_HALF)
+        return BONUS * outside / (outside + self.bonus_half)
 
     def is_stuck(self, offset: float) -> bool:
         """Return whether a value is stuck just now."""
@@ -594,31 +647,35 @@ class View:
             found = 0.0
         return found + self.bonus(offset)
 
-    def not_sharp(self, alarm: float) -> tuple[float, float] | None:
-        """Return the range around the expected value in which no value stands out.
+    def calm(self, alarm: float, sign: int) -> float:
+        """Return the last value above (or with a sign of -1, below) that does not stand out.
 
-        None if the expected value itself does.
+        The expected value does not.
         """
-        if not self.single:
-            return -LARGEST, LARGEST
         memory = self.memory
-        # A value stands out if it is far from both of these: from what was usual just now, and
-        # from the reading before.
-        share = alarm / (HALF / bar(memory, self.sharp_day))
+        size = memory.beside_size if memory.beside_size > self.least else self.least
+        step_size = memory.step_size if memory.step_size > self.least else self.least
         usual = self.expected + memory.beside
-        far = share * (memory.beside_size if memory.beside_size > self.least else self.least)
-        low, high = usual - far, usual + far
-        far = share * (memory.step_size if memory.step_size > self.least else self.least)
-        other_low, other_high = memory.previous - far, memory.previous + far
-        if not low <= self.expected <= high:
-            if not other_low <= self.expected <= other_high:
-                return None
-            low, high, other_low, other_high = other_low, other_high, low, high
-        if other_low <= high and low <= other_high:
-            low, high = min(low, other_low), max(high, other_high)
-        # The last digits of the ends depend on the order of the arithmetic.
-        close = CLOSE * self.width
-        return low + close, high - close
+        start = memory.previous if self.run == 1 else memory.previous_3
+        # Values nearer than where the rarest would stand out do not matter.
+        needed = self.bar * alarm / HALF
+        at = farther(usual, size, start, step_size, needed / RAREST, sign)
+        if (at - self.expected) * sign < 0.0:
+            at = self.expected
+        while abs(at) < LARGEST:
+            cell = self.residual_trees.cell(self.residual_place(at))
+            times = self._weight(cell)
+            end = self._first(at, sign, cell, sign * NO_CELL)
+            if (
+                times > 0.0
+                and sharp(memory, self.within - self.expected, self.within, self.least, self.run)
+                * times
+                > needed
+            ):
+                edge = farther(usual, size, start, step_size, needed / times, sign)
+                return edge if (edge - at) * sign > 0.0 else at
+            at = end
+        return sign * LARGEST
 
     def ordinary(self, alarm: float) -> tuple[float, float] | None:
         """Return the range around the expected value in which no value surprises above `alarm`.
@@ -626,14 +683,17 @@ class View:
         In the unit of the values. None if the expected value itself does.
         """
         center = self.expected
-        calm = self.not_sharp(alarm)
-        if self.surprise(center) > alarm or calm is None:
+        if self.surprise(center) > alarm or self.sharpness(center) > alarm:
             return None
         high, low = self._edge(center, alarm, 1), self._edge(center, alarm, -1)
-        if calm[0] > low:
-            low = min(calm[0], center)
-        if calm[1] < high:
-            high = max(calm[1], center)
+        # The last digits of the ends depend on the order of the arithmetic.
+        close = CLOSE * self.width
+        calm = self.calm(alarm, 1) - close
+        if calm < high:
+            high = max(calm, center)
+        calm = self.calm(alarm, -1) + close
+        if calm > low:
+            low = min(calm, center)
         previous = self.memory.previous
         if self.is_stuck(previous) and low <= previous <= high:
             if previous - low > high - previous:
@@ -732,23 +792,55 @@ def quietness(memory: Memory) -> float:
     return memory.usual_most / HALF if memory.usual_most > HALF else 1.0
 
 
-def bar(memory: Memory, times: float) -> float:
-    """Return how sharp a single reading must be to be an anomaly: so many times the usual peak."""
-    usual = times * memory.usual_peak
-    return usual if usual > SHARP else SHARP
+def sharp(memory: Memory, residual: float, offset: float, least: float, run: int) -> float:
+    """Return by how many usual sizes the last `run` readings stand out from those before them.
 
-
-def sharp(memory: Memory, residual: float, step: float, least: float) -> float:
-    """Return by how many usual sizes a single reading stands out from the readings before it.
-
-    From the mean of the last ones, and from the last one: the smaller of the two. So neither the
-    way back from a spike stands out, nor a slow change.
+    Each from the mean of the readings before, and from the last one of these, to the same side: the
+    smallest of these distances. So neither the way back from a spike stands out, nor a slow change.
     """
     size = memory.beside_size if memory.beside_size > least else least
-    found = abs(residual - memory.beside) / size
-    size = memory.step_size if memory.step_size > least else least
-    by_step = abs(step) / size
-    return by_step if by_step < found else found
+    step_size = memory.step_size if memory.step_size > least else least
+    usual = memory.beside
+    start = memory.previous if run == 1 else memory.previous_3
+    by_mean = (residual - usual) / size
+    by_last = (offset - start) / step_size
+    sign = 1.0
+    if by_mean < 0.0:
+        sign = -1.0
+    found = sign * by_mean
+    found = nearer(found, sign * by_last)
+    if run > 1:
+        found = nearer(found, sign * (memory.residual_1 - usual) / size)
+        found = nearer(found, sign * (memory.previous - start) / step_size)
+        found = nearer(found, sign * (memory.residual_2 - usual) / size)
+        found = nearer(found, sign * (memory.previous_2 - start) / step_size)
+    return found if found > 0.0 else 0.0
+
+
+def nearer(found: float, other: float) -> float:
+    """Return the smaller number."""
+    return other if other < found else found
+
+
+def farther(
+    usual: float, size: float, start: float, step_size: float, sizes: float, sign: int
+) -> float:
+    """Return the value that is so many sizes away from both the usual one and the start."""
+    by_mean = usual + sign * sizes * size
+    by_last = start + sign * sizes * step_size
+    return by_last if (by_last - by_mean) * sign > 0.0 else by_mean
+
+
+def weight(memory: Memory, bits: float) -> float:
+    """Return how much it counts that three readings stand out: nothing where readings often lie.
+
+    `bits` says how rare the last one's residual is.
+    """
+    bits = nearer(nearer(bits, memory.bits_1), memory.bits_2)
+    if bits < RARE:
+        return 0.0
+    times = 1.0 + RARER * (bits - USUAL_RARE)
+    return times if times < RAREST else RAREST
 
 
 def toward(value: float, sign: int) -> float:

@@ -13,7 +13,7 @@ from dataflow.detectors.sealing import LITTLE_CRC32, damaged, seal, unseal
 
 __all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
 
-MARK: Final = b"calibrated/3 "
+MARK: Final = b"calibrated/4 "
 TREES: Final = 8
 LEAVES: Final = 32  # of each tree, of height 5
 HOURS: Final = 24 + 168
@@ -23,7 +23,7 @@ BEYOND: Final = 1e300
 
 
 COUNTS: Final = 6
-NUMBERS: Final = 29
+NUMBERS: Final = 35
 
 SIGNATURE: Final = struct.Struct("<dc")
 FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
@@ -40,7 +40,9 @@ class Memory:
 
     `seen` counts its readings, `since` those since the detector last started over, and `trouble`
     those of a trouble that may be a new habit, whose values lie from `trouble_low` to
-    `trouble_high`, and before which the usual miss was `trouble_miss`.
+    `trouble_high`, and before which the usual miss was `trouble_miss`. Of the last readings,
+    `previous`, `previous_2` and `previous_3` are the values, `residual_1` and `residual_2` the
+    residuals, `bits_1` and `bits_2` how rare these were.
 
     A state loaded from the bytes of `dump` continues as the dumped one would have, to the bit. It
     is stored as those bytes only: compiled, it cannot be pickled or deep-copied.
@@ -54,6 +56,8 @@ class Memory:
         "before",
         "beside",
         "beside_size",
+        "bits_1",
+        "bits_2",
         "high",
         "hours",
         "last_high",
@@ -69,6 +73,10 @@ class Memory:
         "origin",
         "peak",
         "previous",
+        "previous_2",
+        "previous_3",
+        "residual_1",
+        "residual_2",
         "residual_bits",
         "residual_mean",
         "residual_scale",
@@ -146,6 +154,12 @@ class Memory:
             self.trouble_high,
             self.trouble_low,
             self.trouble_miss,
+            self.previous_2,
+            self.previous_3,
+            self.residual_1,
+            self.residual_2,
+            self.bits_1,
+            self.bits_2,
         ) = numbers
         self.hours = hours
         self.masses = masses
@@ -186,6 +200,12 @@ class Memory:
             self.trouble_high,
             self.trouble_low,
             self.trouble_miss,
+            self.previous_2,
+            self.previous_3,
+            self.residual_1,
+            self.residual_2,
+            self.bits_1,
+            self.bits_2,
         )
 
     def copy(self) -> Memory:
