@@ -68,4 +68,4 @@ def test_states_saved_and_loaded_anywhere_change_nothing(shape: str) -> None:
     assert broken.incidents == whole.incidents
     assert [one[1:] for one in broken.scored] == [one[1:] for one in whole.scored]
     # Also in an episode, which keeps what the detector knew before it.
-    assert 2000 < broken.stored <= 2200
+    assert 2000 < broken.stored <= 2300

@@ -52,8 +52,8 @@ MOST: Final = 1.5
 
 OFTEN: Final = 0.5
 ASTRAY: Final = 6.0
-"""A trouble lasts while the surprise is above this part of an anomaly's, or the readings miss the
-level of their hour by more than this many times the usual miss before the trouble."""
+"""A trouble lasts while the surprise is above this part of that of a score of one half, or the
+readings miss the level of their hour by more than this many times the usual miss before it."""
 
 CALM: Final = 4
 """Each reading without takes back this many with trouble."""
@@ -258,7 +258,7 @@ class Calibrated:
         memory.since += 1
         bounded = memory.since > self._start
         astray = abs(offset - by_day) > ASTRAY * memory.trouble_miss and memory.trouble > 0
-        troubled = surprise > OFTEN * self._alarm or astray
+        troubled = surprise > OFTEN * HALF or astray
         if seen >= self._start and self._lasts(memory, offset, troubled, miss):
             start_over(memory, offset)
             by_day = by_week = NOT_SEEN
