@@ -156,7 +156,8 @@ def build(
         judge = ruled if ruled and ruled.judges else score.judge(options, episodes)
         begin = first_day.of(options, detector, store)
         clocks = calendars.of(options)
-        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin, quiet)
+        explainer = score.explainer(options)
+        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin, quiet, explainer)
         if joint:
             scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
         else:
