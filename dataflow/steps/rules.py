@@ -42,9 +42,9 @@ def limits(settings: Settings, detector: AnyDetector) -> Limits:
     """Return what rules cannot say with these settings."""
     levels = expected = times = ""
     if settings.together:
-        levels = (
-            "ANOMALY_TOGETHER judges all metrics of an instance, and has one threshold: leave it "
-            "out"
+        expected = (
+            "ANOMALY_TOGETHER judges all metrics of an instance, which have no common unit and no "
+            "side: leave it out"
         )
     elif isinstance(detector, WindowedDetector):
         levels = (
@@ -217,6 +217,11 @@ class Rules:
             lowest = [self.document(version).lowest for version in self.places.of(KIND)]
             self._floor = min([self._threshold, *(one for one in lowest if one is not None)])
         return self._floor
+
+    def of_all(self, reading: Reading, threshold: float) -> EpisodeRules:
+        """Return the rules of episodes of all metrics together; `threshold` applies without any."""
+        own = self.of(reading).threshold
+        return self.episodes(threshold if own is None else own)
 
     def episodes(self, threshold: float) -> EpisodeRules:
         """Return the rules of episodes with a threshold."""
