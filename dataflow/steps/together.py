@@ -196,7 +196,9 @@ def scorer(
         verdict = Verdict(score, _rounded(combined.expected), lower, _rounded(combined.upper))
         watched = instance.watched
         within = watched is not None and watched.episode is not None
-        own = rules if ruled is None else ruled.of_all(reading, limit)
+        own = rules
+        if ruled is not None and (within or score > min(limit, ruled.floor)):
+            own = ruled.of_all(reading, limit)
         if score <= own.threshold and not within:
             instance.passed += 1
             return reading, verdict, None
