@@ -62,7 +62,7 @@ def instance(feed: Feed) -> pn.Template:
     measure = measure_of(feed.settings)
     spans: dict[str, float | None] = SPANS if measure.timed else COUNTS
     chart = Chart(measure, feed.fleet.threshold, dark())
-    now, ruled, empty, found = html(), html(), html(), html()
+    now, ruled, empty, found = html(), html(visible=False), html(), html()
     legend = html(_legend(measure))
     first = argument("range")
     choice = pn.widgets.RadioButtonGroup(
@@ -115,7 +115,9 @@ def instance(feed: Feed) -> pn.Template:
         now.object = _now(rows, measure, fleet, name, judged)
         ruling = fleet.ruling(name)
         time = max(float(rows["place"][-1]), judged or 0.0) if measure.timed else None
-        ruled.object = f'<p class="under ruled">{escape(said_of(ruling, time))}</p>'
+        text = said_of(ruling, time)
+        ruled.object = f'<p class="under ruled">{escape(text)}</p>' if text else ""
+        ruled.visible = bool(text)
         chart.limit(ruling.threshold)
         found.object = _found(rows, measure, name, choice.value, verdicts=verdicts)
         shown[:] = [mark, fleet.total(name)[0]]
