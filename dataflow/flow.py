@@ -156,9 +156,12 @@ def build(
         judge = ruled if ruled and ruled.judges else score.judge(options, episodes)
         begin = first_day.of(options, detector, store)
         clocks = calendars.of(options)
-        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin, quiet)
+        explainer = score.explainer(options)
+        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin, quiet, explainer)
         if joint:
-            scored, judged = together.judged(normal, together.scorer(options, detector, scorer))
+            of_rules = ruled if ruled and ruled.judges else None
+            together_scorer = together.scorer(options, detector, scorer, of_rules)
+            scored, judged = together.judged(normal, together_scorer)
         else:
             scored = judged = stateful_map("score", normal, *scorer)
     limit = None if ruled and ruled.judges else threshold
@@ -167,7 +170,8 @@ def build(
     streams: dict[str, Any] = {"anomaly": op.map_value("anomaly", above, convert)}
     if joint:
         threshold = together.threshold(options)
-        above = op.flat_map_batch("filter_together", judged, filter.above_together(threshold))
+        of_all_limit = None if limit is None else threshold
+        above = op.flat_map_batch("filter_together", judged, filter.above_together(of_all_limit))
         convert = anomaly.from_scored(options, detector, threshold, ruled)
         of_all = op.map_value("anomaly_together", above, convert)
         streams["anomaly"] = op.merge("anomalies", streams["anomaly"], of_all)

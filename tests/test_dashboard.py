@@ -141,7 +141,6 @@ def test_it_follows_what_comes_and_outlives_the_broker(
         until(page, lambda: page.evaluate(CHART)["times"][-1] == last, "it is drawn")
         # The axis follows in a message of its own, which may come after that of the data.
         until(page, lambda: page.evaluate(CHART)["range"][1] > before["range"][1], "it follows")
-        after = page.evaluate(CHART)
 
         page.get_by_role("button", name="Pause").click()
         expect(page.get_by_role("button", name="Resume")).to_be_visible()
@@ -156,13 +155,15 @@ def test_it_follows_what_comes_and_outlives_the_broker(
         until(page, lambda: len(page.evaluate(CHART)["times"]) == 72, "six hours are drawn")
 
         # Who zooms stays there, whatever comes, until a range is chosen again.
+        until(page, lambda: is_still(page), "the axis has followed")
+        shown = page.evaluate(CHART)
         box = page.locator(".bk-events").first.bounding_box()
         assert box
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 100)
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 100, steps=5)
         page.mouse.up()
-        until(page, lambda: page.evaluate(CHART)["range"] != after["range"], "panned")
+        until(page, lambda: page.evaluate(CHART)["range"] != shown["range"], "panned")
         until(page, lambda: is_still(page), "the last step of the mouse is drawn")
         moved = page.evaluate(CHART)
         write(520, 530)

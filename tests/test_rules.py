@@ -289,8 +289,16 @@ def test_rules_choose_among_the_scores(
     lower = of("b81d56", chosen)
     assert places(of("b81d56", whole)) == places([one for one in lower if one["score"] > 0.5])
     assert len(lower) > 5 * len(of("b81d56", whole)) > 0
-    assert all(0.3 < one["score"] <= 0.5 or one["reasons"] for one in lower)
-    assert all(one["reasons"] is None for one in lower if one["score"] <= 0.5)
+    for one in chosen:
+        assert one["score"] > one["threshold"]
+        assert sum(reason["share"] for reason in one["reasons"]) == pytest.approx(1)
+        # Nor has an alert a range where what is expected would be one too.
+        assert one["ordinary"] is None or one["alert"]
+        if one["ordinary"]:
+            low, high = one["ordinary"]
+            assert low <= one["expected"] <= high
+            assert not low <= one["value"] <= high
+    assert {one["threshold"] for one in chosen if one["ordinary"]} == {0.3, 0.5, 0.7}
 
 
 def test_a_route_goes_with_the_incident(

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from test_feeds import mutated
 
 from dataflow import kafka
-from dataflow.dashboard.intake import Intake
+from dataflow.dashboard.intake import Intake, row_name
 from dataflow.flow import build
 from dataflow.formats import metrics
 from dataflow.inspection.report import inspect
@@ -785,7 +785,7 @@ def test_the_page_has_a_row_for_each_metric() -> None:
     options = Settings(_env_file=None, metrics="cpu, mem.*", detector="zscore")
     intake = Intake(options)
     rows = [
-        (one.instance, one.value)
+        (row_name(one.instance, one.metric), one.value)
         for at, value in enumerate(values)
         for one in intake.readings(Raw(0, at, value))
     ]

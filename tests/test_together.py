@@ -38,6 +38,7 @@ from dataflow.errors import UserError
 from dataflow.flow import build
 from dataflow.notify.summary import summary
 from dataflow.records import ALL, Anomaly, Incident, Raw, Reading, encode, series_key
+from dataflow.rules.watch import Watch
 from dataflow.settings import Settings
 from dataflow.sinks.identity import BY_SOURCE
 from dataflow.steps import together
@@ -359,6 +360,45 @@ def test_metrics_are_scored_as_each_by_itself() -> None:
     assert sorted(encode(replace(one, alert=False, together=True)) for _, one in alone) == sorted(
         map(encode, own)
     )
+
+
+def test_thresholds_by_pattern_choose_among_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watch, "start", lambda self: None)
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        "[higher]\ninstances = 'web-0'\nmetrics = '[*]'\nthreshold = 0.6\n"
+        "[lower]\ninstances = 'web-1'\nthreshold = 0.3\n"
+    )
+    values = [value for _, value in records(2, troubled=2)]
+    whole, _ = flow(values)
+    chosen, incidents = flow(values, rules=str(path))
+
+    def scored(found: list[Anomaly], instance: str, least: float) -> dict[Any, float]:
+        return {
+            (one.metric, one.timestamp): one.score
+            for one in found
+            if one.instance == instance and one.score > (least if one.metric == ALL else 0.5)
+        }
+
+    assert scored(chosen, "web-0", 0.0) == scored(whole, "web-0", 0.6)
+    assert scored(whole, "web-0", 0.6) != scored(whole, "web-0", 0.5)
+    lower = [one for one in chosen if one.instance == "web-1"]
+    assert scored(lower, "web-1", 0.5) == scored(whole, "web-1", 0.5)
+    assert {one.metric for one in lower if one.score <= 0.5} == {ALL, *NAMES}
+    thresholds = {(one.instance, one.metric == ALL): one.threshold for one in chosen}
+    assert thresholds == {
+        ("web-0", True): 0.6,
+        ("web-0", False): 0.5,
+        ("web-1", True): 0.3,
+        ("web-1", False): 0.3,
+    }
+    assert all(one.score > one.threshold for one in chosen)
+    assert {one.metric for one in incidents} == {ALL}
+    path.write_text("[all]\nleast = 5\n")
+    with pytest.raises(UserError, match="it names least, but ANOMALY_TOGETHER judges all metrics"):
+        flow([], rules=str(path))
 
 
 def test_silence_is_that_of_the_instance() -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Flow, fill_topic, free_port
+from conftest import REPOSITORY, Flow, fill_topic, free_port
 from test_rules import both, end, replayed, served, until
 
-from dataflow.demo.broker import EmbeddedBroker
 from dataflow.errors import UserError
 from dataflow.metrics import counters
 from dataflow.records import Anomaly, Reading, encode
@@ -192,11 +193,25 @@ def test_a_file_of_verdicts_is_read_again_when_it_changes(
 
 
 @pytest.mark.kafka
+@pytest.mark.short("embedded-one process", "embedded-two processes, reordered")
+@pytest.mark.parametrize(
+    ("processes", "reorder"),
+    [
+        pytest.param(1, "false", id="one process"),
+        pytest.param(2, "true", id="two processes, reordered"),
+        pytest.param(2, "false", id="two processes"),
+    ],
+)
 def test_a_verdict_while_the_flow_runs_and_kill_9(
-    run_flow: Flow, embedded_broker: EmbeddedBroker, topic: str, tmp_path: Path, store: Path
+    run_flow: Flow,
+    brokers: str,
+    topic: str,
+    tmp_path: Path,
+    store: Path,
+    processes: int,
+    reorder: str,
 ) -> None:
     """It applies to the same readings when they are read again, whatever was said since."""
-    brokers = embedded_broker.address
     records: list[tuple[str | None, bytes | None]] = [
         (
             "web-1",
@@ -211,10 +226,12 @@ def test_a_verdict_while_the_flow_runs_and_kill_9(
         )
         for one in readings()
     ]
-    said, output, port = f"{topic}-said", tmp_path / "out.jsonl", free_port()
+    said, output = f"{topic}-said", tmp_path / "out.jsonl"
+    ports = [free_port() for _ in range(processes)]
     common: dict[str, Any] = {
         **{"brokers": brokers, "topic": topic, "verdicts": said, "incidents": "true"},
         **{"rejected_topic": f"{topic}.rejected", "interval": INTERVAL, "silence": 0},
+        "reorder": reorder,
     }
     chosen = Settings(_env_file=None, **common)
     fill_topic(brokers, f"{topic}.rejected", [], 1)
@@ -222,37 +239,42 @@ def test_a_verdict_while_the_flow_runs_and_kill_9(
 
     def write(first: int, last: int) -> None:
         fill_topic(brokers, topic, records[first * PER_DAY : last * PER_DAY], 1)
-        until(lambda: read_so_far() >= last * PER_DAY, flow)
+        until(lambda: total("anomaly_readings_scored_total") >= last * PER_DAY, flows[0])
 
-    def read_so_far() -> float:
-        lines = served(port, "anomaly_records_read_total").splitlines()
+    def total(name: str) -> float:
+        lines = [line for port in ports for line in served(port, name).splitlines()]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
-    def start() -> Any:
-        arguments = ("-r", str(store), "-s", "3600", "-b", "0")
-        return run_flow.start(*arguments, output=output, metrics_port=port, **common)
+    def start(**more: object) -> list[Any]:
+        addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in ports)
+        return [
+            run_flow.start(
+                *(("-i", str(number), "-a", addresses) if processes > 1 else ()),
+                *("-r", str(store), "-s", "3600", "-b", "0"),
+                **common | {"output": output, "metrics_port": port} | more,
+            )
+            for number, port in enumerate(ports)
+        ]
 
     def found() -> set[int]:
         return {day_of_record(one) for one in both(output) if one.get("alert")}
 
     fill_topic(brokers, said, [("x", b"no verdict")], 1)
-    flow = start()
+    flows = start()
     write(0, 10)
     kept.write(chosen, SAID)
-    until(lambda: served(port, "anomaly_verdicts ").endswith(" 1.0"), flow)
+    until(lambda: total("anomaly_verdicts ") == processes, flows[0])
     write(10, 14)
-    until(lambda: {9, 10, 13} <= found(), flow)
-    err = end(flow)
+    until(lambda: {9, 10, 13} <= found(), flows[0])
+    err = "".join(map(end, flows))
     assert "1 verdict applies to each reading from the next one on" in err
     assert "a record in" in err
     # The store's snapshot is older than all of it: all is read again, without the verdict by now.
     kept.write(chosen, Feedback(id=SAID.id, verdict="undo"))
-    flow = start()
-    until(lambda: read_so_far() == 14 * PER_DAY, flow)
-    write(14, DAYS)
-    flow.terminate()
-    _, err = flow.communicate(timeout=240)
-    assert flow.returncode == 0, err
+    fill_topic(brokers, topic, records[14 * PER_DAY :], 1)
+    for flow in start(follow="false"):
+        _, err = flow.communicate(timeout=240)
+        assert flow.returncode == 0, err
     assert found() == {9, *OTHER, 15, 18, 21}
     assert not [
         one for one in both(output) if one.get("alert") is False and day_of_record(one) == 11
@@ -262,3 +284,18 @@ def test_a_verdict_while_the_flow_runs_and_kill_9(
 
 def day_of_record(one: dict[str, Any]) -> int:
     return int(one.get("index", -PER_DAY)) // PER_DAY
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_whole_flow_is_exact() -> None:
+    """Its exit status says that undoing brings all back, and that a replay is the same."""
+    script = REPOSITORY / "benchmarks" / "verdicts_flow.py"
+    done = subprocess.run(
+        [sys.executable, script, "--instances", "2", "--processes", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "that came again were quiet" in done.stdout

@@ -18,14 +18,17 @@ from dataflow.records import Reason
 
 
 def anomalies(
-    detector: Calibrated, made: Instance
+    detector: Calibrated, made: Instance, least: float | None = None
 ) -> Iterator[tuple[Memory, float, float, Explanation]]:
-    """The state before each anomaly, its value, its time, and why."""
+    """The state before each anomaly, its value, its time, and why.
+
+    `least` is the score above which a reading is one; None: the detector's own threshold.
+    """
     state: Memory | None = None
     for value, time in zip(made.values, made.times, strict=True):
         was = None if state is None else detector.dump(state)
         state, verdict = detector.update(state, value, time)
-        if verdict.score > detector.threshold:
+        if verdict.score > (detector.threshold if least is None else least):
             before = detector.before(state)
             assert before is not None
             assert detector.dump(before) == was
@@ -33,6 +36,30 @@ def anomalies(
             assert explanation is not None
             yield before, value, time, explanation
         assert detector.before(state) is None
+
+
+def test_what_is_kept_for_a_lower_threshold_changes_nothing_else() -> None:
+    made, detector, plain = instance("weekly", 5, days=22), Calibrated(), Calibrated()
+    detector.explain_from(0.3)
+    detector.explain_from(0.35)  # the lowest one counts
+    found = list(anomalies(detector, made, 0.3))
+    assert len(found) > len(list(anomalies(plain, made)))
+    ours: Memory | None = None
+    theirs: Memory | None = None
+    for value, time in zip(made.values, made.times, strict=True):
+        ours, one = detector.update(ours, value, time)
+        theirs, other = plain.update(theirs, value, time)
+        assert one == other
+    assert ours is not None
+    assert theirs is not None
+    assert detector.dump(ours) == plain.dump(theirs)
+    lower = Calibrated(threshold=0.3)
+    for before, value, time, why in found:
+        again = lower.explain(before, value, time, ordinary=True)
+        assert again is not None
+        assert again.reasons == why.reasons
+        if again.ordinary is not None:
+            assert not again.ordinary[0] <= value <= again.ordinary[1]
 
 
 @settings(max_examples=20, deadline=None)

@@ -20,7 +20,7 @@ from dataflow import settings
 from dataflow.cloudwatch.plan import duration
 from dataflow.commands import progress
 from dataflow.commands.tables import print_table
-from dataflow.dashboard.intake import Intake
+from dataflow.dashboard.intake import Intake, row_name
 from dataflow.detectors import compiled, find
 from dataflow.detectors.base import AnyDetector
 from dataflow.errors import UserError, missing_extra
@@ -439,9 +439,15 @@ def _of_file(data: Path, labels: Path | None) -> list[Series]:
 
 def _readings(data: Path, options: settings.Settings) -> Iterator[Reading]:
     intake = Intake(options)
-    for raw in read_records(data):
-        yield from intake.readings(raw)
-    yield from intake.rest()
+
+    def of_all() -> Iterator[Reading]:
+        for raw in read_records(data):
+            yield from intake.readings(raw)
+        yield from intake.rest()
+
+    for reading in of_all():
+        reading.instance = row_name(reading.instance, reading.metric)
+        yield reading
 
 
 def _candidates(

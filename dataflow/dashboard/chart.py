@@ -103,6 +103,11 @@ def _overlap(old: Rows, new: Rows) -> int | None:
     return None
 
 
+def _reddest(threshold: float) -> float:
+    """Return the score from which on a point has the last color."""
+    return min(1.0, 2 * threshold)
+
+
 def _written(rows: Rows) -> Rows:
     """Return the anomalies that the flow has written."""
     reported: Rows = rows[(rows["mark"] & REPORTED) > 0]
@@ -134,6 +139,7 @@ class Chart:
         self._look = Look.of(dark)
         self._setting = False
         self._ranges: dict[str, Any] = {}
+        self._limits: list[Callable[[float], None]] = []
         self._marks: list[_Marks] = []
         self._source: Any = ColumnDataSource()
         self._drawn: Rows | None = None
@@ -154,6 +160,13 @@ class Chart:
         """Follow the newest reading again."""
         self.following = True
         self._at = None
+
+    def limit(self, threshold: float) -> None:
+        """Draw this threshold."""
+        if threshold != self._threshold:
+            self._threshold = threshold
+            for move in self._limits:
+                move(threshold)
 
     def go_to(self, place: float) -> None:
         """Show the readings around a place, and stay there."""
@@ -252,17 +265,17 @@ class Chart:
         dots = hv.Points((x, *[values] * 5), ["time", "value"], bounds).opts(
             color="score",
             cmap=[*look.ramp, look.alarm],
-            clim=(0, min(1.0, 2 * self._threshold)),
+            clim=(0, _reddest(self._threshold)),
             size=3.5,
             tools=[self._hover()],
             **_PLAIN,
-            hooks=[self._shares],
+            hooks=[self._colored],
         )
         score = hv.Curve((x, values), "time", "score").opts(
             color=look.series, line_width=1.2, **_PLAIN, hooks=[self._shares]
         )
         limit = hv.HLine(self._threshold).opts(
-            color=look.alarm, line_dash="dashed", line_width=1.3, **_PLAIN
+            color=look.alarm, line_dash="dashed", line_width=1.3, **_PLAIN, hooks=[self._limited]
         )
         above = line * dots * self._diamonds(self._values, "value", x, 16)
         below = score * limit * self._diamonds(self._scores, "score", x, 13)
@@ -295,6 +308,22 @@ class Chart:
         renderer = plot.handles["glyph_renderer"]
         renderer.data_source = self._source
         renderer.view = CDSView()
+
+    def _colored(self, plot: Any, element: Any) -> None:
+        """As `_shares`, and let the colors of scores follow the threshold."""
+        self._shares(plot, element)
+        mapper = plot.handles["color_color_mapper"]
+        self._follow_limit(lambda threshold: mapper.update(high=_reddest(threshold)))
+
+    def _limited(self, plot: Any, _element: Any) -> None:
+        """Let the line of the threshold follow it."""
+        line = plot.handles["glyph"]
+        self._follow_limit(lambda threshold: line.update(location=threshold))
+
+    def _follow_limit(self, move: Callable[[float], None]) -> None:
+        # Models are made at the first look at the page, when the threshold may be another.
+        move(self._threshold)
+        self._limits.append(move)
 
     def _banded(self, plot: Any, element: Any) -> None:
         """As `_shares`, and draw the band below the line."""

@@ -15,6 +15,7 @@ import msgspec
 from dataflow.dashboard import present
 from dataflow.dashboard.fleet import Fleet, Silence
 from dataflow.dashboard.intake import Intake
+from dataflow.dashboard.rules import PageRules
 from dataflow.dashboard.status import Condition, Counts, Tone
 from dataflow.errors import UserError
 from dataflow.formats.files import check_file, read_records
@@ -68,11 +69,15 @@ class Feed:
         self._stop = threading.Event()
         self._progress: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._detector = score.detector(settings)
+        self.rules = PageRules(settings, self._detector)
+        self.rules_of_flow: str | None = None
+        """The version of the rules that the newest anomaly of the flow has; None without one."""
         self.begin(whole=True)
 
     def begin(self, *, whole: bool) -> None:
         """Start with an empty fleet. `whole`: readings come from the first one on."""
         settings = self.settings
+        self.rules.begin_anew()
         self.intake = Intake(settings)
         self.fleet = Fleet(
             self._detector,
@@ -90,6 +95,8 @@ class Feed:
                 tuple(filter(None, map(str.strip, settings.silence_except.split(",")))),
             ),
             quiet=settings.incident_quiet,
+            judge=self.rules.judge,
+            ruling=self.rules.of,
         )
         self.arrived = None
         self._present: float | None = None
@@ -158,6 +165,7 @@ class Feed:
     def take(self, raws: Iterable[Raw]) -> None:
         """Score raw records. The caller holds the lock."""
         for raw in raws:
+            self.rules.reach(raw)
             for reading in self.intake.readings(raw):
                 self.fleet.add(reading)
 
@@ -167,6 +175,7 @@ class Feed:
             anomaly = _anomaly(line or b"")
             if anomaly.source.topic == self.source:
                 self.fleet.report(self.intake.named(anomaly))
+                self.rules_of_flow = anomaly.rules if isinstance(anomaly.rules, str) else ""
         except ValueError:
             self.intake.rejected += 1
 

@@ -19,9 +19,13 @@ from dataflow.alerts.episode import EpisodeRules
 from dataflow.calendars.clock import Clock
 from dataflow.dashboard import lanes
 from dataflow.dashboard.history import REPORTED, SCORED, History, Rows
+from dataflow.dashboard.intake import row_name
+from dataflow.dashboard.rules import Ruling
 from dataflow.dashboard.trouble import State, Trouble
 from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
+from dataflow.incidents.maintenance import Window, after
 from dataflow.records import Anomaly, Reading, seconds
+from dataflow.steps.judge import Judge
 from dataflow.steps.score import Scored, scorer
 
 __all__ = ["DAY", "HOUR", "Fleet", "Overview", "Row", "Silence"]
@@ -54,6 +58,7 @@ class Row(NamedTuple):
     began: the last reading before a silence, or the first anomaly of an episode that has not ended;
     None if there is none. `score` is NaN if the detector has not scored the reading yet. `day`
     counts anomalies of the day before the fleet's clock, None if readings have no time.
+    `maintained` is when the maintenance window ends in which the trouble lies, None if it does not.
     """
 
     instance: str
@@ -66,6 +71,7 @@ class Row(NamedTuple):
     day: int | None
     last_anomaly: float | None
     place: float
+    maintained: float | None = None
 
 
 class Overview(NamedTuple):
@@ -84,8 +90,9 @@ class Fleet:
     is one: a detector that starts in the middle needs weeks to agree with the flow's.
 
     `bounded` means that values are from 0 to 1; bounds are then clipped to it, as in the flow.
-    `rules` and `clocks` are those of the flow's step `score`, and `say` says why a reading is an
-    anomaly. `silence` says when an instance is silent.
+    `rules`, `clocks` and `judge` are those of the flow's step `score`, and `say` says why a reading
+    is an anomaly. `silence` says when an instance is silent. `ruling` returns what applies to the
+    instance of a reading; None: the threshold does, and there is no maintenance.
 
     >>> from dataflow.detectors import make
     >>> fleet = Fleet(make("tutorial"), keep=100)
@@ -108,6 +115,8 @@ class Fleet:
         say: Callable[[Scored], str] | None = None,
         silence: Silence | None = None,
         quiet: float = HOUR,
+        judge: Judge | None = None,
+        ruling: Callable[[Reading], Ruling] | None = None,
     ) -> None:
         self.threshold = detector.threshold if threshold is None else threshold
         self.keep = keep
@@ -123,9 +132,10 @@ class Fleet:
         self._quiet = quiet
         self._rules = rules or EpisodeRules(self.threshold, self._silence.interval, quiet)
         self._say = say or (lambda _scored: "")
+        self._ruling = ruling or (lambda _reading: Ruling(self.threshold))
         self._score = None
         if not isinstance(detector, WindowedDetector):
-            self._score = scorer(detector, self._rules, lambda _reading: None, clocks).score
+            self._score = scorer(detector, self._rules, _backwards, clocks, judge).score
         self._histories: dict[str, History] = {}
         self._pending: OrderedDict[tuple[str, float, float], Anomaly] = OrderedDict()
         self._overview: tuple[tuple[int, float | None], Overview] | None = None
@@ -141,9 +151,11 @@ class Fleet:
 
     def add(self, reading: Reading) -> None:
         """Score and keep a normalized reading."""
-        track = self._histories.get(reading.instance)
+        name = row_name(reading.instance, reading.metric)
+        track = self._histories.get(name)
         if track is None:
-            track = self._histories[reading.instance] = History(self.keep)
+            track = self._histories[name] = History(self.keep)
+        track.newest = reading
         place = _place_of(reading)
         self.timed = reading.time is not None
         track.add(place, reading.value)
@@ -158,7 +170,7 @@ class Fleet:
             track.waiting.append(reading)
             self._settle(track, said)  # type: ignore[arg-type]
         if self._pending:
-            key = (reading.instance, place, float(np.float32(reading.value)))
+            key = (name, place, float(np.float32(reading.value)))
             anomaly = self._pending.pop(key, None)
             if anomaly is not None:
                 self._note(track, track.total - 1, anomaly)
@@ -199,6 +211,15 @@ class Fleet:
         """Return a pair that changes with each reading and each anomaly of an instance."""
         track = self._histories[instance]
         return track.total, len(track.marked) + self.reported
+
+    def ruling(self, instance: str) -> Ruling:
+        """Return what applies to an instance, as of its newest reading.
+
+        Raises `KeyError` if it is new.
+        """
+        newest = self._histories[instance].newest
+        assert newest is not None
+        return self._ruling(newest)
 
     def clock(self) -> float | None:
         """Return the current time according to the readings; None if they have no time.
@@ -241,10 +262,11 @@ class Fleet:
         found = []
         for instance, track in self._histories.items():
             if track.marked and max(track.marked) > present - DAY:
-                found.append(lanes.worst(instance, track.rows(), present))
+                threshold = self.ruling(instance).threshold
+                found.append(lanes.worst(instance, track.rows(), present, threshold))
         found.sort(key=lambda lane: -np.nanmax(lane.scores, initial=0.0))
         shown = found[: lanes.LANES]
-        return lanes.drawn(shown, len(found), present, self.threshold)
+        return lanes.drawn(shown, len(found), present)
 
     def patience(self) -> float:
         """Return the seconds without a reading after which an instance counts as silent.
@@ -291,6 +313,12 @@ class Fleet:
             since, state = place, self._silent_state(instance, track, silent)
         elif trouble is not None:
             since, state = trouble.since, State.TROUBLED
+        maintained = None
+        if since is not None and state is State.TROUBLED and self.timed:
+            begins = since if silent is None else since + self._limit(track)
+            now = place if present is None or silent is None else present
+            maintained = _maintained(self.ruling(instance).windows, begins, now)
+            state = State.TROUBLED if maintained is None else State.MAINTAINED
         return Row(
             instance,
             state,
@@ -302,6 +330,7 @@ class Fleet:
             None if clock is None else sum(at > clock - DAY for at in marked),
             max(marked) if marked else None,
             place,
+            maintained,
         )
 
     def _silent(self, track: History, place: float, present: float | None) -> float | None:
@@ -344,7 +373,7 @@ class Fleet:
         )
         if not self.whole:
             return
-        if verdict.score > self.threshold:
+        if finding is not None and finding.anomaly:
             track.mark(number, SCORED)
         if finding is None or finding.ended is not None:
             track.trouble = None
@@ -377,6 +406,22 @@ class Fleet:
 
     def _bound(self, value: float | None) -> float | None:
         return value if value is None or not self._bounded else min(max(value, 0.0), 1.0)
+
+
+def _maintained(windows: tuple[Window, ...], begins: float, now: float) -> float | None:
+    """Return when the windows end that cover all from `begins` to `now`; None if they do not.
+
+    >>> _maintained((Window(100.0, 50.0),), 120.0, 149.0)
+    150.0
+    >>> _maintained((Window(100.0, 50.0),), 120.0, 150.0)
+    >>> _maintained((Window(100.0, 50.0),), 99.0, 120.0)
+    """
+    ends = after(windows, begins)
+    return ends if ends > max(begins, now) else None
+
+
+def _backwards(_reading: Reading) -> None:
+    """Take no notice of a reading that is older than the one before it: the flow warns of it."""
 
 
 def _place_of(reading: Reading) -> float:

@@ -48,7 +48,7 @@ class History:
     `place` is the position of a reading on the axis: seconds since 1970, or its index if readings
     have no time. `total` counts all readings, also dropped ones. `state` is the state of the
     instance's detector, `waiting` the readings that it has not scored yet. `trouble` is the episode
-    of anomalies that has not ended.
+    of anomalies that has not ended. `newest` is the reading that came last.
 
     >>> track = History(keep=3)
     >>> for number in range(5):
@@ -58,13 +58,14 @@ class History:
     """
 
     __slots__ = (
-        *("_drawn", "_rows", "_spark", "keep", "marked", "state", "total", "trouble", "waiting"),
-        "watched",
+        *("_drawn", "_rows", "_spark", "keep", "marked", "newest", "state", "total", "trouble"),
+        *("waiting", "watched"),
     )
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
         self.total = 0
+        self.newest: Reading | None = None
         self.state: Any = None
         self.waiting: list[Reading] = []
         self.watched: Watched | None = None

@@ -16,9 +16,11 @@ from dataflow.dashboard.chart import Chart, Measure
 from dataflow.dashboard.feed import Feed
 from dataflow.dashboard.fleet import DAY, HOUR, Fleet
 from dataflow.dashboard.history import REPORTED, Rows
+from dataflow.dashboard.overview import now_of
 from dataflow.dashboard.page import argument, blank, dark, html, page
+from dataflow.dashboard.rules import said_of
 from dataflow.dashboard.status import Condition, Tone, clock_text
-from dataflow.dashboard.trouble import said
+from dataflow.dashboard.trouble import State
 from dataflow.dashboard.verdicts import Box
 from dataflow.dashboard.verdicts import link as verdict_link
 from dataflow.settings import Settings
@@ -60,7 +62,7 @@ def instance(feed: Feed) -> pn.Template:
     measure = measure_of(feed.settings)
     spans: dict[str, float | None] = SPANS if measure.timed else COUNTS
     chart = Chart(measure, feed.fleet.threshold, dark())
-    now, empty, found = html(), html(), html()
+    now, ruled, empty, found = html(), html(visible=False), html(), html()
     legend = html(_legend(measure))
     first = argument("range")
     choice = pn.widgets.RadioButtonGroup(
@@ -78,6 +80,7 @@ def instance(feed: Feed) -> pn.Template:
     pause = pn.widgets.Toggle(name="Pause", width=140, stylesheets=[_BUTTONS], margin=(4, 0))
     live = pn.Column(
         now,
+        ruled,
         pn.FlexBox(choice, pause, align_items="center", sizing_mode="stretch_width", margin=0),
         chart.pane,
         legend,
@@ -97,7 +100,9 @@ def instance(feed: Feed) -> pn.Template:
             empty.visible = True
             return
         fleet = feed.fleet
-        mark = (fleet, *fleet.total(name), choice.value)
+        judged = feed.shown().judged
+        state = now_of(fleet.row(name, judged), measure.timed)
+        mark = (fleet, *fleet.total(name), choice.value, state)
         if pause.value:
             missed = fleet.total(name)[0] - shown[1]
             pause.name = f"Resume ({missed:,} new)" if missed else "Resume"
@@ -107,7 +112,13 @@ def instance(feed: Feed) -> pn.Template:
         rows = fleet.rows(name)
         empty.visible = False
         live.visible = True
-        now.object = _now(rows, measure, fleet, name, feed.shown().judged)
+        now.object = _now(rows, measure, fleet, name, judged)
+        ruling = fleet.ruling(name)
+        time = max(float(rows["place"][-1]), judged or 0.0) if measure.timed else None
+        text = said_of(ruling, time)
+        ruled.object = f'<p class="under ruled">{escape(text)}</p>' if text else ""
+        ruled.visible = bool(text)
+        chart.limit(ruling.threshold)
         found.object = _found(rows, measure, name, choice.value, verdicts=verdicts)
         shown[:] = [mark, fleet.total(name)[0]]
         chart.show(rows, spans[choice.value])
@@ -172,11 +183,11 @@ def _unknown(feed: Feed, name: str) -> Condition:
 
 
 def _now(rows: Rows, measure: Measure, fleet: Fleet, name: str, present: float | None) -> str:
-    last, clock, threshold = rows[-1], fleet.clock(), fleet.threshold
+    last, clock, threshold = rows[-1], fleet.clock(), fleet.ruling(name).threshold
     row = fleet.row(name, present)
-    wrong = said(row.silent, row.trouble, row.place, measure.timed)
+    tone = " trouble" if row.state is State.TROUBLED or row.state is State.GONE else ""
     why = row.trouble.why if row.trouble is not None else ""
-    state = f'<p class="lead{" trouble" if wrong else ""}" role="status">{wrong or "Ordinary"}</p>'
+    state = f'<p class="lead{tone}" role="status">{now_of(row, measure.timed)}</p>'
     state += f'<p class="under">{escape(why)}</p>' if why else ""
     value = _value(last["value"], measure)
     band = ""

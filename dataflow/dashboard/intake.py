@@ -15,7 +15,7 @@ from dataflow.steps.normalize import normalizer
 from dataflow.steps.reorder_buffer import ReorderBuffer
 from dataflow.steps.repeats import Times, in_order
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "row_name"]
 
 
 class Intake:
@@ -61,16 +61,14 @@ class Intake:
 
     def _normalize(self, reading: Reading) -> Reading:
         self._scale([(reading.instance, [reading])])
-        if reading.metric is not None:
-            reading.instance = _name(reading.instance, reading.metric)
         return reading
 
     def named(self, anomaly: Anomaly) -> Anomaly:
-        """Return an anomaly with the name that the readings of its metric have."""
+        """Return an anomaly with the name of the row of its metric."""
         settings = self._settings
         if not settings.several_metrics or anomaly.metric == settings.default_metric:
             return anomaly
-        return replace(anomaly, instance=_name(anomaly.instance, anomaly.metric))
+        return replace(anomaly, instance=row_name(anomaly.instance, anomaly.metric))
 
     def overdue(self) -> Iterator[Reading]:
         """Yield the readings whose wait for earlier ones has timed out."""
@@ -86,6 +84,10 @@ class Intake:
             yield from map(self._normalize, buffer.finish())
 
 
-def _name(instance: str, metric: str) -> str:
-    """Return what the page calls a metric of an instance: it has a row for each."""
-    return f"{instance} {metric}"
+def row_name(instance: str, metric: str | None) -> str:
+    """Return what the page calls a metric of an instance: it has a row for each.
+
+    >>> row_name("web-1", None), row_name("web-1", "load")
+    ('web-1', 'web-1 load')
+    """
+    return instance if metric is None else f"{instance} {metric}"

@@ -27,20 +27,25 @@ WIDTH = 10
 
 
 class Lane(NamedTuple):
-    """The worst score of each cell, NaN without a reading, and the place of that reading."""
+    """The worst score of each cell, NaN without a reading, and the place of that reading.
+
+    `anomalous` says which cells hold an anomaly; `threshold` is that of the instance.
+    """
 
     instance: str
     scores: NDArray[Any]
     places: NDArray[Any]
+    anomalous: NDArray[Any]
+    threshold: float
 
 
-def worst(instance: str, rows: Rows, end: float) -> Lane:
+def worst(instance: str, rows: Rows, end: float, threshold: float) -> Lane:
     """Return the lane of the day before `end`, in seconds since 1970.
 
     >>> from dataflow.dashboard.history import ROW
     >>> rows = np.zeros(3, ROW)
     >>> rows["place"], rows["score"] = (DAY - 1800, DAY - 60, DAY), (0.25, 0.5, 0.75)
-    >>> lane = worst("a", rows, DAY)
+    >>> lane = worst("a", rows, DAY, 0.5)
     >>> lane.scores[-2:].tolist(), float(lane.places[-1]) == DAY
     ([0.25, 0.75], True)
     """
@@ -52,18 +57,20 @@ def worst(instance: str, rows: Rows, end: float) -> Lane:
     rows = rows[np.argsort(rows["score"], kind="stable")]
     cells = CELLS - 1 - ((end - rows["place"]) // (DAY / CELLS)).astype(int)
     scores[cells], places[cells] = rows["score"], rows["place"]
-    return Lane(instance, scores, places)
+    anomalous = np.zeros(CELLS, bool)
+    anomalous[cells[rows["mark"] > 0]] = True
+    return Lane(instance, scores, places, anomalous, threshold)
 
 
-def drawn(lanes: list[Lane], found: int, end: float, threshold: float) -> str:
+def drawn(lanes: list[Lane], found: int, end: float) -> str:
     """Return lanes as HTML; `found` is the number of instances with anomalies in that day."""
     if not lanes:
         return ""
-    shown = [_row("<b>All of them</b>", _all(lanes), threshold)] if len(lanes) > 1 else []
+    shown = [_row("<b>All of them</b>", _all(lanes))] if len(lanes) > 1 else []
     for lane in lanes:
         link = f"instance?{urlencode({'name': lane.instance})}"
         name = f'<a href="{escape(link)}">{escape(lane.instance)}</a>'
-        shown.append(_row(name, lane, threshold))
+        shown.append(_row(name, lane))
     hours = "".join(
         f"<span>{datetime.fromtimestamp(end - ago * 3600, UTC):%H:%M}</span>"
         for ago in (24, 18, 12, 6, 0)
@@ -73,7 +80,7 @@ def drawn(lanes: list[Lane], found: int, end: float, threshold: float) -> str:
         f"<h2>Worst scores of the last 24 hours{more}</h2>"
         f'<ul class="lanes">{"".join(shown)}</ul>'
         f'<div class="hours" aria-hidden="true">{hours}</div>'
-        '<div class="legend"><span><i class="below"></i>below the threshold</span>'
+        '<div class="legend"><span><i class="below"></i>no anomaly</span>'
         '<span><i class="above"></i>anomaly</span><span><i class="none"></i>no data</span></div>'
     )
 
@@ -81,19 +88,21 @@ def drawn(lanes: list[Lane], found: int, end: float, threshold: float) -> str:
 def _all(lanes: list[Lane]) -> Lane:
     """Return the worst scores of all lanes; its cells lead to the instance of each."""
     scores = np.array([lane.scores for lane in lanes])
-    return Lane("", np.fmax.reduce(scores), np.full(CELLS, np.nan))
+    anomalous = np.logical_or.reduce([lane.anomalous for lane in lanes])
+    least = min(lane.threshold for lane in lanes)
+    return Lane("", np.fmax.reduce(scores), np.full(CELLS, np.nan), anomalous, least)
 
 
-def _row(name: str, lane: Lane, threshold: float) -> str:
+def _row(name: str, lane: Lane) -> str:
     cells = []
     for at, (score, place) in enumerate(zip(lane.scores, lane.places, strict=True)):
         x = at * WIDTH
         if np.isnan(score):
             cells.append(f'<rect class="none" x="{x}" y="6" width="{WIDTH}" height="4"/>')
             continue
-        if score <= 0.5 * threshold:
+        if score <= 0.5 * lane.threshold and not lane.anomalous[at]:
             continue
-        kind = "above" if score > threshold else "below"
+        kind = "above" if lane.anomalous[at] else "below"
         box = (
             f'<rect class="{kind}" x="{x + 0.5}" y="0" width="{WIDTH - 1}" height="16" '
             f'fill-opacity="{0.35 + 0.65 * float(score):.2f}">'

@@ -14,18 +14,23 @@ from dataflow.dashboard.feed import Feed, Shown
 from dataflow.dashboard.fleet import Overview, Row
 from dataflow.dashboard.page import argument, blank, html, page
 from dataflow.dashboard.present import Age
-from dataflow.dashboard.status import clock_text
+from dataflow.dashboard.status import clock_text, maintenance_text
 from dataflow.dashboard.table import Table
 from dataflow.dashboard.trouble import State, said
 from dataflow.dashboard.view import Column, View
 from dataflow.settings import Settings
 
-__all__ = ["columns_of", "overview", "sentence"]
+__all__ = ["columns_of", "now_of", "overview", "sentence"]
 
 LANES = 30.0
 """Seconds between two drawings of the swim lanes."""
 
-_TONES = {State.TROUBLED: "trouble", State.GONE: "gone", State.ORDINARY: ""}
+_TONES = {
+    State.TROUBLED: "trouble",
+    State.MAINTAINED: "gone",
+    State.GONE: "gone",
+    State.ORDINARY: "",
+}
 
 
 def columns_of(settings: Settings) -> list[Column]:
@@ -47,7 +52,7 @@ def columns_of(settings: Settings) -> list[Column]:
         Column(
             "state",
             "Now",
-            lambda it: said(it.silent, it.trouble, it.place, timed) or "Ordinary",
+            lambda it: now_of(it, timed),
             _newest_trouble,
             hint="Sort by the newest trouble",
             descending=True,
@@ -94,6 +99,14 @@ def columns_of(settings: Settings) -> list[Column]:
             hint="In UTC",
         ),
     ]
+
+
+def now_of(row: Row, timed: bool) -> str:
+    """Return the state of an instance in a few words."""
+    wrong = said(row.silent, row.trouble, row.place, timed)
+    if row.maintained is None:
+        return wrong or "Ordinary"
+    return f"{wrong}, {maintenance_text(row.maintained)}"
 
 
 def _newest_trouble(row: Row) -> tuple[int, float, float]:
@@ -200,7 +213,8 @@ def sentence(seen: Overview, shown: Shown) -> str:
     count = len(seen.rows)
     silent = sum(row.silent is not None and row.state is State.TROUBLED for row in seen.rows)
     gone = sum(row.state is State.GONE for row in seen.rows)
-    anomalous = sum(row.silent is None and row.trouble is not None for row in seen.rows)
+    maintained = sum(row.state is State.MAINTAINED for row in seen.rows)
+    anomalous = sum(row.silent is None and row.state is State.TROUBLED for row in seen.rows)
     parts = [f"{anomalous:,} anomalous"] if anomalous else []
     parts += [f"{silent:,} silent"] if silent else []
     if gone and gone == count:
@@ -214,6 +228,8 @@ def sentence(seen: Overview, shown: Shown) -> str:
     more = []
     if gone and gone != count:
         more.append(f"{gone:,} without data for so long that they count as switched off")
+    if maintained:
+        more.append(f"{maintained:,} in maintenance")
     if seen.clock is not None:
         day = sum(bool(row.day) for row in seen.rows)
         more.append(f"{day:,} with anomalies in the last 24 hours of the readings")

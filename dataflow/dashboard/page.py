@@ -77,7 +77,7 @@ def page(
     def beat() -> None:
         with feed.lock:
             _set(status, _status(feed, feed.shown()))
-            how = escape(_how_scored(feed)) if feed.fleet.readings else ""
+            how = escape(f"{_how_scored(feed)}{_how_ruled(feed)}") if feed.fleet.readings else ""
             _set(notes, f'<p class="notes">{how}</p>' if how else "")
             renew()
 
@@ -103,12 +103,13 @@ def _status(feed: Feed, shown: Shown) -> str:
     tone = condition.tone
     said = escape(f"{condition.happening} {condition.to_do}".strip())
     fleet = feed.fleet
+    what = (feed.settings.detector, fleet.threshold, feed.rules.version)
     # Without readings, `blank` shows this text.
     more = f'<p class="say {tone}">{said}</p>' if said and fleet.readings else ""
     return (
         f'<div class="status"><span class="tone {tone}" role="status">{tone.mark} '
         f'{escape(condition.title)}</span><span class="facts">'
-        f"{escape(facts(feed.counts(), fleet.clock(), feed.settings.detector, fleet.threshold))}"
+        f"{escape(facts(feed.counts(), fleet.clock(), *what))}"
         f"</span>{more}</div>"
     )
 
@@ -135,3 +136,20 @@ def _how_scored(feed: Feed) -> str:
         "and bands differ from the flow's for weeks. Only anomalies that the flow has written are "
         f"marked, with the flow's score and band. {found} {times}"
     )
+
+
+def _how_ruled(feed: Feed) -> str:
+    """Return which rules the page shows, and where the flow has others; empty without rules."""
+    rules, file = feed.rules, feed.settings.rules
+    if not file:
+        return ""
+    said = (
+        f" The rules of {file} apply in the version {rules.version or 'none'} to each new reading, "
+        "and to those that were there when this page began to read."
+    )
+    if rules.wrong:
+        said += f" The file cannot be used now, and the rules of before still apply: {rules.wrong}."
+    flow = feed.rules_of_flow
+    if flow is not None and flow != rules.version:
+        said += f" The newest anomaly of the flow has the version {flow or 'none'}."
+    return said

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Condition", "Counts", "Tone", "clock_text", "facts", "lasting", "waiting"]
+__all__ = [
+    "Condition",
+    "Counts",
+    "Tone",
+    "clock_text",
+    "facts",
+    "lasting",
+    "maintenance_text",
+    "waiting",
+]
 
 UNITS = (
     (365.25 / 12 * 86_400, "month"),
@@ -62,6 +72,17 @@ def clock_text(time: float | None) -> str:
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def maintenance_text(ends: float) -> str:
+    """Return that there is maintenance until a time; infinity: without an end.
+
+    >>> maintenance_text(1741972020.0), maintenance_text(math.inf)
+    ('in maintenance until 03-14 17:07', 'in maintenance')
+    """
+    if not math.isfinite(ends):
+        return "in maintenance"
+    return f"in maintenance until {datetime.fromtimestamp(ends, UTC):%m-%d %H:%M}"
+
+
 def lasting(seconds: float) -> str:
     """Return a duration in its two largest units, of which months need no other.
 
@@ -83,8 +104,10 @@ def lasting(seconds: float) -> str:
     return "0 min"
 
 
-def facts(counts: Counts, clock: float | None, detector: str, threshold: float) -> str:
-    """Return one line on what the page shows.
+def facts(
+    counts: Counts, clock: float | None, detector: str, threshold: float, rules: str = ""
+) -> str:
+    """Return one line on what the page shows; `rules` is the version of the rules.
 
     >>> facts(Counts(8, 32256, 1, 12.3), 1741972020.0, "calibrated", 0.5)[:49]
     '8 instances · 32,256 readings · 12 a second · 1 r'
@@ -97,6 +120,8 @@ def facts(counts: Counts, clock: float | None, detector: str, threshold: float) 
     if clock is not None:
         parts.append(f"newest {clock_text(clock)}")
     parts.append(f"{detector}, threshold {threshold:g}")
+    if rules:
+        parts.append(f"rules {rules}")
     return " · ".join(parts)
 
 

@@ -19,7 +19,9 @@ class State(IntEnum):
     GONE = 0
     """Silent for so long that it counts as switched off."""
     ORDINARY = 1
-    TROUBLED = 2
+    MAINTAINED = 2
+    """It is anomalous, or silent, and all of that is within maintenance windows."""
+    TROUBLED = 3
     """It is anomalous, or silent."""
 
 

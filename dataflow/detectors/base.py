@@ -131,6 +131,14 @@ class Detector(_Base[State], Protocol[State]):
         """
         ...
 
+    def explain_from(self, score: float) -> None:
+        """Let `before` also return the states before readings with a score above this one.
+
+        It is called where rules have a lower threshold than the settings. What the detector learns
+        must not depend on it. Nothing, by default.
+        """
+        return
+
     def before(self, state: State) -> State | None:
         """Return the state before the last reading if that was an anomaly, for `explain`.
 

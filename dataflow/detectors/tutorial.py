@@ -128,6 +128,9 @@ class Tutorial:
             total += weights[state[position]]
         return self._verdicts[total]
 
+    def explain_from(self, score: float) -> None:
+        """Change nothing: no reading is explained."""
+
     def before(self, state: bytes) -> bytes | None:
         """Return None: a window of readings has no reasons."""
         return None

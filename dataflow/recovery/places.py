@@ -203,6 +203,15 @@ class Places:
             for row in rows:
                 self._add(*row)
 
+    def begin_anew(self) -> None:
+        """Let what is staged apply from the first reading on: all partitions are read once more.
+
+        Only without a store, which has to repeat what it did.
+        """
+        assert self._store is None
+        with self._lock:
+            self._offsets, self._versions, self._reached = {}, {}, {}
+
     def refresh(self) -> None:
         """Read what other processes have written: to be called before their readings are judged."""
         if self._complete and not self._others:

@@ -44,8 +44,13 @@ def above(
     return keep
 
 
-def above_together(threshold: float) -> Callable[[list[ScoredBatch]], list[tuple[str, Scored]]]:
-    """Return the filter of a batch of what is said of all metrics: no reading of its own."""
+def above_together(
+    threshold: float | None,
+) -> Callable[[list[ScoredBatch]], list[tuple[str, Scored]]]:
+    """Return the filter of a batch of what is said of all metrics: no reading of its own.
+
+    A threshold of None is that of each, by the rules.
+    """
     return lambda batch: _counted(batch, threshold)
 
 

@@ -22,29 +22,29 @@ from dataflow.settings import Settings
 from dataflow.steps.judge import distance
 from dataflow.warnings import say, warn
 
-__all__ = ["KIND", "Rules", "limits", "rules"]
+__all__ = ["KIND", "At", "Rules", "limits", "rules"]
 
 KIND = "rules"
 """The kind of the document in the log of places."""
 
 
-class _At(NamedTuple):
+class At(NamedTuple):
     """What applies to a reading, and the version of the rules that say so."""
 
     applied: Applied
     version: str
 
 
-NOTHING = _At(Applied(), NONE)
+NOTHING = At(Applied(), NONE)
 
 
 def limits(settings: Settings, detector: AnyDetector) -> Limits:
     """Return what rules cannot say with these settings."""
     levels = expected = times = ""
     if settings.together:
-        levels = (
-            "ANOMALY_TOGETHER judges all metrics of an instance, and has one threshold: leave it "
-            "out"
+        expected = (
+            "ANOMALY_TOGETHER judges all metrics of an instance, which have no common unit and no "
+            "side: leave it out"
         )
     elif isinstance(detector, WindowedDetector):
         levels = (
@@ -103,6 +103,8 @@ class Rules:
         self._floor = threshold
         self.judges = not self._limits.levels
         """Whether rules can say which readings are anomalies."""
+        self.wrong = ""
+        """Why the file cannot be used, in a sentence; empty if it can."""
 
     def begin(self) -> None:
         """Let the version apply that the file has now, and those that follow.
@@ -145,6 +147,7 @@ class Rules:
             self._refuse(str(error))
             return
         counters.RULES_REFUSED.set(0)
+        self.wrong = ""
         before = self.places.staged(KIND)
         version = self.places.stage(KIND, found)
         self._show()
@@ -155,6 +158,7 @@ class Rules:
             )
 
     def _refuse(self, why: str) -> None:
+        self.wrong = why
         counters.RULES_REFUSED.set(1)
         warn(
             "rules",
@@ -188,18 +192,22 @@ class Rules:
         labels: dict[str, str] | None,
         partition: int,
         offset: int,
-    ) -> _At:
+    ) -> At:
         version = self.places.at(KIND, partition, offset)
         if version == NONE:
             return NOTHING
-        return _At(self.document(version).of(instance, metric, group, labels), version)
+        return At(self.document(version).of(instance, metric, group, labels), version)
 
-    def of(self, reading: Reading) -> Applied:
-        """Return what applies to a reading."""
+    def at(self, reading: Reading) -> At:
+        """Return what applies to a reading, and the version that says so."""
         metric = reading.metric or self._settings.default_metric
         group = self._groups.of(reading.instance, reading.labels)
         place = (reading.partition, reading.offset)
-        return self._at(reading.instance, metric, group, reading.labels, *place).applied
+        return self._at(reading.instance, metric, group, reading.labels, *place)
+
+    def of(self, reading: Reading) -> Applied:
+        """Return what applies to a reading."""
+        return self.at(reading).applied
 
     @property
     def floor(self) -> float:
@@ -209,6 +217,11 @@ class Rules:
             lowest = [self.document(version).lowest for version in self.places.of(KIND)]
             self._floor = min([self._threshold, *(one for one in lowest if one is not None)])
         return self._floor
+
+    def of_all(self, reading: Reading, threshold: float) -> EpisodeRules:
+        """Return the rules of episodes of all metrics together; `threshold` applies without any."""
+        own = self.of(reading).threshold
+        return self.episodes(threshold if own is None else own)
 
     def episodes(self, threshold: float) -> EpisodeRules:
         """Return the rules of episodes with a threshold."""

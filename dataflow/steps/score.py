@@ -6,6 +6,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +14,14 @@ import msgspec
 from dataflow.alerts.episode import Band, EpisodeRules, Finding, Watched
 from dataflow.calendars.clock import Clock
 from dataflow.detectors import make
-from dataflow.detectors.base import PICKLED, AnyDetector, Detector, Verdict, WindowedDetector
+from dataflow.detectors.base import (
+    PICKLED,
+    AnyDetector,
+    Detector,
+    Explanation,
+    Verdict,
+    WindowedDetector,
+)
 from dataflow.detectors.first_day import Known, Newcomer, explain
 from dataflow.detectors.sealing import seal, unseal
 from dataflow.errors import UserError
@@ -32,6 +40,7 @@ __all__ = [
     "Scorer",
     "detector",
     "episode_rules",
+    "explainer",
     "form_of_states",
     "scorer",
 ]
@@ -106,6 +115,24 @@ def episode_rules(settings: Settings, detector: AnyDetector) -> EpisodeRules:
     """Return the rules of episodes for these settings."""
     threshold = detector.threshold if settings.threshold is None else settings.threshold
     return EpisodeRules(threshold, settings.interval, settings.incident_quiet)
+
+
+def explainer(settings: Settings) -> Callable[[float], Detector[Any] | None]:
+    """Return the function from another threshold to the same detector with it, None if it has none.
+
+    The detectors are made at the first need, and only asked to explain.
+    """
+
+    @cache
+    def of(threshold: float) -> Detector[Any] | None:
+        kept = settings.model_copy(update={"threshold": threshold})
+        try:
+            made = detector(kept)
+        except UserError:
+            return None
+        return None if isinstance(made, WindowedDetector) else made
+
+    return of
 
 
 def judge(settings: Settings, rules: EpisodeRules) -> Judge | None:
@@ -205,6 +232,7 @@ def scorer(
     judge: Judge | None = None,
     first_day: FirstDay | None = None,
     quiet: Judges | None = None,
+    explainer: Callable[[float], Detector[Any] | None] | None = None,
 ) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
@@ -215,14 +243,19 @@ def scorer(
     which its detector knows the hour; None: UTC. `judge` says what is an anomaly; None: what is
     above the threshold. `first_day` gives new members of groups another member's state to begin
     with; None: they begin with nothing. `quiet` has the verdicts of people; None: there are none.
+    `explainer` returns the same detector with another threshold, which finds the ordinary range
+    where that threshold applies; None: there is no such range.
     """
     update = detector.update
     threshold = rules.threshold
     sizes = counters.STATES
+    # The score above which the detector keeps what explains a reading.
+    explained = threshold
 
     def score(
         instance: _Instance | None, readings: list[Reading]
     ) -> tuple[_Instance | None, list[Scored]]:
+        nonlocal explained
         if not readings:
             return None, []
         if instance is None:
@@ -234,6 +267,9 @@ def scorer(
         clock = instance.clock
         judging = judge if quiet is None else quiet.over(judge, instance, readings)
         floor = threshold if judging is None else judging.floor
+        if judge is not None and judge.floor < explained:
+            explained = judge.floor
+            detector.explain_from(explained)
         member = instance.member
         learn: Callable[[Any, float, float | None], tuple[Any, Verdict]] = update
         if member is not None and member.newcomer is not None:
@@ -264,7 +300,8 @@ def scorer(
             state, verdict = learn(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
             if verdict[0] > floor or episode:
-                explained = verdict[0] > threshold
+                # Taken in any case: the detector keeps it no longer.
+                known = known_before(instance, state) if verdict[0] > explained else None
                 own = rules
                 if judging is not None:
                     verdict, own = judging(reading, verdict)
@@ -273,7 +310,7 @@ def scorer(
                         continue
                 instance.state = state
                 passed = instance.passed + len(scored)
-                found = find(instance, reading, verdict, time, passed, own, explained)
+                found = find(instance, reading, verdict, time, passed, own, known)
                 scored.append((reading, verdict, found))
                 instance.passed = -len(scored)
                 episode = instance.habit is not None
@@ -298,16 +335,9 @@ def scorer(
         time: float | None,
         passed: int,
         own: EpisodeRules,
-        explained: bool,
+        before: Known | None,
     ) -> Finding | None:
-        found = None
-        newcomer = newcomer_of(instance)
-        # Below its own threshold, a detector has kept nothing to explain a reading by.
-        if explained and verdict[0] > own.threshold:
-            if newcomer is not None:
-                found = newcomer.before()
-            elif (state := detector.before(instance.state)) is not None:
-                found = Known(state, 0.0)
+        found = before if verdict[0] > own.threshold else None
         habit = instance.habit
         band = None if habit is None else habit.band
         watched, finding = own.take(instance.watched, reading, verdict.score, band, passed)
@@ -322,14 +352,30 @@ def scorer(
                 known = Known(None, 0.0)
             instance.habit = habit_of(known, instance)
         if finding is not None and found is not None:
-            if newcomer is not None:
-                explanation = explain(detector, found, reading.value, time)
-            else:
-                # The range is that of the detector's own threshold.
-                ranged = finding.alert and own.threshold == threshold
-                explanation = detector.explain(found.state, reading.value, time, ranged)
-            finding = finding._replace(explanation=explanation)
+            finding = finding._replace(
+                explanation=explain(detector, found, reading.value, time)
+                if newcomer_of(instance) is not None
+                else explanation(found.state, reading, time, finding.alert, own.threshold)
+            )
         return finding
+
+    def known_before(instance: _Instance, state: Any) -> Known | None:
+        newcomer = newcomer_of(instance)
+        if newcomer is not None:
+            return newcomer.before()
+        before = detector.before(state)
+        return None if before is None else Known(before, 0.0)
+
+    def explanation(
+        before: Any, reading: Reading, time: float | None, alert: bool, limit: float
+    ) -> Explanation | None:
+        # The ordinary range is that of the threshold with which a detector was made.
+        by: Detector[Any] | None = detector
+        if alert and limit != threshold:
+            by = None if explainer is None else explainer(limit)
+        if by is None:
+            return detector.explain(before, reading.value, time, False)
+        return by.explain(before, reading.value, time, alert)
 
     def habit_of(known: Known, instance: _Instance) -> _Habit:
         if known.state is None:

@@ -22,6 +22,7 @@ from dataflow.records import MetricShare, Reading, series_key, series_parts
 from dataflow.runtime.stateful_map import stateful_map
 from dataflow.settings import Settings
 from dataflow.steps.exchange import Keyed
+from dataflow.steps.rules import Rules as Ruled
 from dataflow.steps.score import Scored, ScoredBatch, Scorer
 
 __all__ = ["TogetherScorer", "judged", "refuse_windows", "scorer", "threshold"]
@@ -144,10 +145,13 @@ def _of_all(batch: list[tuple[str, _Judged]]) -> list[ScoredBatch]:
     return out
 
 
-def scorer(settings: Settings, detector: Detector[Any], single: Scorer) -> TogetherScorer:
+def scorer(
+    settings: Settings, detector: Detector[Any], single: Scorer, ruled: Ruled | None = None
+) -> TogetherScorer:
     """Return the stateful step: an instance's state and readings to the next and what is judged.
 
-    `single` scores each metric by itself. None of its anomalies is an alert.
+    `single` scores each metric by itself. None of its anomalies is an alert. `ruled` has the
+    thresholds by pattern; what is kept of an instance does not depend on them but for its episode.
     """
     limit = threshold(settings)
     rules = EpisodeRules(limit, settings.interval, settings.incident_quiet)
@@ -192,13 +196,16 @@ def scorer(settings: Settings, detector: Detector[Any], single: Scorer) -> Toget
         verdict = Verdict(score, _rounded(combined.expected), lower, _rounded(combined.upper))
         watched = instance.watched
         within = watched is not None and watched.episode is not None
-        if score <= limit and not within:
+        own = rules
+        if ruled is not None and (within or score > min(limit, ruled.floor)):
+            own = ruled.of_all(reading, limit)
+        if score <= own.threshold and not within:
             instance.passed += 1
             return reading, verdict, None
         if not within:
             instance.limit = verdict.upper
         band = None if instance.limit is None else _up_to(instance.limit)
-        instance.watched, finding = rules.take(watched, reading, score, band, instance.passed)
+        instance.watched, finding = own.take(watched, reading, score, band, instance.passed)
         instance.passed = 0
         if finding is not None and finding.anomaly:
             finding = finding._replace(metrics=tuple(map(_share, combined.metrics)))

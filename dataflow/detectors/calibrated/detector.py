@@ -128,6 +128,7 @@ class Calibrated:
         scale = max(1.0, ratio)
         root = sqrt(ratio)
         self._alarm = HALF * threshold / (1 - threshold)
+        self._explained = self._alarm
         self._level_rate = 1 / (208 * scale)  # a half-life of 12 hours
         self._first = round(150 * scale)
         self._size_rate = 1 / (2016 * scale)
@@ -243,7 +244,7 @@ class Calibrated:
                 if by_itself > surprise:
                     surprise = by_itself
 
-        if surprise > self._alarm:
+        if surprise > self._explained:
             before = memory.copy()
             before.total, before.same, before.longest = total, same, longest
             before.residual_size, before.step_size = residual_size, step_size
@@ -435,6 +436,11 @@ class Calibrated:
             self._run,
             self._bar(before) if self._knows_sizes(before) else LARGEST,
         )
+
+    def explain_from(self, score: float) -> None:
+        """Keep the states before readings with a score above this one too; it is below 1."""
+        # A bit less, as a score and its surprise are rounded apart.
+        self._explained = min(self._explained, (1.0 - 1e-9) * HALF * score / (1.0 - score))
 
     def before(self, state: Memory) -> Memory | None:
         """Return the state before the last reading if that was an anomaly; once."""

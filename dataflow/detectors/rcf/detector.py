@@ -159,6 +159,9 @@ class RandomCutForest:
             total += tree.displacement(value)
         return forest.displaced + self._smooth * (total / TREES - forest.displaced)
 
+    def explain_from(self, score: float) -> None:
+        """Change nothing: no reading is explained."""
+
     def before(self, state: Forest) -> Forest | None:
         """Return None: it does not keep the state before an anomaly."""
         return None
