@@ -13,6 +13,7 @@ import pytest
 from conftest import Flow, fill_topic, free_port
 from faults import wait_for
 from hypothesis import given
+from hypothesis import settings as tests
 from hypothesis import strategies as st
 from test_notify import (
     Receiver,
@@ -125,8 +126,10 @@ def test_a_silence_counts_for_the_incident_that_it_was_made_for(
 def test_one_that_is_edited_goes_on() -> None:
     """Alertmanager ends it, and another begins at that moment, when the incident may be over."""
     before = silence("a", ends=60, state="expired")
-    after = silence("b", {**WEB, "kind": "anomaly"}, begins=60)
-    assert [it.silence for it in rules.wanted([after, before], OVER)] == ["b"]
+    for begins in (59.99, 60, 60.01):
+        after = silence("b", {**WEB, "kind": "anomaly"}, begins=begins)
+        assert [it.silence for it in rules.wanted([after, before], OVER)] == ["b"]
+        assert rules.wanted([silence("c", {"instance": "host-2"}, begins), before], OVER) == []
     assert rules.wanted([after], OVER) == []
 
 
@@ -159,6 +162,7 @@ STEP = st.one_of(
 )
 
 
+@tests(max_examples=40)
 @given(st.lists(STEP, max_size=30))
 def test_looking_again_adds_nothing_and_only_what_is_active_is_in_force(
     steps: list[tuple[str, str, int]],
@@ -286,6 +290,23 @@ def test_alertmanager_holds_what_we_say_that_it_holds(tmp_path: Path, receiver: 
             for one in incidents
         }
         assert sorted(map(len, found.values())) == [2, 2, 5]
+
+
+def test_alertmanager_edits_a_silence_by_another_one(tmp_path: Path, receiver: Receiver) -> None:
+    with running_alertmanager(tmp_path, receiver) as address:
+        first = silenced(address, WEB)
+        began = datetime.fromisoformat(asked(address, "GET", f"silence/{first}")["startsAt"])
+        wait_for(lambda: datetime.now(UTC) > began + timedelta(milliseconds=50))
+        over = alerts((incident(), 0), (incident("resolved", 1), 0))
+        (known,) = over.all()
+        over._by_id[known.incident] = known._replace(resolved=began.timestamp() + 0.01)
+        longer = (datetime.now(UTC) + timedelta(hours=9)).isoformat()
+        same = {"id": first, "startsAt": began.isoformat()}
+        assert silenced(address, WEB, **same, endsAt=longer) == first
+        second = silenced(address, {**WEB, "kind": "anomaly"}, **same)
+        assert second != first
+        listed = rules.read(json.dumps(asked(address, "GET", "silences")))
+        assert [it.silence for it in rules.wanted(listed, over)] == [second]
 
 
 def settings_of(**more: Any) -> Settings:

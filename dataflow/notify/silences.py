@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -39,6 +39,9 @@ KNOWN = 20_000
 
 LONGEST = 500
 """Characters of a name or a comment."""
+
+SAME_MOMENT = timedelta(seconds=1)
+"""How far apart the end of a silence and the beginning of the one that replaces it may be."""
 
 PREFIX = "silence:"
 
@@ -214,17 +217,19 @@ def _began(silences: Collection[Silence]) -> dict[str, float]:
 
     Alertmanager ends a silence whose matchers are edited, and begins another at the same moment.
     """
-    ended = {(one.instance, one.ends_at): one for one in silences if one.status.state == "expired"}
-    found = {}
+    ended: dict[str, list[Silence]] = {}
     for one in silences:
-        first, seen = one, {one.id}
-        while (before := ended.get((first.instance, first.starts_at))) is not None:
-            if before.id in seen or before.instance is None:
-                break
-            first = before
-            seen.add(first.id)
-        found[one.id] = first.starts_at.timestamp()
-    return found
+        if one.status.state == "expired" and one.instance is not None:
+            ended.setdefault(one.instance, []).append(one)
+    return {one.id: _first(one, ended).starts_at.timestamp() for one in silences}
+
+
+def _first(silence: Silence, ended: Mapping[str, list[Silence]]) -> Silence:
+    for other in ended.get(silence.instance or "", ()):
+        replaced = abs(silence.starts_at - other.ends_at) <= SAME_MOMENT
+        if replaced and other.starts_at < silence.starts_at:
+            return _first(other, ended)
+    return silence
 
 
 def wanted(silences: Collection[Silence], alerts: Alerts) -> list[Verdict]:
