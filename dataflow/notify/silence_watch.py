@@ -51,7 +51,7 @@ def watch_of(
             "ANOMALY_NOTIFY_SILENCES reads silences of Alertmanager: set "
             "ANOMALY_NOTIFY_ALERTMANAGER, or leave it out."
         )
-    store.prove(settings)
+    store.prove(settings, also_read=True)
     store.prove_anomalies(settings)
     return SilenceWatch(settings, servers, stop)
 

@@ -96,7 +96,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise UserError(f"cannot read {path} ({error.strerror}): check its permissions.") from None
 
 
-def prove(settings: Settings) -> None:
+def prove(settings: Settings, *, also_read: bool = False) -> None:
     """Raise `UserError` if a verdict cannot be written: the topic is missing, or the right."""
     where = place(settings)
     if is_output_file(where):
@@ -104,7 +104,8 @@ def prove(settings: Settings) -> None:
         if not os.access(folder, os.W_OK):
             raise UserError(f"cannot write {where}: its folder is missing, or not writable.")
     else:
-        topics.existing_partitions(settings, where, SETTING, [kafka.WRITE])
+        needs = [kafka.READ, kafka.WRITE] if also_read else [kafka.WRITE]
+        topics.existing_partitions(settings, where, SETTING, needs)
 
 
 def write(settings: Settings, feedback: Feedback) -> None:
