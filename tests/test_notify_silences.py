@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Flow, fill_topic, free_port
 from faults import wait_for
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as tests
 from hypothesis import strategies as st
 from test_notify import (
@@ -162,8 +162,16 @@ STEP = st.one_of(
 )
 
 
+BEGIN, LOOK, LOST = ("begin", "a", 1), ("look", "a", 0), ("lost", "a", 0)
+
+
 @tests(max_examples=40)
 @given(st.lists(STEP, max_size=30))
+@example([BEGIN, LOOK, ("undo", "a", 1)])
+@example([BEGIN, LOOK, ("real", "a", 1)])
+@example([("real", "a", 1), BEGIN])
+@example([BEGIN, LOOK, ("longer", "a", 650), LOOK, ("end", "a", 0)])
+@example([BEGIN, LOOK, LOST, LOOK, BEGIN])
 def test_looking_again_adds_nothing_and_only_what_is_active_is_in_force(
     steps: list[tuple[str, str, int]],
 ) -> None:
