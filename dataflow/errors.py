@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 import sys
 from typing import NoReturn
 
 from dataflow.warnings import say
 
-__all__ = ["UserError", "missing_bytewax", "missing_extra", "missing_river", "stop_process"]
+__all__ = [
+    "UserError",
+    "missing_bytewax",
+    "missing_extra",
+    "missing_river",
+    "stop_process",
+    "wrong_aws_certificate",
+]
 
 
 class UserError(Exception):
@@ -50,6 +58,29 @@ def missing_bytewax() -> UserError:
         f"The flow needs Bytewax, which is not installed in this Python {python} and has wheels "
         "for 3.11 and 3.12 only: run it with one of these (uv python install 3.12, pyenv install "
         "3.12) or in the Docker image."
+    )
+
+
+def wrong_aws_certificate(error: BaseException) -> str:
+    """Return why AWS's library has no secure connection, and the setting to correct.
+
+    What is wrong says the first of a chain of errors: one of TLS, or of a file.
+
+    >>> wrong_aws_certificate(FileNotFoundError(2, "No such file or directory"))
+    'AWS_CA_BUNDLE names no file of certificates (No such file or directory): correct its path'
+    """
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    why = str(error)
+    if isinstance(error, ssl.SSLError):
+        why = str(getattr(error, "verify_message", "") or error.reason or "TLS failed")
+    elif isinstance(error, OSError):
+        why = error.strerror or why
+    if why == "NO_CERTIFICATE_OR_CRL_FOUND" or not isinstance(error, ssl.SSLError | ValueError):
+        return f"AWS_CA_BUNDLE names no file of certificates ({why}): correct its path"
+    return (
+        f"AWS's certificate is not accepted ({why}): check the clock, the proxy, and "
+        "AWS_CA_BUNDLE, the file with the certificates that are trusted"
     )
 
 

@@ -423,6 +423,11 @@ class Settings(BaseSettings):
     notify_alertmanager: Addresses = Field(
         (), repr=False, description="addresses of Alertmanagers for `notify`"
     )
+    notify_silences: bool = Field(
+        False,
+        description="whether `notify` takes silences of the alerts of one instance in Alertmanager "
+        "as [verdicts](verdicts.md#in-alertmanager)",
+    )
     notify_pagerduty: Addresses = Field(
         (),
         repr=False,

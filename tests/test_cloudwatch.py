@@ -162,16 +162,30 @@ def test_aws_that_cannot_be_reached_is_asked_again(
         client.instances([])
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("IP:127.0.0.1", "is not accepted (self-signed certificate): check the clock, the proxy"),
-        ("DNS:aws.example", "is not accepted (hostname '127.0.0.1' doesn't match 'aws.example'): "),
-    ],
-)
-def test_a_wrong_certificate_is_no_matter_of_the_credentials(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, says: str
-) -> None:
+WRONG = [
+    (
+        "IP:127.0.0.1",
+        "",
+        "AWS's certificate is not accepted (self-signed certificate): check the clock, the proxy, "
+        "and AWS_CA_BUNDLE, the file with the certificates that are trusted",
+    ),
+    ("DNS:aws.example", "certificate.pem", "(hostname '127.0.0.1' doesn't match 'aws.example'): "),
+    (
+        "IP:127.0.0.1",
+        "none.pem",
+        "AWS_CA_BUNDLE names no file of certificates (No such file or directory): correct its path",
+    ),
+    ("IP:127.0.0.1", "key.pem", "AWS_CA_BUNDLE names no file of certificates (NO_CERTIFICATE_OR_"),
+]
+"""The name in AWS's certificate, the file that is trusted, and what is said of it."""
+
+
+@pytest.fixture
+def wrong(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[str, list[object]]]:
+    """What is to be said in place of AWS's answer, and a list that has each attempt."""
+    name, trusted, says = request.param
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         [
@@ -184,26 +198,32 @@ def test_a_wrong_certificate_is_no_matter_of_the_credentials(
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+    attempts: list[object] = []
+
+    class Server(ThreadingHTTPServer):
+        def get_request(self) -> Any:
+            attempts.append(None)
+            return super().get_request()
+
+    with Server(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        client = Client("eu-central-1")
-        # Nine more attempts of AWS's library would take a minute.
-        once = config.Config(retries={"total_max_attempts": 1})
-        if name.startswith("DNS"):
-            monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-        client._cloudwatch = boto3.client(
-            "cloudwatch",
-            config=once,
-            region_name="eu-central-1",
-            endpoint_url=f"https://127.0.0.1:{server.server_address[1]}",
-            aws_access_key_id="a",
-            aws_secret_access_key="b",
-        )
-        with pytest.raises(UserError, match=re.escape(says)) as error:
-            client.instances([])
-        assert "credentials" not in str(error.value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        if trusted:
+            monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / trusted))
+        yield says, attempts
         server.shutdown()
+
+
+@pytest.mark.parametrize("wrong", WRONG, indirect=True)
+def test_a_wrong_certificate_is_said_at_once(wrong: tuple[str, list[object]]) -> None:
+    says, attempts = wrong
+    with pytest.raises(UserError, match=re.escape(says)) as error:
+        Client("eu-central-1").instances([])
+    assert "credentials" not in str(error.value)
+    assert len(attempts) <= 1
 
 
 def test_the_history_then_what_is_new_and_the_flow_reads_it(

@@ -32,12 +32,15 @@ from dataflow.commands.plan import estimate
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.metrics import server
 from dataflow.notify.targets import BUILT_IN
+from dataflow.rules.document import parse
 from dataflow.settings import PREFIX, Settings
 
 FOLDER = REPOSITORY / "deploy"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 OPTIONAL = re.findall(r"^  # - (.*\.yaml)$", (FOLDER / "kustomization.yaml").read_text(), re.M)
 """Files that a user adds by removing a `#`."""
+COMPONENTS = re.findall(r"^#   - (\w+)$", (FOLDER / "kustomization.yaml").read_text(), re.M)
+"""The same of folders, which change what the files say."""
 DOCUMENTS: dict[tuple[str, str], dict[str, Any]] = {
     (document["kind"], document["metadata"]["name"]): document
     for path in sorted(FOLDER.glob("*.yaml"))
@@ -82,6 +85,7 @@ def test_every_file_is_applied_but_the_examples_of_secrets() -> None:
     left_out = {"kustomization.yaml", "secret.example.yaml", "notify-secret.example.yaml"}
     assert OPTIONAL == ["page.yaml", "notify.yaml"]
     assert files == {*KUSTOMIZATION["resources"], *OPTIONAL, *left_out}
+    assert {path.parent.name for path in FOLDER.glob("*/kustomization.yaml")} == {*COMPONENTS}
 
 
 def kustomized(folder: Path, *changes: tuple[str, str]) -> list[dict[str, Any]]:
@@ -104,6 +108,10 @@ def kustomized(folder: Path, *changes: tuple[str, str]) -> list[dict[str, Any]]:
 
 
 WITH_ALL = tuple((f"# - {name}", f"- {name}") for name in OPTIONAL)
+COMPOSED = (
+    ("# components:", "components:"),
+    *((f"#   - {name}", f"  - {name}") for name in COMPONENTS),
+)
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 
 
@@ -120,6 +128,38 @@ def test_kustomize_takes_it_with_a_digest_and_with_all_parts(tmp_path: Path) -> 
     assert images(workloads) == {f"registry.example/it@{DIGEST}"}
     names = {(one["kind"], one["metadata"]["name"]) for one in made}
     assert names == DOCUMENTS.keys() - {("Secret", "anomaly-broker"), ("Secret", "anomaly-notify")}
+
+
+def test_rules_and_the_pages_of_a_day_are_mounted_where_the_settings_look(tmp_path: Path) -> None:
+    made = kustomized(tmp_path, *WITH_ALL, *COMPOSED)
+    for document in made:
+        kubernetes_validate.validate(document, VERSION, strict=True)
+    found = {(one["kind"], one["metadata"]["name"]): one for one in made}
+
+    def mounted(kind: str, name: str, setting: str) -> tuple[str, dict[str, Any]]:
+        """The name of the file that a setting names, and the volume that it lies on."""
+        pod = found[kind, name]["spec"]["template"]["spec"]
+        env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+        loaded = Settings(_env_file=None, **{setting: env[PREFIX + setting.upper()]})
+        path = Path(getattr(loaded, setting))
+        mounts = pod["containers"][0]["volumeMounts"]
+        (mount,) = (one for one in mounts if one["mountPath"] == f"{path.parent}")
+        assert "subPath" not in mount
+        (volume,) = (one for one in pod["volumes"] if one["name"] == mount["name"])
+        return path.name, volume
+
+    name, volume = mounted("StatefulSet", "anomaly-flow", "rules")
+    text = found["ConfigMap", volume["configMap"]["name"]]["data"][name]
+    assert text == (FOLDER / "rules" / "rules.toml").read_text()
+    shown = re.sub("^# ?", "", text.partition("\n#\n")[2], flags=re.M)
+    assert parse(shown.encode()).of("batch-1", "cpu").threshold == 0.7
+    name, volume = mounted("Deployment", "anomaly-notify", "notify_store")
+    claim = found["PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    pod = found["Deployment", "anomaly-notify"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+    env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+    assert env["ANOMALY_NOTIFY_PAGES"] == "20"
 
 
 def test_selectors_find_the_flow_and_not_the_job() -> None:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from go_programs import Unavailable, built, place
-from test_deploy import DIGEST, FOLDER, VERSION, WITH_ALL, images, kustomized
+from test_deploy import COMPOSED, DIGEST, FOLDER, VERSION, WITH_ALL, images, kustomized
 
 from dataflow import __version__
 from dataflow.settings import PREFIX, Settings
@@ -99,6 +99,16 @@ def test_with_all_parts_it_is_what_kustomize_makes(helm: Path, tmp_path: Path) -
     made = by_name(kustomized(tmp_path, *WITH_ALL))
     made["ConfigMap", "anomaly-settings"]["data"] |= ALL["settings"]
     assert template(helm, ALL) == made
+
+
+def test_with_rules_and_a_limit_of_pages_it_is_what_kustomize_makes(
+    helm: Path, tmp_path: Path
+) -> None:
+    made = by_name(kustomized(tmp_path, *WITH_ALL, *COMPOSED))
+    made["ConfigMap", "anomaly-settings"]["data"] |= ALL["settings"]
+    rules = (FOLDER / "rules" / "rules.toml").read_text()
+    more = {"flow": {"rules": rules}, "notify": {"enabled": True, "pages": 20}}
+    assert template(helm, {**ALL, **more}) == made
 
 
 def test_kubernetes_takes_it_with_every_value_set(helm: Path) -> None:

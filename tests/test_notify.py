@@ -502,7 +502,8 @@ def test_alertmanager_routes_by_labels_and_they_last_as_long_as_the_incident(
     def sent(status: str) -> dict[str, dict[str, str]]:
         return {
             alert["labels"]["instance"]: alert["labels"]
-            for group, path in zip(receiver.accepted, receiver.paths, strict=True)
+            # A request in progress has a path already.
+            for group, path in zip(receiver.accepted, receiver.paths, strict=False)
             for alert in group["alerts"]
             if alert["status"] == status and path.endswith("/team")
         }

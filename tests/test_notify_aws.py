@@ -27,9 +27,9 @@ boto3 = pytest.importorskip("boto3", reason="needs the extra `aws`")
 pytest.importorskip("moto.server", reason="needs the extra `test`")
 stub = pytest.importorskip("botocore.stub")
 
-from test_cloudwatch import aws  # noqa: E402
+from test_cloudwatch import WRONG, aws, wrong  # noqa: E402
 
-__all__ = ["aws"]
+__all__ = ["aws", "wrong"]
 
 SNS = "arn:aws:sns:eu-central-1:123456789012:incidents"
 EVENTBRIDGE = "arn:aws:events:eu-central-1:123456789012:event-bus/incidents"
@@ -318,3 +318,15 @@ def test_a_digest_is_within_the_limits_of_aws(both: list[Any]) -> None:
         assert body["MessageAttributes"]["state"]["StringValue"] == "digest"
         assert body["MessageAttributes"]["team"]["StringValue"] == "web"
         assert len(body["MessageDeduplicationId"]) == 32
+
+
+@pytest.mark.parametrize("wrong", WRONG, indirect=True)
+@pytest.mark.parametrize("setting", [{"notify_sns": SNS}, {"notify_eventbridge": EVENTBRIDGE}])
+def test_a_wrong_certificate_names_the_setting(
+    wrong: tuple[str, list[object]], setting: dict[str, str]
+) -> None:
+    answer = attempt(target(**setting), incident())
+    assert (answer.accepted, answer.rejected) == (False, False)
+    assert wrong[0] in answer.reason
+    assert "127.0.0.1:" not in answer.reason
+    assert len(wrong[1]) <= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ from dataflow.errors import UserError
 from dataflow.flow import build
 from dataflow.kafka import topics
 from dataflow.notify import process
+from dataflow.notify.silence_watch import watch_of
+from dataflow.notify.targets import targets
 from dataflow.recovery.files import initialize
 from dataflow.recovery.store import Store
 from dataflow.replay import transfer
@@ -71,7 +74,8 @@ def bindings(command: str, topic: str) -> list[AclBinding]:
             kind,
             name.replace("ec2_metrics", topic)
             .replace("anomalies", f"{topic}.out")
-            .replace("incidents", f"{topic}.incidents"),
+            .replace("incidents", f"{topic}.incidents")
+            .replace("verdicts", f"{topic}.verdicts"),
             ResourcePatternType[given.resource_pattern_type.upper()],
             f"User:{ApacheKafka.limited}",
             "*",
@@ -87,7 +91,8 @@ def bindings(command: str, topic: str) -> list[AclBinding]:
 @pytest.fixture
 def user(apache_kafka: ApacheKafka, topic: str) -> Iterator[User]:
     """A user without rights, and topics to get rights to."""
-    for name, count in (("", 3), (".out", 1), (".incidents", 1), (".rejected", 1)):
+    made = ("", 3), (".out", 1), (".incidents", 1), (".rejected", 1), (".verdicts", 1)
+    for name, count in made:
         topics.create(Settings(_env_file=None, brokers=apache_kafka.address), [topic + name], count)
     user = User(apache_kafka, topic)
     yield user
@@ -227,8 +232,15 @@ def notify_starts(user: User) -> None:
     process.run(user.settings(notify_webhook="http://127.0.0.1:1/", follow=False))
 
 
+def silences_start(user: User) -> None:
+    address, verdicts = "http://127.0.0.1:1/", f"{user.topic}.verdicts"
+    settings = user.settings(notify_silences=True, notify_alertmanager=address, verdicts=verdicts)
+    watch_of(settings, targets(settings), threading.Event())
+
+
 STARTS: dict[str, Callable[[User], object]] = {
     "notify": notify_starts,
+    "silences": silences_start,
     "replay": replay_starts,
     "dashboard": lambda user: feed_of(user.settings(), 100, None),
     "produce": lambda user: producer.prepare_topic(user.settings(), 3),

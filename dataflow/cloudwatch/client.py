@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from dataflow.cloudwatch.plan import Window, metrics_per_call
-from dataflow.errors import UserError, missing_extra
+from dataflow.errors import UserError, missing_extra, wrong_aws_certificate
 
 __all__ = ["Client", "Point", "TransientError"]
 
@@ -49,6 +48,8 @@ class Client:
         self.region: str = session.region_name
         self._cloudwatch: Any = session.client("cloudwatch", config=config)
         self._ec2: Any = session.client("ec2", config=config)
+        for client in (self._cloudwatch, self._ec2):
+            client.meta.events.register_first("needs-retry", _at_once)
 
     def instances(self, tags: Sequence[str]) -> list[str]:
         """Return the instances of which CloudWatch has CPU, sorted; with tags, only those.
@@ -144,12 +145,8 @@ class _errors:  # noqa: N801
                 f"AWS does not let you {self._what} ({code}): check the credentials, and that "
                 f"they have the right {self._right}."
             ) from None
-        # A wrong certificate stays wrong.
         if isinstance(error, exceptions.SSLError):
-            raise UserError(
-                f"AWS's certificate is not accepted ({_why(error)}): check the clock, the proxy, "
-                "and AWS_CA_BUNDLE, the file with the certificates that are trusted."
-            ) from None
+            raise UserError(f"{wrong_aws_certificate(error)}.") from None
         # A connection that cannot be made is no HTTPClientError.
         if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
             raise TransientError("AWS does not answer") from None
@@ -161,13 +158,12 @@ class _errors:  # noqa: N801
             ) from None
 
 
-def _why(error: BaseException) -> str:
-    """Return what is wrong with a certificate, which the first of a chain of errors says."""
-    while (before := error.__cause__ or error.__context__) is not None:
-        error = before
-    if isinstance(error, ssl.SSLError):
-        return str(getattr(error, "verify_message", "") or error.reason or "TLS failed")
-    return str(error)
+def _at_once(caught_exception: Exception | None = None, **_: object) -> None:
+    """Raise what another attempt cannot change: a wrong certificate stays wrong."""
+    from botocore.exceptions import SSLError
+
+    if isinstance(caught_exception, SSLError):
+        raise caught_exception
 
 
 BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException")

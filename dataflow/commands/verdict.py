@@ -21,6 +21,7 @@ from dataflow.verdicts import store
 from dataflow.verdicts.effect import DAYS, Proposal, propose
 from dataflow.verdicts.pattern import Pattern
 from dataflow.verdicts.record import Feedback
+from dataflow.warnings import one_line
 
 __all__ = ["verdict"]
 
@@ -185,12 +186,15 @@ def _list(options: settings.Settings) -> None:
                 pattern.metric,
                 f"{_hour(pattern.since)} to {_hour(pattern.until)} UTC",
                 "always" if one.until is None else f"until {one.until:%Y-%m-%d %H:%M}",
-                one.by or "",
+                one_line(one.by or ""),
+                one_line(one.comment or ""),
                 one.why,
             ]
         )
     if rows:
-        print_table(rows, ["id", "instance", "metric", "time", "ends", "by", "why"], left=7)
+        print_table(
+            rows, ["id", "instance", "metric", "time", "ends", "by", "comment", "why"], left=8
+        )
     else:
         typer.echo(f"no verdict is in force in {store.place(options)}")
     if kept.refused:

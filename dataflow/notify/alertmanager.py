@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from dataflow.notify.base import Target, label_name, past, runbook_of
@@ -9,7 +10,7 @@ from dataflow.notify.digest import Digest, content, lines
 from dataflow.notify.summary import severity, summary
 from dataflow.records import Incident
 
-__all__ = ["Alertmanager"]
+__all__ = ["Alertmanager", "alert_labels"]
 
 ALERT = {"anomaly": "InstanceAnomalous", "silence": "InstanceSilent"}
 """The label `alertname` of each kind of incident."""
@@ -45,6 +46,11 @@ class Alertmanager(Target):
         """The address of the server, with the path of the API."""
         return self.address.rstrip("/") + "/api/v2/alerts"
 
+    @property
+    def silences(self) -> str:
+        """The address of all silences that it knows."""
+        return self.address.rstrip("/") + "/api/v2/silences"
+
     def body(self, incident: Incident, link: str, now: datetime) -> object:
         """Return a list of one alert."""
         # It takes the first moment of year 1 for none, and such an alert would fire.
@@ -68,22 +74,8 @@ class Alertmanager(Target):
             annotations["expected"] = f"{incident.expected:g}"
         if runbook := runbook_of(self.runbook, incident):
             annotations["runbook_url"] = runbook
-        labels = {
-            label_name(name): value for name, value in self.labels_for(incident).items() if value
-        }
-        if incident.metric != CPU:
-            labels["metric"] = incident.metric
-        names = ALERT if incident.spread is None else GROUP_ALERT
         alert = {
-            # Labels identify the alert: none of them may change while the incident is open.
-            "labels": {
-                **labels,
-                "alertname": names[incident.kind],
-                "instance": incident.instance,
-                "kind": incident.kind,
-                "severity": incident.severity or "warning",
-                "topic": incident.source.topic,
-            },
+            "labels": alert_labels(incident, self.labels_for(incident)),
             "annotations": annotations,
             "startsAt": _iso(starts),
             "endsAt": _iso(ends),
@@ -108,6 +100,24 @@ class Alertmanager(Target):
             **({"generatorURL": said["link"]} if said["link"] else {}),
         }
         return [alert]
+
+
+def alert_labels(incident: Incident, labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of the alert of an incident; `labels` are those that it is routed by.
+
+    Labels identify the alert: none of them may change while the incident is open.
+    """
+    metric = {} if incident.metric == CPU else {"metric": incident.metric}
+    names = ALERT if incident.spread is None else GROUP_ALERT
+    return {
+        **{label_name(name): value for name, value in labels.items() if value},
+        **metric,
+        "alertname": names[incident.kind],
+        "instance": incident.instance,
+        "kind": incident.kind,
+        "severity": incident.severity or "warning",
+        "topic": incident.source.topic,
+    }
 
 
 def _iso(moment: datetime) -> str:

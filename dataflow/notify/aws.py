@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from dataflow.errors import UserError, missing_extra
+from dataflow.errors import UserError, missing_extra, wrong_aws_certificate
 from dataflow.notify.base import Target
 from dataflow.notify.http import Answer, in_time
 
@@ -90,6 +90,8 @@ class AWSTarget(Target):
             return self.call(request)
         except exceptions.ClientError as error:
             return refusal(error.response.get("Error", {}).get("Code", "an error"), self.right)
+        except exceptions.SSLError as error:
+            return Answer(None, wrong_aws_certificate(error))
         except (exceptions.HTTPClientError, exceptions.ConnectionError):
             return Answer(None, "AWS does not answer")
         except exceptions.BotoCoreError as error:

@@ -1,4 +1,4 @@
-"""One JSON POST, and what its answer means for the delivery.
+"""One JSON POST, and what its answer means for the delivery; one GET of JSON.
 
 Python's own client is enough: it checks certificates against the authorities of the system and uses
 the proxies of the environment. The caller decides when to retry. Redirects are not followed: they
@@ -6,8 +6,8 @@ would turn the POST into a GET and drop the record.
 
 The client only limits each read and write, so a server that sends a byte now and then could hold it
 for hours. Each request therefore runs in a thread of its own, which is left and its connection shut
-down when the time is over or the process is to end. The body of an answer is not read, unless the
-caller asks for the beginning of that of an error.
+down when the time is over or the process is to end. The body of the answer to a POST is not read,
+unless the caller asks for the beginning of that of an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dataflow.records import encode
 
-__all__ = ["Answer", "host", "in_time", "post"]
+__all__ = ["Answer", "get", "host", "in_time", "post"]
 
 TIMEOUT = 10.0
 """Seconds for the whole request: finding the host, connecting, sending, and the answer."""
@@ -51,8 +51,8 @@ LONGEST_WAIT = 3600.0
 class Answer:
     """The HTTP status, None if there was no answer, and the reason in words.
 
-    `wait` is the number of seconds that a Retry-After asks for, else 0. `text` is the beginning of
-    the body of an error, if the caller asked for it.
+    `wait` is the number of seconds that a Retry-After asks for, else 0. `text` is the body of the
+    answer to a GET, or the beginning of that of an error, if the caller asked for it.
     """
 
     status: int | None
@@ -153,17 +153,34 @@ def post(
     Idempotency-Key. User and password of the address become a header. Of the body of an error, as
     many bytes are read as `read` says.
     """
-    parts = urlsplit(address)
-    headers = {"Content-Type": content_type, "User-Agent": "ec2-anomaly-dataflow"}
+    headers = {"Content-Type": content_type}
     if key is not None:
         headers["Idempotency-Key"] = key
+    return _ask("POST", address, encode(body), headers, stop, read)
+
+
+def get(address: str, stop: threading.Event | None = None, *, read: int) -> Answer:
+    """Get a body of at most as many bytes as `read` says; the rest is as for `post`."""
+    return _ask("GET", address, None, {}, stop, read)
+
+
+def _ask(
+    method: str,
+    address: str,
+    body: bytes | None,
+    headers: dict[str, str],
+    stop: threading.Event | None,
+    read: int,
+) -> Answer:
+    parts = urlsplit(address)
+    headers["User-Agent"] = "ec2-anomaly-dataflow"
     if "@" in parts.netloc:
         user, _, password = parts.netloc.rpartition("@")[0].partition(":")
         login = f"{unquote(user)}:{unquote(password)}".encode()
         headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
         address = urlunsplit(parts._replace(netloc=host(address)))
     try:
-        request = _Request(address, encode(body), headers, method="POST")
+        request = _Request(address, body, headers, method=method)
     except ValueError as error:
         return Answer(None, _words(error))
     answer = in_time(lambda: _answer(request, read), stop)
@@ -189,7 +206,8 @@ def in_time(ask: Callable[[], Answer], stop: threading.Event | None) -> Answer:
 def _answer(request: _Request, read: int) -> Answer:
     try:
         with _opener.open(request, timeout=TIMEOUT) as response:
-            return Answer(response.status, str(response.reason))
+            got = response.read(read) if request.get_method() == "GET" else b""
+            return Answer(response.status, str(response.reason), text=got.decode(errors="replace"))
     except urllib.error.HTTPError as error:
         with error:
             wait = _wait(error.headers.get("Retry-After"))

@@ -17,6 +17,7 @@ from dataflow.notify import metrics
 from dataflow.notify.delivery import OWN_KAFKA_SETTINGS, Delivery
 from dataflow.notify.history import History
 from dataflow.notify.log import log
+from dataflow.notify.silence_watch import watch_of
 from dataflow.notify.skipped import SkippedRecords
 from dataflow.notify.store import PageStore
 from dataflow.notify.targets import NONE, targets
@@ -50,6 +51,7 @@ def run(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
+    watch = watch_of(settings, configured, stop)
     skipped = SkippedRecords(topic)
     history = History(settings.notify_max_age)
     store = None if settings.notify_pages is None else PageStore(settings.notify_store)
@@ -60,6 +62,10 @@ def run(settings: Settings) -> None:
     for thread, target in zip(threads, configured, strict=True):
         log(f"delivering the topic {topic!r} to {target}")
         thread.start()
+    if watch is not None:
+        log(f"reading silences of Alertmanager as verdicts into {settings.verdicts!r}")
+        threads.append(threading.Thread(target=watch.run, name="silences", daemon=True))
+        threads[-1].start()
     check = health_check(settings, deliveries)
     check.start()
     if settings.notify_metrics_port is not None:
@@ -83,9 +89,11 @@ def run(settings: Settings) -> None:
         store.close()
     skipped.print_counts(last=True)
     history.print_count(last=True)
-    for delivery in deliveries:
-        if delivery.failure is not None:
-            raise UserError(delivery.failure)
+    failures = [delivery.failure for delivery in deliveries]
+    failures += [] if watch is None else [watch.failure]
+    for failure in failures:
+        if failure is not None:
+            raise UserError(failure)
 
 
 def health_check(settings: Settings, deliveries: list[Delivery]) -> HealthCheck:

@@ -26,10 +26,12 @@ LONGEST = 100_000
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):
     """What a person says of an anomaly, or of all of an episode.
 
-    `id` is that of the anomaly or of the incident. `fine`: it was none, and the same pattern is to
-    be kept quiet, for readings before `until`, null for ever. `real` says that it was one, and
-    `undo` says nothing; both end what an earlier record of the id has said. `at` is when it was
-    said, `by` whom; `why` repeats the sentence of the anomaly.
+    `id` is that of the anomaly or of the incident; by a silence of Alertmanager, it is
+    `silence:SILENCE:INCIDENT`. `fine`: it was none, and the same pattern is to be kept quiet, for
+    readings before `until`, null for ever. `real` says that it was one, and `undo` says nothing;
+    both end what an earlier record of the id has said. `at` is when it was said, `by` whom; `why`
+    repeats the sentence of the anomaly. `comment` is what was said besides, and is absent where
+    there is none.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime | None = None
     why: str = ""
     pattern: Pattern | None = None
+    comment: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _read = msgspec.json.Decoder(Feedback).decode

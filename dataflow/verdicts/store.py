@@ -14,9 +14,18 @@ from dataflow.errors import UserError
 from dataflow.kafka import topics
 from dataflow.records import Anomaly, encode
 from dataflow.settings import Settings, is_output_file
-from dataflow.verdicts.record import Feedback, InForce
+from dataflow.verdicts.record import Feedback, InForce, decode
 
-__all__ = ["anomalies_of", "anomalies_of_instance", "in_force", "place", "prove", "write"]
+__all__ = [
+    "anomalies_of",
+    "anomalies_of_instance",
+    "in_force",
+    "last",
+    "place",
+    "prove",
+    "prove_anomalies",
+    "write",
+]
 
 SETTING = "ANOMALY_VERDICTS"
 
@@ -46,14 +55,35 @@ def place(settings: Settings) -> str:
 
 def in_force(settings: Settings) -> InForce:
     """Return the verdicts in force. Raises `UserError` if they cannot be read."""
-    kept, where = InForce(), place(settings)
+    kept = InForce()
+    for key, value in _said(settings):
+        kept.take(key, value)
+    return kept
+
+
+def last(settings: Settings) -> dict[str, Feedback]:
+    """Return the last record of each id, whatever it says. Raises `UserError` if unreadable."""
+    found: dict[str, Feedback] = {}
+    for key, value in _said(settings):
+        try:
+            feedback = None if value is None else decode(value)
+        except ValueError:
+            continue  # no verdict
+        if feedback is None:
+            found.pop((key or b"").decode("utf-8", "replace"), None)
+        else:
+            found[feedback.id] = feedback
+    return found
+
+
+def _said(settings: Settings) -> Iterator[tuple[bytes | None, bytes | None]]:
+    where = place(settings)
     if is_output_file(where):
         for line in _lines(Path(where)):
-            kept.take(None, line)
+            yield None, line
     elif topics.partitions(settings, where):
         for message in kafka.read_from(settings, where, {}):
-            kept.take(message.key(), message.value())
-    return kept
+            yield message.key(), message.value()
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -66,7 +96,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise UserError(f"cannot read {path} ({error.strerror}): check its permissions.") from None
 
 
-def prove(settings: Settings) -> None:
+def prove(settings: Settings, *, also_read: bool = False) -> None:
     """Raise `UserError` if a verdict cannot be written: the topic is missing, or the right."""
     where = place(settings)
     if is_output_file(where):
@@ -74,7 +104,8 @@ def prove(settings: Settings) -> None:
         if not os.access(folder, os.W_OK):
             raise UserError(f"cannot write {where}: its folder is missing, or not writable.")
     else:
-        topics.existing_partitions(settings, where, SETTING, [kafka.WRITE])
+        needs = [kafka.READ, kafka.WRITE] if also_read else [kafka.WRITE]
+        topics.existing_partitions(settings, where, SETTING, needs)
 
 
 def write(settings: Settings, feedback: Feedback) -> None:
@@ -153,19 +184,31 @@ def _abouts(settings: Settings) -> Iterator[tuple[_About, bytes]]:
             continue  # an incident on standard output, or another program's
 
 
-def _written(settings: Settings) -> Iterator[bytes]:
-    if "kafka" in settings.outputs or (settings.output_file is None and settings.input == "kafka"):
+def prove_anomalies(settings: Settings) -> None:
+    """Raise `UserError` if the anomalies that the flow writes cannot be read back."""
+    if _in_topic(settings):
         topics.existing_partitions(
             settings, settings.anomalies_topic, "ANOMALY_ANOMALIES_TOPIC", [kafka.READ]
         )
-        for message in kafka.read_from(settings, settings.anomalies_topic, {}):
-            yield message.value() or b""
-    elif settings.output_file is not None:
-        if not settings.output_file.exists():
-            raise UserError(f"{settings.output_file} does not exist: run the flow first.")
-        yield from _lines(settings.output_file)
-    else:
+    elif settings.output_file is None:
         raise UserError(
             f"anomalies go to {settings.output}, which cannot be read back: set ANOMALY_OUTPUT to "
             "`kafka` or to the file that the flow writes."
         )
+    elif not settings.output_file.exists():
+        raise UserError(f"{settings.output_file} does not exist: run the flow first.")
+
+
+def _in_topic(settings: Settings) -> bool:
+    return "kafka" in settings.outputs or (
+        settings.output_file is None and settings.input == "kafka"
+    )
+
+
+def _written(settings: Settings) -> Iterator[bytes]:
+    prove_anomalies(settings)
+    if _in_topic(settings):
+        for message in kafka.read_from(settings, settings.anomalies_topic, {}):
+            yield message.value() or b""
+    elif settings.output_file is not None:
+        yield from _lines(settings.output_file)
