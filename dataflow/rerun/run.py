@@ -193,8 +193,8 @@ def in_processes(several: Sequence[Settings], there: Held = None) -> list[Ran]:
 
     It is one process where they read their input in the same way; else one for each, all at the
     same time. What they print on standard error is printed once they have ended, each line once.
-    Raises `UserError` as `run` does, and `ChildProcessError` if a process has ended with an error that it
-    printed.
+    Raises `UserError` as `run` does, and `ChildProcessError` if a process has ended with an error
+    that it printed.
     """
     steps = stages.shared(several[0], several[-1])
     groups = [several] if steps else [[one] for one in several]

@@ -55,42 +55,58 @@ def run(
 
     Raises what a step or a source raises, and `TypeError` for a step that cannot be run here.
     """
-    streams: defaultdict[tuple[int, str], list[Take]] = defaultdict(list)
-    parts: list[_Part] = []
-    stateful: list[_Stateful] = []
-    ends: list[Callable[[], object]] = []
-    hold = None if gathered is None else _Hold(gathered.most)
+    wiring = _Wiring(shared)
     for number in reversed(range(len(flows))):
-        own = shared if number else ()
-        ends_of_flow: list[Callable[[], object]] = []
+        wiring.add(number, flows[number], None if number else gathered)
+    _read(wiring.parts, wiring.stateful)
+    for end in wiring.ends:
+        end()
 
-        def stream(name: str, number: int = number, own: Collection[str] = own) -> list[Take]:
-            return streams[0 if _step(name) in own else number, name]
 
-        for step in _core(flows[number].substeps):
-            if _step(step.step_id) in own:
+Down: TypeAlias = Callable[[str], list[Take]]
+"""Returns who takes what comes of a stream."""
+
+
+class _Wiring:
+    """Who takes what, in flows that run together."""
+
+    def __init__(self, shared: Collection[str]) -> None:
+        self.parts: list[_Part] = []
+        self.stateful: list[_Stateful] = []
+        self.ends: list[Callable[[], object]] = []
+        """What is to be done at the end, in this order, from the first flow on."""
+        self._shared = shared
+        self._takers: defaultdict[tuple[int, str], list[Take]] = defaultdict(list)
+
+    def add(self, number: int, flow: Dataflow, gathered: Gathered | None) -> None:
+        """Add a flow."""
+        outside = self._shared if number else ()
+        ends: list[Callable[[], object]] = []
+
+        def stream(name: str) -> list[Take]:
+            return self._takers[0 if _step(name) in outside else number, name]
+
+        for step in _core(flow.substeps):
+            own = _step(step.step_id)
+            if own in outside:
                 continue
             if type(step).__name__ == "input":
-                parts += _parts(step, stream(step.down.stream_id))
+                self.parts += _parts(step, stream(step.down.stream_id))
                 continue
-            out = stream
-            if hold is not None and gathered is not None and not number:
-                if _step(step.step_id) == gathered.step:
-                    hold.down = stream(step.down.stream_id)
-                    stream(f"{flows[0].flow_id}.{gathered.before}").insert(0, hold.release)
-                    ends_of_flow.append(hold.release)
-                    out = hold.instead
-            take = _taker(step, out)
+            down: Down = stream
+            if gathered is not None and own == gathered.step:
+                hold = _Hold(stream(step.down.stream_id), gathered.most)
+                stream(f"{flow.flow_id}.{gathered.before}").insert(0, hold.release)
+                ends.append(hold.release)
+                down = hold.instead
+            take = _taker(step, down)
             if isinstance(take, _Stateful):
-                stateful.append(take)
-                ends_of_flow.append(take.end)
+                self.stateful.append(take)
+                ends.append(take.end)
                 take = take.take
             for name in _names(step):
                 stream(name).append(take)
-        ends = ends_of_flow + ends
-    _read(parts, stateful)
-    for end in ends:
-        end()
+        self.ends = ends + self.ends
 
 
 def _step(name: str) -> str:
@@ -112,7 +128,7 @@ def _names(step: Any) -> list[str]:
     return [name for port in step.ups_names for name in getattr(step, port).stream_ids.values()]
 
 
-def _taker(step: Any, stream: Callable[[str], list[Take]]) -> Take | _Stateful:
+def _taker(step: Any, stream: Down) -> Take | _Stateful:
     """Return what takes the batches that come to a step."""
     match type(step).__name__:
         case "flat_map_batch":
@@ -147,9 +163,9 @@ def _flat_map(mapper: Callable[[list[Any]], Any], down: list[Take]) -> Take:
 def _branch(predicate: Callable[[Any], bool], trues: list[Take], falses: list[Take]) -> Take:
     def take(batch: list[Any]) -> None:
         chosen = list(filter(predicate, batch))
+        _emit(trues, chosen)
         if len(chosen) < len(batch):
             _emit(falses, [item for item in batch if not predicate(item)])
-        _emit(trues, chosen)
 
     return take
 
@@ -217,8 +233,8 @@ class _Stateful:
 class _Hold:
     """Holds lists of keys: see `Gathered`."""
 
-    def __init__(self, most: int) -> None:
-        self.down: list[Take] = []
+    def __init__(self, down: list[Take], most: int) -> None:
+        self._down = down
         self._most = most
         self._held: dict[str, list[Any]] = {}
         self._count = 0
@@ -229,9 +245,9 @@ class _Hold:
 
     def take(self, batch: list[tuple[str, list[Any]]]) -> None:
         """Take a batch of pairs of key and list."""
-        if not all([elements for _, elements in batch]):
+        if not all(elements for _, elements in batch):
             self.release()
-            _emit(self.down, batch)
+            _emit(self._down, batch)
             return
         held = self._held
         for key, elements in batch:
@@ -248,7 +264,7 @@ class _Hold:
         """Pass on what is held."""
         batch = list(self._held.items())
         self._held, self._count = {}, 0
-        _emit(self.down, batch)
+        _emit(self._down, batch)
 
 
 class _Part:
