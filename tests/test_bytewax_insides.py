@@ -75,10 +75,10 @@ def test_keys_go_to_the_predicted_workers() -> None:
 
 
 class Last(StatefulBatchLogic[int, str, None]):
-    """Says what comes in a batch, and the end."""
+    """Says what comes, and the end."""
 
     def on_batch(self, values: list[int]) -> tuple[list[str], bool]:
-        return [f"{values}"], self.RETAIN
+        return [f"{value}" for value in values], self.RETAIN
 
     def on_eof(self) -> tuple[list[str], bool]:
         return ["end"], self.RETAIN
@@ -102,7 +102,8 @@ def test_a_flow_runs_in_the_order_in_which_bytewax_runs_it() -> None:
     found: list[tuple[str, str]] = []
     run_main(flow(expected))  # type: ignore[no-untyped-call]
     serial.run([flow(found)])
-    assert sorted(found) == sorted(expected), CHANGED
+    for key in "abcd":  # how many values come at once is no part of it
+        assert [it for it in found if it[0] == key] == [it for it in expected if it[0] == key]
     assert [it for it in found if it[1] == "end"] == [it for it in expected if it[1] == "end"]
 
 
