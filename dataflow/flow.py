@@ -45,6 +45,7 @@ except ModuleNotFoundError:
 
 from dataflow import settings, sinks, sources
 from dataflow.detectors import AnyDetector, WindowedDetector
+from dataflow.formats.base import Decode
 from dataflow.metrics import counters
 from dataflow.metrics import server as metrics_server
 from dataflow.records import Raw
@@ -91,11 +92,13 @@ def build(
     *,
     source: Source[Raw] | None = None,
     outputs: Mapping[str, Sink[Any]] | None = None,
+    decoding: Decode | None = None,
     clock_decides: bool = True,
 ) -> Dataflow:
     """Wire the flow.
 
-    `source` and `outputs` replace those that the settings name. `outputs` maps step ids to sinks:
+    `source` and `outputs` replace those that the settings name, and `decoding` what the step
+    `decode` makes of a batch. `outputs` maps step ids to sinks:
     `write_rejected` gets the rejected records, ids that start with `write_incidents` get the
     incidents, `write_scored` gets the readings that an instance has in a batch with their scores
     (also those of all its metrics together), all others the anomalies. A kind of record without a
@@ -132,7 +135,8 @@ def build(
     raw = op.input("read", flow, records)
     admission = admit.admitter(options, decode.decoder(options, store))
     grouped = options.incidents and bool(options.groups)
-    decoding = places.marked(groups.marked(admission) if grouped else admission, log)
+    decoding = admission if decoding is None else decoding
+    decoding = places.marked(groups.marked(decoding) if grouped else decoding, log)
     decoded = op.flat_map_batch("decode", raw, mark_epoch.marked(decoding, store))
     checked = op.branch("check", decoded, decode.is_reading)
     rejected = mark_epoch.take_marks(checked.falses, store)

@@ -177,3 +177,14 @@ def test_a_glance_at_snapshots() -> None:
 
 def test_a_glance_at_detectors() -> None:
     assert run("detectors.py", "--quick").count("\n") >= 6
+
+
+@pytest.mark.usefixtures("needs_bytewax")
+def test_the_cost_of_a_preview_can_be_measured(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    only = ("--only", "file", "--only", "threshold")
+    said = run("preview.py", "--quick", "--json", figures, *only)
+    found = json.loads(figures.read_text())
+    assert list(found["rows"]) == ["file | threshold"]
+    assert "| file | threshold | " in said
+    assert "file, threshold: " in said

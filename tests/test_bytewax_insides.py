@@ -15,11 +15,15 @@ from pathlib import Path
 import bytewax
 import bytewax.run
 import pytest
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
+from bytewax.testing import TestingSink, TestingSource, run_main
 from conftest import REPOSITORY
 from test_routing import KEYS, workers_of_keys
 
 from dataflow.recovery import files
-from dataflow.runtime import CHECKED_WITH, PICKLE_CODE
+from dataflow.runtime import CHECKED_WITH, PICKLE_CODE, serial
 from dataflow.runtime.arguments import Arguments, arguments
 from dataflow.runtime.routing import worker_of
 
@@ -68,6 +72,39 @@ def test_a_new_store_has_the_tables_and_columns_that_are_read(query: str, tmp_pa
 def test_keys_go_to_the_predicted_workers() -> None:
     predicted = {key: {worker_of(key, 3)} for key in KEYS}
     assert workers_of_keys(3) == predicted, f"{CHANGED}: it routes keys to other workers."
+
+
+class Last(StatefulBatchLogic[int, str, None]):
+    """Says what comes, and the end."""
+
+    def on_batch(self, values: list[int]) -> tuple[list[str], bool]:
+        return [f"{value}" for value in values], self.RETAIN
+
+    def on_eof(self) -> tuple[list[str], bool]:
+        return ["end"], self.RETAIN
+
+    def snapshot(self) -> None:
+        return None
+
+
+def test_a_flow_runs_in_the_order_in_which_bytewax_runs_it() -> None:
+    def flow(out: list[tuple[str, str]]) -> Dataflow:
+        numbers = [(name, number) for number, name in enumerate("cabdacbba")]
+        made = Dataflow("order")
+        read = op.input("read", made, TestingSource(numbers, batch_size=5))
+        even = op.branch("even", read, lambda pair: pair[1] % 2 == 0)
+        more = op.flat_map("more", even.trues, lambda pair: [pair, (pair[0], pair[1] + 100)])
+        both = op.merge("both", more, even.falses)
+        op.output("write", op.stateful_batch("last", both, lambda _: Last()), TestingSink(out))
+        return made
+
+    expected: list[tuple[str, str]] = []
+    found: list[tuple[str, str]] = []
+    run_main(flow(expected))  # type: ignore[no-untyped-call]
+    serial.run([flow(found)])
+    for key in "abcd":  # how many values come at once is no part of it
+        assert [it for it in found if it[0] == key] == [it for it in expected if it[0] == key]
+    assert [it for it in found if it[1] == "end"] == [it for it in expected if it[1] == "end"]
 
 
 def test_bytewax_takes_no_pickle_code() -> None:

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judging import THRESHOLD, Judge, alerts, episodes, judge_all
+from msgspec.structs import replace
 
 from dataflow.detectors import make
 from dataflow.errors import UserError
 from dataflow.incidents import maintenance
 from dataflow.incidents.episodes import EpisodeTracker
 from dataflow.incidents.monitor import InstanceMonitor
-from dataflow.incidents.rules import Rules
+from dataflow.incidents.rules import Judged, Rules
 from dataflow.incidents.silence import Progress, SilenceState
 from dataflow.records import Incident, Reading, encode
 from dataflow.recovery.decisions import Decisions
@@ -225,6 +226,61 @@ def test_a_state_saved_and_loaded_anywhere_changes_nothing(
     assert run(breaks) == records
     check(records)
     check_order(records)
+
+
+calm_histories = st.lists(
+    st.tuples(
+        st.sampled_from([STEP, STEP, STEP, STEP, STEP, 60.0, 901.0, 4000.0, 0.0, -STEP]),
+        st.sampled_from([None, None, None, None, None, None, 0.45, 0.8]),
+    ),
+    min_size=12,
+    max_size=40,
+)
+
+
+@given(
+    *(calm_histories, some_rules, st.sampled_from([0.0, 900.0]), long_quiets),
+    *(st.lists(st.integers(0, 6), min_size=1), st.sets(st.integers(0, 40))),
+)
+def test_passing_over_readings_equals_adding_each(
+    history: list[tuple[float, float | None]],
+    rules: Rules,
+    silence: float,
+    quiet: float,
+    sizes: list[int],
+    rejected: set[int],
+) -> None:
+    """Of batches of any size, in which there are rejected readings, with all that is saved."""
+    judge, limits = Judge(quiet), replace(rules, silence=silence)
+    scored = [judge.scored(reading, score) for reading, score in readings_of(history)]
+    each, together = (InstanceMonitor(limits, Progress(now=lambda: 0.0), "host-a") for _ in "ab")
+    expected: list[Incident] = []
+    found: list[Incident] = []
+    counts = itertools.cycle(sizes)
+    at = 0
+    while at < len(scored):
+        batch = scored[at : at + next(counts) + 1]
+        if at in rejected:
+            for monitor in (each, together):
+                monitor.rejected(0, at, START + STEP * at)
+        for place, out, monitor in ((0, expected, each), (1, found, together)):
+            left = batch[monitor.pass_over(batch) if place else 0 :]
+            for reading, verdict, finding in left:
+                judged = None if finding is None else Judged(finding, verdict.score)
+                out += monitor.add(reading, judged)
+        at += len(batch)
+        if each.last is not None:
+            assert together.dump() == each.dump()
+    assert found == expected
+
+
+def test_ordinary_readings_are_passed_over() -> None:
+    monitor = InstanceMonitor(Rules(silence=900.0), Progress(), "host-a")
+    ordinary = [Judge(600.0).scored(*one) for one in readings_of([(STEP, None)] * 9)]
+    assert monitor.pass_over(ordinary) == 0, "nothing is known of the instance"
+    monitor.add(ordinary[0][0], None)
+    assert monitor.pass_over(ordinary[1:]) == 8
+    assert monitor.last is ordinary[-1][0]
 
 
 @given(histories, silent_rules, long_quiets, st.sets(st.integers(0, 40)))

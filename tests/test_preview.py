@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,22 +19,27 @@ from typing import Any
 
 import pytest
 from bytewax.testing import run_main
-from conftest import fill_topic, read_json_lines
+from conftest import environment, fill_topic, read_json_lines
 from msgspec.structs import replace
 
 from dataflow import cli, kafka
 from dataflow.errors import UserError
 from dataflow.flow import build
 from dataflow.records import Anomaly, Incident, Reading, Source, encode
-from dataflow.rerun import options, run
+from dataflow.rerun import options, run, stages
 from dataflow.rerun.changes import Window, changes, last_records
 from dataflow.rerun.report import report, window_of
+from dataflow.settings import Settings
 from dataflow.steps import incidents, score
 
 Command = Callable[..., CompletedProcess[str]]
 
 START = 1_709_251_200
 READINGS = 420
+MISSING = (118, 120, 121, *range(330, 350))
+REFUSED = (119, 200, 390, 391, 392, 393)
+"""Of db-1. That at 119 is a sign of life, at the end of a batch of a file, before a gap."""
+
 NAMES = ["web-1", "web-2", "web-3", "db-1", "lone"]
 
 
@@ -43,11 +54,11 @@ def troubled() -> Iterator[dict[str, Any]]:
             value = 20 + 4 * place + 5 * math.sin(index / 45) + rng.uniform(0, 2)
             if index < until[name] or (name.startswith("web") and 300 <= index < 312):
                 value = rng.uniform(70, 100)
-            if name == "db-1" and 330 <= index < 350:
+            if name == "db-1" and index in MISSING:
                 continue
             made: dict[str, Any] = {"instance": name, "index": index, "value": round(value, 2)}
             made["timestamp"] = START + 300 * index
-            if index == 200 and name == "db-1":
+            if index in REFUSED and name == "db-1":
                 made["value"] = "much"
             yield made
 
@@ -68,11 +79,20 @@ def written(changed: dict[str, str], folder: Path, **given: Any) -> tuple[list[A
     return read_json_lines(folder / "found.incidents.jsonl"), alerts
 
 
+def by_instance(records: list[Any]) -> dict[str, list[Any]]:
+    """Records of each instance, in their order: that of others is no part of it."""
+    found: dict[str, list[Any]] = {}
+    for one in records:
+        found.setdefault(one["instance"], []).append(one)
+    return found
+
+
 def as_written(records: list[Incident] | list[Anomaly]) -> list[Any]:
     return [json.loads(encode(one)) for one in records]
 
 
 ANY = {
+    "ANOMALY_LEAST": ["0", "40"],
     "ANOMALY_THRESHOLD": ["0.4", "0.55", "0.6", "0.75"],
     "ANOMALY_DETECTOR": ["calibrated", "calibrated", "zscore", "tutorial"],
     "ANOMALY_INTERVAL": ["60", "300", "600"],
@@ -93,20 +113,84 @@ ANY = {
 
 
 def test_it_equals_the_run_that_follows(readings: Path, tmp_path: Path) -> None:
-    """The incidents of 20 settings, record by record, are those that a flow then writes."""
+    """The incidents of 20 settings, record by record, are those that a flow then writes.
+
+    Each is run beside the present settings, with which it shares what it can.
+    """
+    present = options.load({}, input=str(readings))
+    usual = by_instance(written({}, tmp_path, input=str(readings))[0])
     rng = random.Random(3)
-    counts = []
+    different = set()
+    parts: Counter[object] = Counter()
     for number in range(20):
-        changed = {name: rng.choice(values) for name, values in ANY.items() if rng.random() < 0.4}
+        # In turn: what follows the scores, what follows what is read, and all.
+        only = (stages.AFTER, stages.AFTER | stages.SCORING, Settings.model_fields)[number % 3]
+        changed = {
+            name: rng.choice(values)
+            for name, values in ANY.items()
+            if name.removeprefix("ANOMALY_").lower() in only and rng.random() < 0.5
+        }
+        if changed.get("ANOMALY_DETECTOR", "calibrated") != "calibrated":
+            changed.pop("ANOMALY_LEAST", None)
         if changed.get("ANOMALY_INCIDENT_ANOMALIES") == "2":
             changed["ANOMALY_INCIDENT_READINGS"] = "6"
         (folder := tmp_path / str(number)).mkdir()
-        found = run.run(options.load(changed, input=str(readings)))
+        tried = options.load(changed, input=str(readings))
+        steps = stages.shared(present, tried)
+        beside, found = (
+            run.together([present, tried], None, steps) if steps else map(run.run, [present, tried])
+        )
         expected, alerts = written(changed, folder, input=str(readings))
-        assert as_written(found.incidents) == expected, changed
-        assert as_written(found.alerts) == alerts, changed
-        counts.append(len(expected))
-    assert len(set(counts)) > 8, "settings that change nothing prove nothing"
+        assert by_instance(as_written(found.incidents)) == by_instance(expected), changed
+        assert by_instance(as_written(found.alerts)) == by_instance(alerts), changed
+        assert by_instance(as_written(beside.incidents)) == usual, changed
+        different.add(json.dumps(expected))
+        parts["score" if "score" in steps else steps and "normalize"] += 1
+    assert len(different) > 8, "settings that change nothing prove nothing"
+    assert len(parts) == 3
+    assert min(parts.values()) > 2, parts
+
+
+RULES = """
+[web]
+instances = "web-*"
+threshold = 0.7
+direction = "high"
+"""
+
+SEVERAL = {"METRICS": "cpu,load", "METRIC_FIELD": "metric", "SCALE": "none"}
+
+
+@pytest.mark.parametrize(
+    ("present", "changed"),
+    [
+        ({**SEVERAL, "TOGETHER": "true"}, {"THRESHOLD": "0.6"}),
+        ({"REORDER": "true"}, {"SILENCE": "9"}),
+        ({"RULES": "rules.toml"}, {"RULES": "", "INCIDENT_QUIET": "600"}),
+        ({"GROUP_PATTERN": "^(web|db)-", "FIRST_DAY": "true"}, {"SILENCE_GONE": "0"}),
+    ],
+)
+def test_other_flows_share_their_steps_too(
+    readings: Path, tmp_path: Path, present: dict[str, str], changed: dict[str, str]
+) -> None:
+    Path("rules.toml").write_text(RULES)
+    made = [{**one, "metric": metric} for one in troubled() for metric in ("cpu", "load")]
+    path = tmp_path / "several.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in made))
+    source = str(path if "METRICS" in present else readings)
+    sides = [
+        {f"ANOMALY_{name}": value for name, value in one.items()}
+        for one in (present, present | changed)
+    ]
+    both = [options.load(side, input=source) for side in sides]
+    steps = stages.shared(*both)
+    assert "normalize" in steps
+    for number, found in enumerate(run.together(both, None, steps)):
+        (folder := tmp_path / str(number)).mkdir()
+        expected, alerts = written(sides[number], folder, input=source)
+        assert by_instance(as_written(found.incidents)) == by_instance(expected)
+        assert by_instance(as_written(found.alerts)) == by_instance(alerts)
+        assert expected
 
 
 def test_a_topic_is_read_to_where_it_ended(
@@ -413,3 +497,85 @@ def test_a_reading_from_the_future_does_not_move_the_window() -> None:
     start = window_of((ahead, ahead), 60.0, None, None).start
     assert start is not None
     assert start < datetime.now(UTC).timestamp()
+
+
+# What both runs share
+
+
+def test_settings_that_may_change_what_is_read_share_nothing() -> None:
+    present = Settings(_env_file=None)
+
+    def with_(**changed: Any) -> Any:
+        return stages.shared(present, Settings(_env_file=None, **changed))
+
+    assert "score" in with_(incident_duration=600)
+    assert "normalize" in with_(threshold=0.6)
+    assert "score" not in with_(threshold=0.6)
+    assert not with_(interval=60)
+    # Set to the default, it says that the value has this name.
+    assert not with_(value_field="value")
+    # Two flows may see a change of such a file at different readings.
+    ruled = [Settings(_env_file=None, rules="rules.toml", silence=it) for it in (3, 6)]
+    assert "normalize" in stages.shared(*ruled)
+    assert "score" not in stages.shared(*ruled)
+
+
+def test_each_setting_belongs_to_one_stage() -> None:
+    assert Settings.model_fields.keys() >= stages.AFTER | stages.SCORING
+    assert not stages.AFTER & stages.SCORING
+
+
+SLOW = """
+import os
+import time
+from pathlib import Path
+
+from dataflow.detectors.zscore import ZScore
+
+
+class Slow(ZScore):
+    def update(self, state, value, time_):
+        Path(f"{os.getpid()}.pid").touch()
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("stop", "changed", "processes"),
+    [(signal.SIGINT, "ANOMALY_SEED=1", 1), (signal.SIGTERM, "ANOMALY_INTERVAL=60", 2)],
+)
+def test_a_signal_leaves_no_process(
+    readings: Path, tmp_path: Path, stop: signal.Signals, changed: str, processes: int
+) -> None:
+    """Ctrl-C reaches all processes of the command, SIGTERM only the first."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = [sys.executable, "-m", "dataflow", "preview", str(readings), "--set", changed]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(detector="slow:Slow"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as preview:
+        wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == processes)
+        (os.killpg if stop == signal.SIGINT else os.kill)(preview.pid, stop)
+        said = preview.communicate(timeout=120)[1]
+    assert preview.returncode != 0
+    assert "Traceback" not in said
+    wait_for(lambda: not any(is_alive(int(it.stem)) for it in tmp_path.glob("*.pid")))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

@@ -91,6 +91,15 @@ class EpisodeTracker:
         """Whether there is an open incident."""
         return self._episode is not None and self._episode.opened
 
+    @property
+    def watches(self) -> bool:
+        """Whether it follows an episode, with an open incident or none yet."""
+        return self._episode is not None
+
+    def pass_over(self, readings: int) -> None:
+        """Take so many readings that are in no episode, while it follows none."""
+        self._recent = self._recent << readings & self._all
+
     def add(self, clock: float, reading: Reading, judged: Judged | None) -> list[Incident]:
         """Take the next reading, judged if it is in an episode; return the records it causes."""
         out: list[Incident] = []

@@ -31,6 +31,11 @@ class IntervalCheck:
         self._interval = interval
         self._steps: list[float] | None = []
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be compared."""
+        return self._steps is None
+
     def add(self, last: Reading | None, reading: Reading) -> float | None:
         """Take a reading and the one before it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -107,6 +107,36 @@ class InstanceMonitor:
         self._clock += passed
         self._progress.seen(partition, offset, self._place, self._clock, reading.time)
         return out + self._episodes.add(self._clock, reading, judged)
+
+    def pass_over(self, scored: Sequence[tuple[Reading, object, object]]) -> int:
+        """Take the first ones of the next readings, as long as they are ordinary; return how many.
+
+        It does what `add` does of readings that are in no episode and come in time, one after the
+        other, while no incident is open: they cause no record. Of each reading there is also what
+        is found of it, as its third part: None if it is in no episode.
+        """
+        last, limit = self._silence.idle()
+        if last is None or self._episodes.watches:
+            return 0
+        time, clock = last.time, self._clock
+        assert time is not None
+        steps: list[float] = []
+        for reading, _, finding in scored:
+            new = reading.time
+            if finding is not None or new is None or not 0.0 < new - time <= limit:
+                break
+            steps.append(new - time)
+            self._read[reading.partition] = reading.offset
+            last, time = reading, new
+        if steps:
+            passed = [reading for reading, _, _ in scored[: len(steps)]]
+            self._progress.seen_all(self._place, clock, passed, steps)
+            for step in steps:
+                clock += step
+            self._clock = clock
+            self._silence.pass_over(last, steps)
+            self._episodes.pass_over(len(steps))
+        return len(steps)
 
     def rejected(self, partition: int, offset: int, time: float | None) -> None:
         """Take a rejected reading, which shows that the instance sends. It causes no record."""

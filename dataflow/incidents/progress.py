@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 import time as clocks
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
+
+from dataflow.records import Reading
 
 __all__ = ["Place", "Progress"]
 
@@ -128,6 +130,25 @@ class Progress:
             place.kept += 1
             if len(at.kept) >= MOST_KEPT:
                 self._take(0 if self._together else partition, at, at.kept[MOST_KEPT // 2][-1])
+
+    def seen_all(
+        self, place: Place, clock: float, readings: Sequence[Reading], steps: Sequence[float]
+    ) -> None:
+        """Note readings of one instance that come together, each a step after the one before.
+
+        `clock` is that of the instance before the first step.
+        """
+        with self._lock:
+            now = self._now()
+            for reading, step in zip(readings, steps, strict=True):
+                clock += step
+                partition = reading.partition
+                at = self._of(partition)
+                place.came = key = 0 if self._together else partition
+                at.kept.append((reading.offset, partition, place, clock, reading.time, now))
+                place.kept += 1
+                if len(at.kept) >= MOST_KEPT:
+                    self._take(key, at, at.kept[MOST_KEPT // 2][-1])
 
     def restore(self, partition: int, place: Place, clock: float, time: float | None) -> None:
         """Take up an instance as it was saved, with its clock and the time of its last reading."""

@@ -8,6 +8,7 @@ never what is in it.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from statistics import median
@@ -159,6 +160,26 @@ class Silence:
         self.last, self.state, self._opened_at = reading, SilenceState.SENDING, None
         self._alive = None
         return out
+
+    def idle(self) -> tuple[Reading | None, float]:
+        """Return the last reading, and how much later the next one causes no record for sure.
+
+        No reading if that depends on more than the time of the next one.
+        """
+        last = self.last
+        if (
+            last is None
+            or last.time is None
+            or self.state is not SilenceState.SENDING
+            or self._alive is not None
+        ):
+            return None, 0.0
+        return last, self._rules.silence or math.inf
+
+    def pass_over(self, last: Reading, steps: list[float]) -> None:
+        """Take readings that cause no record: the last of them, and the seconds between them."""
+        self.last = last
+        self._steps = [*self._steps[-STEPS:], *steps][-STEPS:]
 
     def dismiss(self) -> list[Incident]:
         """Watch no longer; return the record that resolves a silence that is open."""

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -21,23 +21,31 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+from bytewax.dataflow import Dataflow
 from bytewax.outputs import DynamicSink, Sink, StatelessSinkPartition
-from bytewax.testing import run_main
 
 from dataflow import kafka
 from dataflow.flow import build
 from dataflow.kafka import topics
 from dataflow.kafka.reading import Range
-from dataflow.records import ALL, Anomaly, Incident, Rejected
+from dataflow.records import ALL, Anomaly, Incident, Raw, Reading, Rejected
+from dataflow.rerun import stages
+from dataflow.runtime import serial
 from dataflow.settings import Settings
 from dataflow.sources import source
 from dataflow.steps import score
 from dataflow.steps.score import Scored
 
-__all__ = ["Collect", "Held", "Ran", "held", "in_processes", "over", "run"]
+__all__ = ["Collect", "Held", "Ran", "held", "in_processes", "over", "run", "together"]
 
 Held: TypeAlias = Mapping[int, Range] | None
 """The offsets that each partition of the topic holds; None if the input is a file."""
+
+
+GATHERED = serial.Gathered("normalize", "check.falses")
+"""Readings are gathered before they are scored, and a rejected one is not taken before them.
+
+Not where instances depend on each other, and so on the order of their readings."""
 
 
 class Ran(msgspec.Struct):
@@ -75,11 +83,38 @@ def over(settings: Settings, outputs: Mapping[str, Sink[Any]], there: Held = Non
     Raises `UserError` if the settings or the input cannot be used. What would end a running flow
     ends this process.
     """
-    settings = settings.model_copy(update={"follow": False})
-    detector = score.detector(settings)
-    records = source(settings, None, there)
-    flow = build(settings, detector, None, source=records, outputs=outputs, clock_decides=False)
-    run_main(flow)  # type: ignore[no-untyped-call]
+    _over([(settings, outputs)], there, ())
+
+
+def _over(
+    several: Sequence[tuple[Settings, Mapping[str, Sink[Any]]]],
+    there: Held,
+    steps: Collection[str],
+) -> None:
+    flows: list[Dataflow] = []
+    records = source(_ending(several[0][0]), None, there)
+    for settings, outputs in several:
+        own = _ending(settings)
+        flows.append(
+            build(
+                *(own, score.detector(own), None),
+                source=records,
+                outputs=outputs,
+                # Readings come to the other flows from the steps of the first one.
+                decoding=_nothing if flows else None,
+                clock_decides=False,
+            )
+        )
+    alone = not any(settings.first_day or settings.groups for settings, _ in several)
+    serial.run(flows, steps, GATHERED if alone else None)
+
+
+def _ending(settings: Settings) -> Settings:
+    return settings.model_copy(update={"follow": False})
+
+
+def _nothing(batch: list[Raw]) -> list[Reading | Rejected]:
+    return []
 
 
 def run(settings: Settings, there: Held = None) -> Ran:
@@ -87,50 +122,84 @@ def run(settings: Settings, there: Held = None) -> Ran:
 
     Incidents are made whether the settings ask for them or not. Raises as `over` does.
     """
-    settings = settings.model_copy(update={"incidents": True})
-    ran = Ran([], [])
-    rejected: list[Rejected] = []
-    seen: set[str] = set()
-    times = [math.inf, -math.inf]
+    return together([settings], there)[0]
 
-    def anomaly(items: Sequence[tuple[str, Anomaly]]) -> None:
-        ran.anomalies += len(items)
-        ran.alerts += [one for _, one in items if one.alert]
 
-    def scored(items: Sequence[tuple[str, list[Scored]]]) -> None:
-        if settings.together:  # what is said of all metrics is no reading of its own
-            items = [it for it in items if not it[1] or it[1][0][0].metric != ALL]
-        ran.readings += sum([len(readings) for _, readings in items])
-        seen.update([readings[0][0].instance for _, readings in items if readings])
-        for place in (0, -1):
-            found = [readings[place][0].time for _, readings in items if readings]
-            known = [time for time in found if time is not None]
-            if known:
-                times[0] = min(times[0], min(known))
-                times[1] = max(times[1], max(known))
+def together(
+    several: Sequence[Settings], there: Held = None, steps: Collection[str] = ()
+) -> list[Ran]:
+    """Run the flows of several settings, as `run` does, over the same readings.
 
-    outputs = {
-        "write_anomalies": Collect(anomaly),
-        "write_incidents": Collect(lambda items: ran.incidents.extend([one for _, one in items])),
-        "write_rejected": Collect(lambda items: rejected.extend([one for _, one in items])),
-        "write_scored": Collect(scored),
-    }
-    over(settings, outputs, there)
-    ran.instances, ran.rejected = len(seen), len(rejected)
-    if times[0] <= times[1]:
-        ran.first, ran.last = times
-    return ran
+    `steps` are the ids of those that return the same in all of them, and run once.
+    """
+    own = [settings.model_copy(update={"incidents": True}) for settings in several]
+    collected = [_Collected(settings) for settings in own]
+    _over([(one, kept.outputs()) for one, kept in zip(own, collected, strict=True)], there, steps)
+    return [one.ran() for one in collected]
+
+
+class _Collected:
+    """What the flow of some settings writes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._together = settings.together
+        self._ran = Ran([], [])
+        self._seen: set[str] = set()
+        self._times = [math.inf, -math.inf]
+
+    def outputs(self) -> dict[str, Sink[Any]]:
+        """Return the sinks of the flow, by the ids of their steps."""
+        return {
+            "write_anomalies": Collect(self._anomalies),
+            "write_incidents": Collect(self._incidents),
+            "write_rejected": Collect(self._rejected),
+            "write_scored": Collect(self._scored),
+        }
+
+    def ran(self) -> Ran:
+        """Return all of it."""
+        ran, times = self._ran, self._times
+        ran.instances = len(self._seen)
+        if times[0] <= times[1]:
+            ran.first, ran.last = times
+        return ran
+
+    def _anomalies(self, items: Sequence[tuple[str, Anomaly]]) -> None:
+        self._ran.anomalies += len(items)
+        self._ran.alerts += [one for _, one in items if one.alert]
+
+    def _incidents(self, items: Sequence[tuple[str, Incident]]) -> None:
+        self._ran.incidents += [one for _, one in items]
+
+    def _rejected(self, items: Sequence[tuple[str, Rejected]]) -> None:
+        self._ran.rejected += len(items)
+
+    def _scored(self, items: Sequence[tuple[str, list[Scored]]]) -> None:
+        batches = [readings for _, readings in items if readings]
+        if self._together:  # what is said of all metrics is no reading of its own
+            batches = [one for one in batches if one[0][0].metric != ALL]
+        self._ran.readings += sum(map(len, batches))
+        firsts = [one[0][0] for one in batches]
+        self._seen.update([one.instance for one in firsts])
+        lasts = [one[-1][0] for one in batches]
+        known = [one.time for one in (*firsts, *lasts) if one.time is not None]
+        if known:
+            self._times[0] = min(self._times[0], min(known))
+            self._times[1] = max(self._times[1], max(known))
 
 
 def in_processes(several: Sequence[Settings], there: Held = None) -> list[Ran]:
-    """Run the flow of each of the settings in a process of its own, all at the same time.
+    """Run the flow of each of the settings in another process, and return what each makes.
 
-    What they print on standard error is printed once they have ended, each line once. Raises
-    `UserError` as `run` does, and `ChildProcessError` if a process has ended with an error that it
-    printed.
+    It is one process where they read their input in the same way; else one for each, all at the
+    same time. What they print on standard error is printed once they have ended, each line once.
+    Raises `UserError` as `run` does, and `ChildProcessError` if a process has ended with an error
+    that it printed.
     """
+    steps = stages.shared(several[0], several[-1])
+    groups = [several] if steps else [[one] for one in several]
     with tempfile.TemporaryDirectory(prefix="anomaly-rerun-") as folder:
-        said = [Path(folder) / str(number) for number in range(len(several))]
+        said = [Path(folder) / str(number) for number in range(len(groups))]
         pools = [
             # A process that was forked could not use threads that it does not have.
             ProcessPoolExecutor(1, get_context("spawn"), _begin, (path,))
@@ -138,10 +207,10 @@ def in_processes(several: Sequence[Settings], there: Held = None) -> list[Ran]:
         ]
         try:
             running = [
-                pool.submit(run, settings, there)
-                for pool, settings in zip(pools, several, strict=True)
+                pool.submit(together, group, there, steps)
+                for pool, group in zip(pools, groups, strict=True)
             ]
-            return [one.result() for one in running]
+            return [ran for one in running for ran in one.result()]
         except BrokenProcessPool:
             raise ChildProcessError from None
         finally:

@@ -1,8 +1,9 @@
 """What the flow uses of Bytewax beyond its documented interface.
 
 Only this folder and `dataflow.recovery` depend on such parts: the command line of `bytewax.run`,
-the files and tables of a recovery store, how keys are routed to workers, and how workers exchange
-items. `tests/test_bytewax_insides.py` fails when one of them changes.
+the files and tables of a recovery store, how keys are routed to workers, how workers exchange
+items, and of which steps a flow is made. `tests/test_bytewax_insides.py` fails when one of them
+changes.
 """
 
 __all__ = ["CHECKED_WITH", "PICKLE_CODE"]

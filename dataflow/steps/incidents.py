@@ -215,7 +215,9 @@ class _InstanceLogic(Logic):
                 if self._monitor is not None:
                     self._monitor.rejected(*value)
                 continue
-            for scored in value:
+            # As a rule, this is all that a reading costs.
+            passed = self._pass_over(value)
+            for scored in value[passed:] if passed else value:
                 out += self._add(scored)
         monitor = self._monitor
         values = [scored for scored in values if scored]
@@ -268,6 +270,13 @@ class _InstanceLogic(Logic):
             left = self._belongs(monitor, None)
             self._labels = self
         return [*self._grouped(incidents), *left]
+
+    def _pass_over(self, scored: list[Scored]) -> int:
+        """Take the first readings as long as nothing comes of them; return how many."""
+        monitor = self._monitor
+        if monitor is None or self._decided or not self._steps.done:
+            return 0
+        return monitor.pass_over(scored)
 
     def _add(self, scored: Scored) -> list[Incident]:
         reading = scored[0]
@@ -362,6 +371,11 @@ class _InstanceLogic(Logic):
 
 class _NoProgress(Progress):
     """Follows no instances: how far they have come is for the clock to know."""
+
+    def seen_all(
+        self, place: Place, clock: float, readings: Sequence[Reading], steps: Sequence[float]
+    ) -> None:
+        pass
 
     def seen(
         self, partition: int, offset: int, place: Place, clock: float | None, time: float | None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from copy import copy
 
 import msgspec
 
@@ -218,9 +219,13 @@ class Times:
 
 
 def _in_use(reading: Reading, idle: float) -> Reading:
-    """Return a reading with the share in use that a share of idle time leaves, from 0 to 1."""
-    reading.value *= min(max(round(1.0 - idle, DIGITS), 0.0), 1.0)
-    return reading
+    """Return a reading with the share in use that a share of idle time leaves, from 0 to 1.
+
+    The given one stays as it is: `preview` scores it once more, with other settings.
+    """
+    found = copy(reading)
+    found.value *= min(max(round(1.0 - idle, DIGITS), 0.0), 1.0)
+    return found
 
 
 def in_order(readings: list[Reading]) -> list[Reading]:
