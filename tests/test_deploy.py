@@ -153,6 +153,7 @@ def test_rules_and_the_pages_of_a_day_are_mounted_where_the_settings_look(tmp_pa
     assert text == (FOLDER / "rules" / "rules.toml").read_text()
     shown = re.sub("^# ?", "", text.partition("\n#\n")[2], flags=re.M)
     assert parse(shown.encode()).of("batch-1", "cpu").threshold == 0.7
+    assert mounted("Deployment", "anomaly-page", "rules") == (name, volume)
     name, volume = mounted("Deployment", "anomaly-notify", "notify_store")
     claim = found["PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]]
     assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
