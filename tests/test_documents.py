@@ -68,7 +68,9 @@ def clone(tmp_path: Path) -> Path:
         text=True,
         check=True,
     ).stdout
-    for name in filter(None, tracked.split("\0")):
+    compiled = (REPOSITORY / "dataflow").rglob("*.so")
+    names = [*tracked.split("\0"), *(str(path.relative_to(REPOSITORY)) for path in compiled)]
+    for name in filter(None, names):
         if (REPOSITORY / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
