@@ -160,10 +160,35 @@ def brokers(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+def embedded_broker(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedBroker]:
     """The embedded broker that all tests share."""
     with EmbeddedBroker(tmp_path_factory.mktemp("broker"), free_port()) as broker:
+        pytestconfig.stash[SHARED] = broker
         yield broker
+
+
+SHARED = pytest.StashKey[EmbeddedBroker]()
+LARGE = 2_000_000
+"""Bytes of the shared broker's file from which on its topics are deleted after a test."""
+
+
+@pytest.fixture(autouse=True)
+def _no_topics_of_earlier_tests(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Keep the shared broker small.
+
+    It writes all that it holds to its file a second after each change: of 50 MB, which some tests
+    leave behind, that takes a third of a core for as long as others use it.
+    """
+    yield
+    broker = pytestconfig.stash.get(SHARED, None)
+    file = broker and broker.folder / "kafka.json"
+    if broker and file and file.exists() and file.stat().st_size > LARGE:
+        settings = Settings(_env_file=None, brokers=broker.address)
+        ours = [name for name in kafka.metadata(settings).topics if not name.startswith("__")]
+        if ours:  # after a deletion, the file stays large for a second
+            topics.delete(settings, ours)
 
 
 @pytest.fixture(scope="session")
