@@ -79,7 +79,7 @@ def clone(tmp_path: Path) -> Path:
     for entry in Path(sys.prefix).iterdir():
         if entry.name in ("bin", "lib", "lib64", "include", "share", "etc", "pyvenv.cfg"):
             (environment_here / entry.name).symlink_to(entry)
-    for stamp in ("run", "dashboard", "install", "dev"):
+    for stamp in ("compiled", "run", "dashboard", "install", "dev"):
         (environment_here / stamp).touch()
     return folder
 
