@@ -20,9 +20,7 @@ INSTALL := -m pip install --quiet --no-compile
 WITHOUT_RIVER = $(BIN)/python scripts/list-requirements $(1) >.venv/requirements.txt \
 	&& $(BIN)/python $(INSTALL) --requirement .venv/requirements.txt \
 	&& pwd >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
-# A build of the package compiles the detectors in place; the wheel itself is not needed.
-COMPILE = folder=$$(mktemp -d) && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir "$$folder" . \
-	&& rm -r "$$folder"
+EDITABLE := HATCH_BUILD_NO_HOOKS=true $(BIN)/python $(INSTALL) --editable
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -87,37 +85,44 @@ clean: ## Delete what make installed, compiled and cached
 .venv/bin/python:
 	@scripts/create-venv .venv "$(PYTHON)"
 
-# Each stamp is the time of an installation. It is repeated after a change of the dependencies, and
-# of the files that are compiled: what was compiled before an edit would run in place of the edit.
-SOURCES := pyproject.toml constraints.txt hatch_build.py \
-	$(wildcard dataflow/detectors/*.py dataflow/detectors/*/*.py)
+# Each stamp is the time of an installation, repeated after a change of the dependencies.
+DEPENDENCIES := pyproject.toml constraints.txt
 
-.venv/run: $(SOURCES) scripts/list-requirements | .venv/bin/python
+.venv/run: $(DEPENDENCIES) scripts/list-requirements | .venv/compiled
 	@echo "Installing into .venv (once, about a minute)"
 	@$(call WITHOUT_RIVER,broker)
-	@$(COMPILE)
 	@touch $@
 
-.venv/dashboard: $(SOURCES) scripts/list-requirements | .venv/bin/python
+.venv/dashboard: $(DEPENDENCIES) scripts/list-requirements | .venv/compiled
 	@echo "Installing into .venv (once, about a minute)"
 	@$(call WITHOUT_RIVER,broker dashboard)
-	@$(COMPILE)
 	@touch $@ .venv/run
 
-.venv/install: $(SOURCES) | .venv/bin/python
+.venv/install: $(DEPENDENCIES) | .venv/compiled
 	@echo "Installing into .venv (once, about a minute)"
-	@$(BIN)/python $(INSTALL) --editable '.[broker]'
+	@$(EDITABLE) '.[broker]'
 	@touch $@ .venv/run
 
-.venv/lint: $(SOURCES) | .venv/bin/python
+.venv/lint: $(DEPENDENCIES) | .venv/bin/python
 	@echo "Installing into .venv (once, about a minute)"
-	@$(BIN)/python $(INSTALL) --editable '.[lint]'
+	@$(EDITABLE) '.[lint]'
 	@touch $@
 
-.venv/dev: $(SOURCES) | .venv/bin/python
+.venv/dev: $(DEPENDENCIES) | .venv/compiled
 	@echo "Installing into .venv (once, about two minutes)"
-	@$(BIN)/python $(INSTALL) --editable '.[dev]'
+	@$(EDITABLE) '.[dev]'
 	@touch $@ .venv/run .venv/dashboard .venv/install .venv/lint
+
+# Of all builds only this one compiles, in place; its wheel is not needed. It is repeated after a
+# change of the files that are compiled: what was compiled before would run in place of the edit.
+SOURCES := $(DEPENDENCIES) hatch_build.py \
+	$(wildcard dataflow/detectors/*.py dataflow/detectors/*/*.py)
+
+.venv/compiled: $(SOURCES) | .venv/bin/python
+	@echo "Compiling the detectors into dataflow/detectors (if there is a C compiler)"
+	@folder=$$(mktemp -d) && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir "$$folder" . \
+		&& rm -r "$$folder"
+	@touch $@
 
 # Not into .venv: quixstreams needs older versions of what both use.
 .venv/bench/done: export PIP_CONSTRAINT := benchmarks/constraints.txt

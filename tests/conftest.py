@@ -21,6 +21,7 @@ import msgspec
 import pytest
 from kafka_jars import Unavailable, jars
 from kafka_server import ApacheKafka, await_stopped, free_ports
+from order import in_shares
 
 from dataflow import kafka
 from dataflow.demo.broker import EmbeddedBroker
@@ -79,32 +80,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-LONGEST = (
-    "test_notebooks.py",
-    "test_benchmarks.py",
-    "test_faults.py",
-    "test_guarantee.py",
-    "test_incident_flow.py",
-    "test_outage.py",
-    "test_isolation_forest.py",
-    "test_documents.py",
-    "test_dashboard.py",
-    "test_demo_dashboard.py",
-    "test_brokers.py",
-    "test_source.py",
-    "test_notify_receivers.py",
-    "test_notify.py",
-    "test_rights.py",
-    "test_replay.py",
-    "test_reorder.py",
-    "test_recovery.py",
-    "test_metrics_server.py",
-    "test_monitoring.py",
-    "test_make.py",
-)
-"""The files of the longest tests. They start first, so that at the end no process runs alone."""
-
-
 @pytest.hookimpl(trylast=True)  # pytest itself groups tests by their fixtures
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the examples of property tests, before the test modules are read."""
@@ -113,13 +88,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the tests, and leave those out that only the long form has."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda it: order.get(it.path.name, len(LONGEST)))
+    """Leave the tests out that only the long form has, and order the others."""
     if config.getoption("--faults") == "short" and not config.getoption("--brokers"):
-        left_out = [it for it in items if _only_long(it)]
+        left_out = {it for it in items if _only_long(it)}
         config.hook.pytest_deselected(items=left_out)
         items[:] = [it for it in items if it not in left_out]
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = in_shares(items, processes, lambda item: item.path.name)
 
 
 def _only_long(item: pytest.Item) -> bool:
@@ -185,10 +160,35 @@ def brokers(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+def embedded_broker(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedBroker]:
     """The embedded broker that all tests share."""
     with EmbeddedBroker(tmp_path_factory.mktemp("broker"), free_port()) as broker:
+        pytestconfig.stash[SHARED] = broker
         yield broker
+
+
+SHARED = pytest.StashKey[EmbeddedBroker]()
+LARGE = 2_000_000
+"""Bytes of the shared broker's file from which on its topics are deleted after a test."""
+
+
+@pytest.fixture(autouse=True)
+def _no_topics_of_earlier_tests(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Keep the shared broker small.
+
+    It writes all that it holds to its file a second after each change: of 50 MB, which some tests
+    leave behind, that takes a third of a core for as long as others use it.
+    """
+    yield
+    broker = pytestconfig.stash.get(SHARED, None)
+    file = broker and broker.folder / "kafka.json"
+    if broker and file and file.exists() and file.stat().st_size > LARGE:
+        settings = Settings(_env_file=None, brokers=broker.address)
+        ours = [name for name in kafka.metadata(settings).topics if not name.startswith("__")]
+        if ours:  # after a deletion, the file stays large for a second
+            topics.delete(settings, ours)
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,24 @@ def test_every_command_explains_itself(run_command: Command, command: str) -> No
     assert f"Usage: python -m dataflow {command}" in done.stdout
 
 
+ONE = """
+import atexit, sys
+from dataflow.cli import main
+atexit.register(lambda: print("\\n".join(sys.modules), file=sys.stderr))
+sys.argv = ["ec2-anomaly", "topics", "--help"]
+main()
+"""
+
+
+def test_a_command_imports_no_other() -> None:
+    done = subprocess.run([sys.executable, "-c", ONE], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: ec2-anomaly topics")
+    imported = set(done.stderr.splitlines())
+    commands = {f"dataflow.commands.{name.replace('-', '_')}" for name in COMMANDS}
+    assert commands & imported == {"dataflow.commands.topics"}
+    assert not imported & {"pandas", "numpy"}
+
+
 @pytest.fixture
 def without_bytewax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every Python that a test starts find no Bytewax, as on Python 3.13 and later."""

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from conftest import REPOSITORY, Flow, environment, fill_topic, free_port, read_topic
@@ -70,11 +69,15 @@ TARGETS = DOCUMENTS["Secret", "anomaly-notify"]["stringData"]
 
 @pytest.mark.parametrize("name", DOCUMENTS, ids="/".join)
 def test_kubernetes_takes_it(name: tuple[str, str]) -> None:
+    import kubernetes_validate  # takes five seconds: not in each process that collects the tests
+
     kubernetes_validate.validate(DOCUMENTS[name], VERSION, strict=True)
 
 
 @pytest.mark.parametrize("wrong", [{"replicas": "three"}, {"replica": 3}])
 def test_the_schemas_find_what_is_wrong(wrong: dict[str, Any]) -> None:
+    import kubernetes_validate
+
     document = DOCUMENTS["StatefulSet", "anomaly-flow"]
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate({**document, "spec": FLOW | wrong}, VERSION, strict=True)

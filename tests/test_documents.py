@@ -68,7 +68,9 @@ def clone(tmp_path: Path) -> Path:
         text=True,
         check=True,
     ).stdout
-    for name in filter(None, tracked.split("\0")):
+    compiled = (REPOSITORY / "dataflow").rglob("*.so")
+    names = [*tracked.split("\0"), *(str(path.relative_to(REPOSITORY)) for path in compiled)]
+    for name in filter(None, names):
         if (REPOSITORY / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
@@ -77,7 +79,7 @@ def clone(tmp_path: Path) -> Path:
     for entry in Path(sys.prefix).iterdir():
         if entry.name in ("bin", "lib", "lib64", "include", "share", "etc", "pyvenv.cfg"):
             (environment_here / entry.name).symlink_to(entry)
-    for stamp in ("run", "dashboard", "install", "dev"):
+    for stamp in ("compiled", "run", "dashboard", "install", "dev"):
         (environment_here / stamp).touch()
     return folder
 

@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from conftest import REPOSITORY
@@ -112,6 +111,8 @@ def test_with_rules_and_a_limit_of_pages_it_is_what_kustomize_makes(
 
 
 def test_kubernetes_takes_it_with_every_value_set(helm: Path) -> None:
+    import kubernetes_validate  # takes five seconds: not in each process that collects the tests
+
     values = {
         **ALL,
         "image": {"digest": DIGEST, "repository": "registry.example/it", "pullSecrets": ["pull"]},

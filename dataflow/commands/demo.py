@@ -21,7 +21,6 @@ from rich.table import Table
 from dataflow import settings
 from dataflow.alerts.line import line as shown_as
 from dataflow.commands import progress
-from dataflow.commands.demo_dashboard import play
 from dataflow.demo import producer, sample
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.detectors import compiled, find
@@ -58,6 +57,8 @@ def demo(
     if find_spec("bytewax") is None:
         raise missing_bytewax()
     if dashboard:
+        from dataflow.commands.demo_dashboard import play  # imports numpy
+
         play(instances, speed, workers, partitions, "127.0.0.1", port)
         return
     out = Console(highlight=False, soft_wrap=True)
