@@ -18,7 +18,7 @@ AFTER = frozenset(
         *("verdicts_key", "notify_webhook", "notify_cloudevents", "notify_slack"),
         *("notify_alertmanager", "notify_pagerduty", "notify_sns", "notify_eventbridge"),
         *("notify_targets", "notify_labels", "notify_link", "notify_runbook", "notify_pages"),
-        *("notify_store", "notify_max_age", "notify_metrics_port"),
+        *("notify_store", "notify_silences", "notify_max_age", "notify_metrics_port"),
     }
 )
 """The settings that no score and no episode depends on."""
