@@ -134,6 +134,8 @@ def test_kustomize_takes_it_with_a_digest_and_with_all_parts(tmp_path: Path) -> 
 
 
 def test_rules_and_the_pages_of_a_day_are_mounted_where_the_settings_look(tmp_path: Path) -> None:
+    import kubernetes_validate
+
     made = kustomized(tmp_path, *WITH_ALL, *COMPOSED)
     for document in made:
         kubernetes_validate.validate(document, VERSION, strict=True)
