@@ -229,7 +229,7 @@ def in_order(records: Iterable[Incident]) -> list[Incident]:
 
 def gathered(records: list[Incident]) -> list[Incident]:
     """Return what the rules of groups make of records in the order of their times."""
-    rules = GroupRules(STEP, TOGETHER * QUIET, QUIET)
+    rules = GroupRules(STEP, TOGETHER * QUIET, TOGETHER * QUIET)
     trackers: dict[str, GroupTracker] = {}
     out: list[Incident] = []
     for record in records:

@@ -119,11 +119,11 @@ class Fault(NamedTuple):
     members: dict[str, int]
 
 
-PLACES = 420
-LEARNED = 260
+PLACES = 340
+LEARNED = 220
 """Readings of an instance, and the first of them in which faults begin."""
 
-LASTS = 24
+LASTS = 18
 
 
 def fleet(instances: int, groups: int) -> tuple[list[Fault], list[Fault]]:

@@ -8,19 +8,19 @@ from dataflow.incidents.watermark import BLOCKED, IDLE, PASSES, Watermark
 
 
 class Broker:
-    """Says of each partition whether all of it was read; None: it is not known."""
+    """Says of each partition whether it is known that all of it was read."""
 
     def __init__(self) -> None:
-        self.ends: dict[int, bool | None] = {}
+        self.ends: dict[int, bool] = {}
 
-    def at_end(self, partition: int, since: float) -> bool | None:
-        return self.ends.get(partition)
+    def is_read(self, partition: int, since: float) -> bool:
+        return self.ends.get(partition, False)
 
 
 def test_a_partition_that_is_not_read_yet_is_waited_for() -> None:
     """A flow that is behind reads one partition for longer than the others may be idle."""
     broker = Broker()
-    watermark = Watermark(0.0, [0, 1], broker.at_end)
+    watermark = Watermark(0.0, [0, 1], broker.is_read)
     for now in range(1, 200):
         watermark.mark(0, 1000.0 + now, float(now))
     assert watermark.until(199.0) == -math.inf
@@ -35,7 +35,7 @@ def test_a_partition_that_is_not_read_yet_is_waited_for() -> None:
 
 def test_a_partition_whose_records_are_all_read_is_not() -> None:
     broker = Broker()
-    watermark = Watermark(0.0, [0, 1], broker.at_end)
+    watermark = Watermark(0.0, [0, 1], broker.is_read)
     broker.ends = {1: True}
     read = None
     for now in range(1, 60):
@@ -58,10 +58,10 @@ def test_a_partition_whose_records_are_all_read_is_not() -> None:
 
 def test_the_clock_decides_once_all_is_read() -> None:
     broker = Broker()
-    watermark = Watermark(0.0, [0, 1], broker.at_end)
+    watermark = Watermark(0.0, [0, 1], broker.is_read)
     for partition in (0, 1):
         watermark.mark(partition, 1000.0, 0.0)
-    broker.ends = {0: True, 1: None}
+    broker.ends = {0: True, 1: False}
     assert watermark.until(IDLE + 10) == -math.inf
     broker.ends = {0: True, 1: True}
     assert watermark.until(IDLE + 20) == -math.inf
@@ -69,7 +69,7 @@ def test_the_clock_decides_once_all_is_read() -> None:
 
 
 def test_a_partition_that_cannot_be_read_holds_nothing_up_for_ever() -> None:
-    watermark = Watermark(0.0, [0, 1], Broker().at_end)
+    watermark = Watermark(0.0, [0, 1], Broker().is_read)
     for now in (BLOCKED - 2, BLOCKED - 1, BLOCKED):
         assert watermark.until(now) == -math.inf
         watermark.mark(0, 1000.0 + now, now)

@@ -48,7 +48,7 @@ class GroupRules(msgspec.Struct, frozen=True):
 
     hold: float = 300.0
     together: float = 7200.0
-    alone: float = 3600.0
+    alone: float = 7200.0
 
 
 class _Held(msgspec.Struct, array_like=True):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-__all__ = ["IDLE", "AtEnd", "Watermark"]
+__all__ = ["IDLE", "IsRead", "Watermark"]
 
 IDLE = 30.0
 """Seconds without a mark after which a partition is not waited for: nothing is written to it."""
@@ -18,8 +18,8 @@ BLOCKED = 600.0
 PASSES = 5.0
 """Seconds that records take at most from the source to here."""
 
-AtEnd: TypeAlias = Callable[[int, float], bool | None]
-"""Whether all was read that a partition held at some time after another one; None: not known."""
+IsRead: TypeAlias = Callable[[int, float], bool]
+"""Whether it is known that all of a partition was read at some time after another one."""
 
 
 class Watermark:
@@ -28,7 +28,7 @@ class Watermark:
     Bytewax brings all that an epoch causes before anything of the next one. When the second mark of
     a partition comes, those of the others of the epoch before are there too. `partitions` are those
     of which marks are expected. `now` is in seconds of a clock that never steps back. A partition
-    without marks is not waited for, unless `at_end` says that the flow has not read all of it: a
+    without marks is not waited for; with `is_read`, only once that says that it has been read: a
     flow that is far behind reads one after the other.
 
     >>> watermark = Watermark(0.0, [0, 1])
@@ -39,7 +39,7 @@ class Watermark:
     """
 
     def __init__(
-        self, now: float, partitions: Iterable[int] = (), at_end: AtEnd | None = None
+        self, now: float, partitions: Iterable[int] = (), is_read: IsRead | None = None
     ) -> None:
         self._until = -math.inf
         self._newest = -math.inf
@@ -47,7 +47,7 @@ class Watermark:
         self._round: set[int] = set()
         self._count: Counter[int] = Counter()
         self._marks = dict.fromkeys(partitions, (-math.inf, now))
-        self._at_end = at_end
+        self._is_read = is_read
         # Since when all of a partition is known to be read.
         self._read: dict[int, float] = {}
 
@@ -70,9 +70,9 @@ class Watermark:
     def _is_idle(self, partition: int, came: float, now: float) -> bool:
         """Return whether a partition is not waited for, whose last mark came at `came`."""
         waited = now - came
-        if self._at_end is None or waited >= BLOCKED:
+        if self._is_read is None or waited >= BLOCKED:
             return waited >= IDLE
-        if not self._at_end(partition, now - IDLE):
+        if not self._is_read(partition, now - IDLE):
             self._read.pop(partition, None)
             return False
         read = self._read.setdefault(partition, now)

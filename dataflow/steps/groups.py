@@ -50,7 +50,8 @@ LONGEST_HOLD = 900.0
 """Seconds for which a member's incident is held at most, where readings come rarely."""
 
 TOGETHER = 2
-"""Quiet times after the onset in which members may join that have begun with it."""
+"""Quiet times after the onset in which members may join that have begun with it; and for which a
+member may go on alone, as one does that adapts to its trouble."""
 
 LOOK = 5.0
 """Seconds between two looks at the clock while something is held."""
@@ -81,12 +82,11 @@ class Membership(NamedTuple):
 def rules(settings: Settings) -> GroupRules:
     """Return the rules for these settings.
 
-    A reading of each member comes within an interval, and a trouble is over after the quiet time:
-    a member whose trouble lasts less than that longer than that of the others ends with them.
+    A reading of each member comes within an interval, and a trouble is over after the quiet time.
     """
     hold = min(settings.interval, LONGEST_HOLD)
-    quiet = settings.incident_quiet
-    return GroupRules(hold, TOGETHER * quiet, max(quiet, 900.0, settings.interval))
+    together = TOGETHER * settings.incident_quiet
+    return GroupRules(hold, together, max(together, 900.0, settings.interval))
 
 
 Decode = Callable[[list[Raw]], list[Any]]
@@ -185,10 +185,10 @@ def logic(
     sequence = Sequence(store, KEY, RULES)
     group_rules = rules(settings)
     logic_of = _Groups if clock_decides else _AtTheEnd
-    at_end = None if caught_up is None else caught_up.at_end
+    is_read = None if caught_up is None else caught_up.is_read
 
     def watermark() -> Watermark:
-        return Watermark(time.monotonic(), partitions, at_end)
+        return Watermark(time.monotonic(), partitions, is_read)
 
     def build(saved: bytes | None) -> _Groups:
         try:
