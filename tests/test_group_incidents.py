@@ -37,7 +37,7 @@ def record(
     score: float = 0.7,
     *,
     low: bool = False,
-    slow: bool = False,
+    slow: float = 0.0,
 ) -> Incident:
     time = datetime.fromtimestamp(START + at, UTC)
     ended = "recovered" if state == "resolved" else None
@@ -46,7 +46,7 @@ def record(
         **{"since": time, "opened_at": time, "updated_at": time, "resolved_at": None},
         **{"ended": ended, "score": score, "peak_at": time, "expected": 0.2},
         **{"value": 0.1 if low else 0.9},
-        **{"reasons": (Reason("lately", 0.6), Reason("jump", 0.4)) if slow else None},
+        **{"reasons": (Reason("jump", 0.6), Reason("lately", slow)) if slow else None},
         **{"anomalies": sequence + 1, "source": Source("cpu", int(instance[1:]) % 3, int(at))},
         **{"duration": 0.0, "group": "web"},
     )
@@ -59,11 +59,11 @@ def life(
     number: int = 0,
     *,
     low: bool = False,
-    slow: bool = False,
+    slow: float = 0.0,
 ) -> list[tuple[float, Incident]]:
     """The records of an incident of a member: opened, and resolved unless it never is.
 
-    It is `low` or high, and `slow` if it began before its alert.
+    It is `low` or high; `slow` is the share of its alert that comes of the readings before it.
     """
     id = f"{instance}-{number}"
     score = 0.6 + int(instance[1:]) / 100
@@ -138,17 +138,28 @@ def test_two_wait_for_a_third_no_longer_than_two_intervals() -> None:
     assert [it.instance for it in tracker.advance(START + 600)] == ["m1", "m2"]
 
 
+def test_one_on_the_other_side_waits_only_for_its_own_side() -> None:
+    tracker = GroupTracker(RULES, "web")
+    for at, one in life("m1", 0, None) + life("m2", 10, None, low=True) + life("m3", 290, None):
+        assert not tracker.advance(START + at) + tracker.add(one, 40)
+    assert [it.instance for it in tracker.advance(START + 311)] == ["m2"]
+    assert [it.instance for it in tracker.advance(START + 591)] == ["m1", "m3"]
+
+
 def test_who_began_before_its_alert_joins_and_who_begins_later_does_not() -> None:
     """A single fault while a group is in trouble is a page of its own."""
     onset = [life(f"m{n}", 10 * n, 9000) for n in range(4)]
     later = [
         *(life("m5", 400, 600), life("m6", 2400, 600)),
-        *(life("m7", 1400, 600, slow=True), life("m8", 2500, 600, slow=True)),
-        *(life("m9", 3700, 600, slow=True), life("m4", 1800, 600, slow=True, low=True)),
+        *(life("m7", 1400, 600, slow=0.2), life("m8", 2500, 600, slow=0.2)),
+        *(life("m9", 3700, 600, slow=0.2), life("m4", 1800, 600, slow=0.2, low=True)),
+        # Whether its readings were high or low, its value does not say any more.
+        life("m10", 3000, 600, slow=0.6, low=True),
+        life("m11", 3200, 600, slow=0.1),
     ]
     found = run([*onset, *later])
     folded = {one.instance for one in found if one.state == "opened" and one.folded}
-    assert folded == {*(f"m{n}" for n in range(4)), "m7", "m8"}
+    assert folded == {*(f"m{n}" for n in range(4)), "m7", "m8", "m10"}
     assert [one.state for one in found if one.instance == "m6"] == ["opened", "resolved"]
 
 
@@ -183,7 +194,7 @@ def test_an_update_comes_when_twice_as_many_are_affected() -> None:
     ]
 
 
-Chosen = tuple[str, float, float | None, tuple[bool, bool]]
+Chosen = tuple[str, float, float | None, tuple[bool, float]]
 
 members = st.integers(0, 7).map("m{}".format)
 some_lives = st.lists(
@@ -191,7 +202,7 @@ some_lives = st.lists(
         members,
         st.integers(0, 40).map(lambda it: 100.0 * it),
         st.none() | st.integers(0, 80).map(lambda it: 150.0 * it),
-        st.sampled_from([(False, False), (False, True), (True, False)]),
+        st.sampled_from([(False, 0.0), (False, 0.2), (True, 0.0), (True, 0.6)]),
     ),
     max_size=14,
 )
