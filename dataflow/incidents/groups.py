@@ -21,7 +21,7 @@ __all__ = ["GroupRules", "GroupTracker", "Saved", "time_of"]
 ENOUGH = 3
 """Members whose incidents are one of the group; all, of a group of two. Two may coincide: of 40
 instances with a false alarm a fortnight each, two alert within five minutes of each other once a
-month, three once in twenty years."""
+month, three in a row once in ten years."""
 
 WAITS = 2
 """A member's incident waits this many times as long, if others follow that are not enough yet."""
