@@ -149,7 +149,9 @@ def fleet(instances: int, groups: int) -> tuple[list[Fault], list[Fault]]:
         other = of_group.get(group)
         if other is not None and abs(at - other.begins) < 15:
             at = other.begins + 6
-        if name not in taken:
+        # Two of a group come far apart, or they would be shared.
+        alone = all(abs(at - it.begins) > 5 for it in single if it.group == group)
+        if alone and name not in taken:
             taken.add(name)
             single.append(Fault(group, at, {name: at}))
     return shared, single
