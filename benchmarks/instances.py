@@ -47,13 +47,8 @@ def run(
     folder: Path,
     *,
     leave: bool = False,
-    settings: dict[str, str] | None = None,
-    under: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Run a process over all readings up to `records`, and return what it measured.
-
-    `settings` are more settings of the flow, and `under` is a command that runs it.
-    """
+    """Run a process over all readings up to `records`, and return what it measured."""
     (folder / "none.jsonl").touch()
     figures = folder / "figures.json"
     plan: dict[str, Any] = {
@@ -66,7 +61,7 @@ def run(
         "leave": leave,
     }
     command = [
-        *(*under, sys.executable, "-m", "bytewax.run", "instances_flow", "-s", "0"),
+        *(sys.executable, "-m", "bytewax.run", "instances_flow", "-s", "0"),
         *(() if store is None else ("-r", str(store), "-b", "0")),
     ]
     environment = {
@@ -77,7 +72,6 @@ def run(
         "ANOMALY_INPUT": "none.jsonl",
         "ANOMALY_DETECTOR": detector,
         "ANOMALY_MAX_INSTANCES": str(instances),
-        **(settings or {}),
     }
     taken = processes.measure("the flow", [Run(command, environment)], folder, LIMIT)
     seen = dict(json.loads(figures.read_bytes()))

@@ -27,6 +27,8 @@ def end(partition: int, offset: int) -> None:
     """Note that the epoch of a partition ends before an offset: Bytewax takes its snapshot."""
     _begun.discard(partition)
     ends = _ends[partition]
+    if ends and offset < ends[-1]:  # it is read again
+        ends.clear()
     if not ends or ends[-1] != offset:
         ends.append(offset)
 
@@ -34,9 +36,9 @@ def end(partition: int, offset: int) -> None:
 def of(partition: int, offset: int) -> int:
     """Return a number of the epoch in which the record at an offset was read.
 
-    It rises from epoch to epoch with records, within this process. The offsets of a partition must
-    not step back. Where an epoch ends with a batch, Bytewax takes the snapshot before it passes the
-    batch on, so the running epoch does not say which one a batch is of.
+    It rises from epoch to epoch with records, within this process, as the offsets of a partition
+    do. Where an epoch ends with a batch, Bytewax takes the snapshot before it passes the batch on,
+    so the running epoch does not say which one a batch is of.
     """
     ends = _ends[partition]
     while ends and ends[0] <= offset:
