@@ -233,10 +233,10 @@ def test_a_large_fleet_has_the_same_incidents_through_kill_9(
         tally.counts["kills"] += 1
     tally.counts["records before the last life"] = len(written())
     send(PLACES)
-    done = run_flow(*arguments, "-s", "1", follow="false", **settings)
+    done = run_flow(*arguments, "-s", "1", timeout=1200, follow="false", **settings)
     assert done.returncode == 0, done.stderr
     undisturbed = {"output": "whole.jsonl", "follow": "false"}
-    done = run_flow("-w", str(workers), **settings | undisturbed)
+    done = run_flow("-w", str(workers), timeout=1200, **settings | undisturbed)
     assert done.returncode == 0, done.stderr
     whole = read_json_lines(tmp_path / "whole.incidents.jsonl")
     tally.count(
