@@ -233,9 +233,9 @@ def test_a_large_fleet_has_the_same_incidents_through_kill_9(
 
     send(ends[0] - 1)
     for life, end in enumerate(ends):
-        # Groups decide from epoch to epoch, of which a life has several while readings come. The
-        # first faults come in its second life.
-        least = progress() + 1 if life > 1 else 0
+        # Groups decide from epoch to epoch, of which a life has several while readings come. While
+        # faults begin, each life brings anomalies.
+        least = progress() + 1 if LEARNED + LASTS < end < PLACES - 3 * LASTS else 0
         flow = run_flow.start(*arguments, "-s", ("0", "1", "2")[life % 3], **settings)
 
         def has_come(end: int = end, least: int = least) -> bool:
