@@ -50,7 +50,7 @@ test-deploy: .venv/dev ## Build Helm (needs Go) and test the chart and deploy/
 
 test-faults: .venv/dev ## Run the long form of the tests of faults and guarantees (about an hour)
 	@$(BIN)/python -m pytest $(FAULTS:%=tests/test_%.py) --faults long -m "" --timeout 3600
-FAULTS := guarantee exactly_once source silence incident_flow faults rules verdict_flow
+FAULTS := guarantee exactly_once source silence incident_flow group_flow faults rules verdict_flow
 
 lint: .venv/lint ## Check style, format, types and the direction of imports
 	@$(BIN)/ruff check .

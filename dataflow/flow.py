@@ -193,7 +193,8 @@ def build(
         if grouped:
             partitions = records.partitions if isinstance(records, KafkaSource) else ()
             found = groups.gather(
-                options, found, passed, partitions, store, clock_decides=clock_decides
+                *(options, found, passed, partitions, store, caught_up),
+                clock_decides=clock_decides,
             )
         streams["incident"] = found
     for step, sink in (sinks.end_outputs(options) if outputs is None else {}).items():

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
-from conftest import fill_topic, read_json_lines, read_topic
+from conftest import await_handlers, fill_topic, read_json_lines, read_topic
 from test_flow import THRESHOLD, Row, rivers_anomalies, rivers_scores
 
 from dataflow import kafka
@@ -52,6 +52,18 @@ class Tally:
         assert expected
         for wrong in ("lost", "twice", "not anomalies", "scores that differ"):
             assert self.counts[wrong] == 0, dict(self.counts)
+
+    def count(self, kind: str, found: list[Any], whole: list[Any]) -> None:
+        """Hold records of a kind against those of a flow that nothing disturbed: each once."""
+        counts, wanted = (Counter(map(json.dumps, records)) for records in (found, whole))
+        self.counts[kind] = len(whole)
+        self.counts[f"{kind}, lost"] = (wanted - counts).total()
+        self.counts[f"{kind}, twice"] = len(found) - len(counts)
+        self.counts[f"{kind}, other"] = len(counts.keys() - wanted.keys())
+
+    def wrong(self) -> dict[str, int]:
+        """Return what `count` has found that is not as in the flow that nothing disturbed."""
+        return {name: count for name, count in self.counts.items() if ", " in name and count}
 
     def close(self) -> None:
         self._record("tally", dict(self.counts))
@@ -153,9 +165,28 @@ def skip_if_embedded(request: pytest.FixtureRequest, output: str) -> None:
         pytest.skip(HIDES_COMMITTED)
 
 
+SAVES = ("3600", "0", "1")
+"""Seconds between snapshots, life by life: never, as often as Bytewax takes them, each second.
+
+So a life writes much that it does not save, and the next one saves when it has computed a part of
+that again.
+"""
+
+
 def kill(flow: subprocess.Popen[str]) -> None:
     flow.kill()
     flow.communicate()
+
+
+def live(
+    flow: subprocess.Popen[str], seconds: float, ready: Callable[[], bool] = lambda: True
+) -> None:
+    """Let a flow that was started live for some seconds once it is ready, and kill it."""
+    await_handlers(flow)
+    wait_for(ready)
+    time.sleep(seconds)
+    assert flow.poll() is None, flow.communicate()
+    kill(flow)
 
 
 def written(kind: str, brokers: str, topic: str, folder: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,23 @@ def test_the_cost_of_a_preview_can_be_measured(tmp_path: Path) -> None:
     assert list(found["rows"]) == ["file | threshold"]
     assert "| file | threshold | " in said
     assert "file, threshold: " in said
+
+
+@pytest.mark.usefixtures("needs_bytewax")
+def test_faults_of_groups_can_be_counted_and_counted_again(tmp_path: Path) -> None:
+    arguments = ("groups.py", "--instances", "40", "--seeds", "1", "--keep", tmp_path)
+    table = run(*arguments)
+    row = table.splitlines()[-1]
+    assert re.fullmatch(r"\| 1 \| [01] of 1 \| [0-2] of [0-2] \| \d+ \| \d+ \|", row), table
+    assert {path.name for path in tmp_path.iterdir()} == {"2.msgpack", "2-1.msgpack"}
+    assert run(*arguments) == table
+
+
+@pytest.mark.usefixtures("needs_bytewax")
+def test_the_cost_of_groups_can_be_measured(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    table = run("groups_cpu.py", "--quick", "--json", figures)
+    assert "\n| live | " in table
+    row = json.loads(figures.read_text())["rows"]["live"]
+    assert row["with_us"] > 0
+    assert row["ratio"] > 0

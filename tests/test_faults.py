@@ -22,7 +22,6 @@ from confluent_kafka.admin import AdminClient
 from conftest import (
     Flow,
     PausableBroker,
-    await_handlers,
     await_ready,
     fill_topic,
     free_port,
@@ -31,11 +30,13 @@ from conftest import (
 )
 from faults import (
     INSTANCES,
+    SAVES,
     Feed,
     Reader,
     Tally,
     anomalies,
     kill,
+    live,
     skip_if_embedded,
     topic_to,
     wait_for,
@@ -95,44 +96,32 @@ def test_kill_9_again_and_again(
     done = run_flow("-w", str(workers), **settings | undisturbed)
     assert done.returncode == 0, done.stderr
 
-    def all_written(kind: str) -> list[str]:
+    def all_written(kind: str) -> list[dict[str, Any]]:
         if output == "kafka" or kind == "rejected":
             name = {"anomalies": "out"}.get(kind, kind)
-            found = [record for _, record in read_topic(brokers, f"{topic}.{name}")]
-        else:
-            suffix = {"anomalies": "jsonl", "incidents": "incidents.jsonl"}[kind]
-            path = tmp_path / f"found.{suffix}"
-            found = read_json_lines(path) if path.exists() else []
-        return sorted(json.dumps(record) for record in found)
+            return [record for _, record in read_topic(brokers, f"{topic}.{name}")]
+        suffix = {"anomalies": "jsonl", "incidents": "incidents.jsonl"}[kind]
+        path = tmp_path / f"found.{suffix}"
+        return read_json_lines(path) if path.exists() else []
 
     for life in range(30 if long else 6):
-        # Snapshots never, each second, or as often as Bytewax takes them: so a life writes much
-        # that it does not save, and the next one saves when it has computed a part of that again.
-        interval = ["3600", "0", "1"][life % 3]
+        interval = SAVES[life % 3]
         flow = run_flow.start(
             "-r", str(store), "-s", interval, "-b", "0", "-w", str(workers), **settings
         )
-        await_handlers(flow)
-        time.sleep(generator.uniform(0.2, 2.2))
-        assert flow.poll() is None, flow.communicate()
-        kill(flow)
+        live(flow, generator.uniform(0.2, 2.2))
         tally.counts["kills"] += 1
     done = run_flow(*with_store(store, "-w", str(workers)), follow="false", **settings)
     assert done.returncode == 0, done.stderr
     for kind, path in (("anomalies", "whole.jsonl"), ("incidents", "whole.incidents.jsonl")):
-        found = all_written(kind)
-        wanted = sorted(json.dumps(record) for record in read_json_lines(tmp_path / path))
-        tally.counts[kind] = len(wanted)
-        tally.counts[f"{kind}, twice"] = len(found) - len(set(found))
-        tally.counts[f"{kind}, lost"] = len(set(wanted) - set(found))
-        tally.counts[f"{kind}, other"] = len(set(found) - set(wanted))
-    rejected = all_written("rejected")
+        tally.count(kind, all_written(kind), read_json_lines(tmp_path / path))
+    rejected = [json.dumps(record) for record in all_written("rejected")]
     tally.counts["rejected, twice"] = len(rejected) - len(set(rejected))
     tally.counts["rejected, lost"] = bad - len(set(rejected))
     tally.close()
     assert tally.counts["anomalies"] > len(records) / 4
     assert tally.counts["incidents"] > 10
-    wrong = {name: count for name, count in tally.counts.items() if ", " in name and count}
+    wrong = tally.wrong()
     if "embedded" in request.node.name:
         wrong.pop("rejected, twice", None)  # HIDES_COMMITTED: a topic, whatever the output
     assert not wrong, dict(tally.counts)

@@ -44,9 +44,13 @@ class CaughtUp:
     >>> caught_up.answer(0, 4.0, 4.0, end=9, position=9)
     >>> caught_up.at_end(0, since=1.0)
     True
-    >>> caught_up.answer(0, 6.0, 8.0, end=None, position=9)
+    >>> caught_up.answer(0, 5.0, 5.0, end=10, position=9)
+    >>> caught_up.answer(0, 15.0, 15.0, end=10, position=9)  # it is not read on
+    >>> caught_up.at_end(0, since=14.0), caught_up.is_read(0, since=14.0)
+    (True, False)
+    >>> caught_up.answer(0, 16.0, 18.0, end=None, position=9)
     >>> caught_up.at_end(0, since=1.0), caught_up.away(0)
-    (False, 8.0)
+    (False, 18.0)
     """
 
     def __init__(self) -> None:
@@ -60,15 +64,31 @@ class CaughtUp:
         False if the broker did not answer, None if it is not known yet. From now on, the broker is
         asked for the end of the partition.
         """
-        self._asked[partition] = time.monotonic()
-        look = self._looks.get(partition)
-        if look is None or look.asked < since:
+        look = self._look(partition, since)
+        if look is None:
             return None
         if look.end is None:
             return False
         if look.position is None or look.position >= look.end:
             return True
         return True if look.asked - look.same_since >= STILL else None
+
+    def is_read(self, partition: int, since: float) -> bool:
+        """Return whether it is known that the flow was at the end of a partition after `since`.
+
+        `at_end` also takes a partition for read that is not read on for a while. This does not: a
+        flow that is far behind reads one partition after the other.
+        """
+        look = self._look(partition, since)
+        if look is None or look.end is None:
+            return False
+        return look.position is None or look.position >= look.end
+
+    def _look(self, partition: int, since: float) -> _Look | None:
+        """Return the last look at a partition, if it was after `since`; let it be looked at."""
+        self._asked[partition] = time.monotonic()
+        look = self._looks.get(partition)
+        return None if look is None or look.asked < since else look
 
     def away(self, partition: int) -> float:
         """Return when the broker last did not answer for a partition; 0 if it always did."""

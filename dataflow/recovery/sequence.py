@@ -47,13 +47,15 @@ def _open(path: Path) -> sqlite3.Connection:
 class Sequence:
     """The steps of all processes on a store; each process writes its own file.
 
-    Without a store, nothing is kept.
+    `rules` is the version of what decides by the order: other rules would decide something else in
+    the same order. Without a store, nothing is kept.
     """
 
-    def __init__(self, store: Store | None, name: str) -> None:
+    def __init__(self, store: Store | None, name: str, rules: int) -> None:
         """Open the file of this process. Raises `UserError` if the file of any cannot be used."""
         self._store = store
         self._name = name
+        self._rules = rules
         self._database: sqlite3.Connection | None = None
         if store is None:
             return
@@ -64,7 +66,10 @@ class Sequence:
             raise log.damaged(store.folder, name, error) from None
 
     def since(self, number: int) -> list[Step]:
-        """Return the steps from a number on that earlier processes have taken."""
+        """Return the steps from a number on that earlier processes have taken.
+
+        Raises `ValueError` if they have taken any by other rules.
+        """
         if self._store is None:
             return []
         found: dict[int, tuple[float, Step]] = {}
@@ -84,6 +89,14 @@ class Sequence:
         while number in found:
             steps.append(found[number][1])
             number += 1
+        kept = f"rules of {self._name}"
+        if self._store.kept(kept) != self._rules:
+            if steps:
+                raise ValueError(
+                    f"an earlier version did not save its last decisions of {self._name} before it "
+                    "was killed"
+                )
+            self._store.keep(kept, self._rules)
         return steps
 
     def add(self, number: int, steps: Iterable[Step]) -> None:

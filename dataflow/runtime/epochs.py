@@ -6,26 +6,45 @@ its snapshot then.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict, deque
 
-__all__ = ["begins", "end", "ended"]
+__all__ = ["begins", "end", "of"]
+
+KEPT = 100
+"""Ends of epochs to keep of each partition: records are decoded soon after they are read."""
 
 _begun: set[int] = set()
 """Partitions whose running epoch has had a batch."""
 
-_ended: Counter[int] = Counter()
-"""How many epochs of each partition have ended."""
+_ends: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=KEPT))
+"""By partition, the offsets with which its last epochs ended, those that `of` has not passed."""
+
+_passed: defaultdict[int, int] = defaultdict(int)
+"""By partition, how many ends `of` has passed."""
 
 
-def end(partition: int) -> None:
-    """Note that the epoch of a partition ends: Bytewax takes its snapshot."""
+def end(partition: int, offset: int) -> None:
+    """Note that the epoch of a partition ends before an offset: Bytewax takes its snapshot."""
     _begun.discard(partition)
-    _ended[partition] += 1
+    ends = _ends[partition]
+    if ends and offset < ends[-1]:  # it is read again
+        ends.clear()
+    if not ends or ends[-1] != offset:
+        ends.append(offset)
 
 
-def ended(partition: int) -> int:
-    """Return how many epochs of a partition have ended in this process."""
-    return _ended[partition]
+def of(partition: int, offset: int) -> int:
+    """Return a number of the epoch in which the record at an offset was read.
+
+    It rises from epoch to epoch with records, within this process, as the offsets of a partition
+    do. Where an epoch ends with a batch, Bytewax takes the snapshot before it passes the batch on,
+    so the running epoch does not say which one a batch is of.
+    """
+    ends = _ends[partition]
+    while ends and ends[0] <= offset:
+        ends.popleft()
+        _passed[partition] += 1
+    return _passed[partition]
 
 
 def begins(partition: int) -> bool:

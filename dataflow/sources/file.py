@@ -69,5 +69,5 @@ class _FilePart(StatefulSourcePartition[Raw, int]):
 
     def snapshot(self) -> int:
         counters.STORE.saved_at = time.time()
-        epochs.end(0)
+        epochs.end(0, self._next)
         return self._next

@@ -322,7 +322,7 @@ class _KafkaPartition(StatefulSourcePartition[Raw, int]):
 
     def snapshot(self) -> int:
         counters.STORE.saved_at = time.time()
-        epochs.end(self._partition)
+        epochs.end(self._partition, self.offset)
         return self.offset
 
     def close(self) -> None:

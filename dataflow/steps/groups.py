@@ -24,6 +24,7 @@ from dataflow.errors import stop_process
 from dataflow.incidents import groups
 from dataflow.incidents.groups import GroupRules, GroupTracker, time_of
 from dataflow.incidents.watermark import Watermark
+from dataflow.kafka.caught_up import CaughtUp
 from dataflow.metrics.counters import INCIDENTS_OPEN
 from dataflow.records import Incident, Raw, Reading, series_key
 from dataflow.recovery.sequence import Sequence, Step
@@ -34,13 +35,23 @@ from dataflow.settings import Settings
 
 __all__ = ["Membership", "Passed", "gather", "marked", "rules", "take_marks"]
 
-VERSION = 1
+VERSION = 2
+
+CARRIED_OVER = 1
+"""The version before, of the same form, but with other rules. Its incidents are gone on with."""
+
+RULES = 2
+"""Version of the rules in `dataflow/incidents/groups.py`."""
 
 KEY = "groups"
 """The only key of the step."""
 
 LONGEST_HOLD = 900.0
 """Seconds for which a member's incident is held at most, where readings come rarely."""
+
+TOGETHER = 2
+"""Quiet times after the onset in which members may join that have begun with it; and for which a
+member may go on alone, as one does that adapts to its trouble."""
 
 LOOK = 5.0
 """Seconds between two looks at the clock while something is held."""
@@ -74,7 +85,8 @@ def rules(settings: Settings) -> GroupRules:
     A reading of each member comes within an interval, and a trouble is over after the quiet time.
     """
     hold = min(settings.interval, LONGEST_HOLD)
-    return GroupRules(hold, settings.incident_quiet, max(900.0, settings.interval))
+    together = TOGETHER * settings.incident_quiet
+    return GroupRules(hold, together, max(together, 900.0, settings.interval))
 
 
 Decode = Callable[[list[Raw]], list[Any]]
@@ -91,19 +103,23 @@ def marked(decode: Decode) -> Decode:
             return records
         # As a rule a batch is of one partition; Bytewax may put several together.
         if batch[0].partition == batch[-1].partition:
-            mark = mark_of(batch[0].partition, records)
+            mark = mark_of(batch[0], records)
             return records if mark is None else [*records, mark]
-        groups: dict[int, list[Reading]] = {raw.partition: [] for raw in batch}
+        firsts: dict[int, Raw] = {}
+        for raw in batch:
+            firsts.setdefault(raw.partition, raw)
+        groups: dict[int, list[Reading]] = {partition: [] for partition in firsts}
         for record in records:
             if isinstance(record, Reading):
                 groups[record.partition].append(record)
-        marks = [mark_of(partition, own) for partition, own in groups.items()]
+        marks = [mark_of(firsts[partition], own) for partition, own in groups.items()]
         return [*records, *(mark for mark in marks if mark is not None)]
 
-    def mark_of(partition: int, records: list[Any]) -> Passed | None:
+    def mark_of(first: Raw, records: list[Any]) -> Passed | None:
         mark = None
-        if epoch.get(partition) != epochs.ended(partition):
-            epoch[partition] = epochs.ended(partition)
+        partition, number = first.partition, epochs.of(first.partition, first.offset)
+        if epoch.get(partition) != number:
+            epoch[partition] = number
             if partition in reached:
                 mark = Passed(partition, reached[partition])
         times = (
@@ -135,18 +151,20 @@ def gather(
     marks: Stream[Passed],
     partitions: tuple[int, ...],
     store: Store | None,
+    caught_up: CaughtUp | None = None,
     *,
     clock_decides: bool = True,
 ) -> KeyedStream[Incident]:
     """Add the step; return the incidents of members and of groups, by the key of their series.
 
-    `partitions` are those that are read, as far as they are known. Without `clock_decides`, all
+    `partitions` are those that are read, as far as they are known, and `caught_up` says whether
+    the flow has read all that they hold; None if it always has. Without `clock_decides`, all
     incidents are taken at the end of the input.
     """
     keyed: Any = op.map("group_of", incidents, lambda pair: (KEY, pair[1]))
     passed: Any = op.map("passed", marks, lambda mark: (KEY, mark))
     merged: Any = op.merge("group_records", keyed, passed)
-    build = logic(settings, store, partitions, clock_decides=clock_decides)
+    build = logic(settings, store, partitions, caught_up, clock_decides=clock_decides)
     gathered = op.stateful_batch("groups", merged, build)
     return op.map(
         "group_keys",
@@ -159,17 +177,22 @@ def logic(
     settings: Settings,
     store: Store | None,
     partitions: tuple[int, ...] = (),
+    caught_up: CaughtUp | None = None,
     *,
     clock_decides: bool = True,
 ) -> Callable[[bytes | None], _Groups]:
     """Return the builder of the step's logic: for a new flow, or from its last snapshot."""
-    sequence = Sequence(store, KEY)
+    sequence = Sequence(store, KEY, RULES)
     group_rules = rules(settings)
     logic_of = _Groups if clock_decides else _AtTheEnd
+    is_read = None if caught_up is None else caught_up.is_read
+
+    def watermark() -> Watermark:
+        return Watermark(time.monotonic(), partitions, is_read)
 
     def build(saved: bytes | None) -> _Groups:
         try:
-            return logic_of(group_rules, sequence, partitions, saved)
+            return logic_of(group_rules, sequence, watermark(), saved)
         except ValueError as error:
             stop_process(
                 f"the recovery store cannot be read ({error}): resume with that version, or start "
@@ -217,12 +240,12 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         self,
         rules: GroupRules,
         sequence: Sequence,
-        partitions: tuple[int, ...],
+        watermark: Watermark,
         saved: bytes | None,
     ) -> None:
         self._rules = rules
         self._sequence = sequence
-        self._watermark = Watermark(time.monotonic(), partitions)
+        self._watermark = watermark
         self._number = 0
         self._sizes: Counter[tuple[str, str]] = Counter()
         self._trackers: dict[tuple[str, str, str], GroupTracker] = {}
@@ -386,7 +409,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
             saved = _decode(data)
         except msgspec.DecodeError:
             saved = None
-        if saved is None or saved.version != VERSION:
+        if saved is None or saved.version not in (CARRIED_OVER, VERSION):
             raise ValueError("the incidents of groups were saved by another version")
         self._number = saved.number
         for group, metric, size in saved.sizes:
