@@ -40,7 +40,7 @@ SINE_WAVE = "docs/sine-wave.md"
 """The page whose commands test_isolation_forest.py runs."""
 
 PRINTED = {
-    "docs/extending.md": ["(432,)", "[('i-1', 0.97)]"],
+    "docs/extending.md": ["(435,)", "[('i-1', 0.97)]"],
 }
 """Lines that the commands of a page print, and the page says so."""
 

@@ -243,4 +243,4 @@ def test_a_terminal_shows_alerts_their_ends_and_what_the_flow_does(tmp_path: Pat
     assert all("  CPU " in line for line in alerts)
     assert len(alerts) == 25
     assert 20 < len(over) <= len(alerts)
-    assert lines[-1] == "scored 32,256 readings: 25 alerts, 432 anomalies"
+    assert lines[-1] == "scored 32,256 readings: 25 alerts, 435 anomalies"

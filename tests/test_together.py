@@ -301,7 +301,7 @@ def test_one_incident_of_the_instance_says_which_metrics() -> None:
     ]
     assert opened.since is not None
     assert INTERVAL * TROUBLE[0] <= opened.since.timestamp() <= INTERVAL * TROUBLE[2]
-    assert [one.state for one in rest] == ["resolved"]
+    assert [one.state for one in rest] == ["updated", "resolved"]
     assert {one.id for one in incidents} == {
         one.episode for one in anomalies if one.metric == ALL and one.alert
     }

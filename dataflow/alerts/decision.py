@@ -60,8 +60,8 @@ def decisions(
 
     `threshold` and `interval` are those of `News`.
 
-    >>> [it and it.rule for it in decisions([0.1, 0.6, 0.6, 0.8], 0.5)]
-    [None, 'first', 'known', 'worse']
+    >>> [it and it.rule for it in decisions([0.6, 0.6, 0.8, *[0.1] * 12, 0.9], 0.5) if it]
+    ['first', 'known', 'soon', 'worse']
     """
     news, heard = News(threshold, interval), Heard()
     for score in scores:
