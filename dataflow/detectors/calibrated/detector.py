@@ -454,7 +454,7 @@ class Calibrated:
         """Return why a reading is an anomaly to the state before it.
 
         The surprise is that of one forest and the bonuses. Of the forest's, what earlier readings
-        have left in its running mean is `lately`.
+        have left in its running mean is `lately`; of a run that stands out, half.
         """
         value = min(max(value, -LARGEST), LARGEST)
         offset = value - before.origin
@@ -484,7 +484,9 @@ class Calibrated:
         total = sum([part for _, part in parts])
         sharpness = view.sharpness(offset)
         if sharpness > total:
-            parts, total = [("jump", sharpness)], sharpness
+            # Of a run, as much comes of the readings before.
+            own = sharpness if self._run == 1 else sharpness / 2
+            parts, total = [("jump", own), ("lately", sharpness - own)], sharpness
         if total <= 0.0:
             return None
         parts.sort(key=lambda part: -part[1])
