@@ -454,7 +454,7 @@ class Calibrated:
         """Return why a reading is an anomaly to the state before it.
 
         The surprise is that of one forest and the bonuses. Of the forest's, what earlier readings
-        have left in its running mean is `lately`; of a run that stands out, half.
+        have left in its running mean is `lately`; of a run that stands out, half is.
         """
         value = min(max(value, -LARGEST), LARGEST)
         offset = value - before.origin
