@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from dataflow.alerts.news import Heard, News
 from dataflow.detectors import make
 from dataflow.detectors.base import Detector
+from dataflow.detectors.calibrated.detector import Calibrated
 from dataflow.detectors.together import THRESHOLD, Memory, Together
 from dataflow.evaluation.alarms import DAY, Counts, alarms
 from dataflow.evaluation.nab import Series
@@ -132,6 +133,8 @@ def main() -> None:
         counts: list[Counts] = []
         for number, seed in enumerate(seeds):
             detector: Any = make(options.detector, seed=seed, interval=INTERVAL)
+            if isinstance(detector, Calibrated):
+                detector.ignore_runs()
             chosen = metrics
             if options.metrics:
                 names = random.Random(f"{seed}{series.instance}").sample(

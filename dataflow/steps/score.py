@@ -22,6 +22,7 @@ from dataflow.detectors.base import (
     Verdict,
     WindowedDetector,
 )
+from dataflow.detectors.calibrated.detector import Calibrated
 from dataflow.detectors.first_day import Known, Newcomer, explain
 from dataflow.detectors.sealing import seal, unseal
 from dataflow.errors import UserError
@@ -74,6 +75,8 @@ def detector(settings: Settings) -> AnyDetector:
         raise UserError(
             f"the detector {settings.detector} cannot work with these settings: {error}"
         ) from None
+    if settings.together and isinstance(made, Calibrated):
+        made.ignore_runs()
     if settings.least:
         _expects(settings, made)
     return made

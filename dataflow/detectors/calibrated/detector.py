@@ -172,6 +172,14 @@ class Calibrated:
             return cls(interval)
         return cls(interval, threshold)
 
+    def ignore_runs(self) -> None:
+        """Let no run of three readings be an anomaly; what is learned stays the same.
+
+        For metrics that are judged together: of many, one nearly always has a run.
+        """
+        if self._run > 1:
+            self._sharp = LARGEST
+
     def __reduce__(self) -> tuple[type[Calibrated], tuple[float, float]]:
         return type(self), (self.interval, self.threshold)
 
