@@ -195,6 +195,15 @@ def written(kind: str, brokers: str, topic: str, folder: Path) -> list[dict[str,
     return read_json_lines(folder / "found.jsonl")
 
 
+def progress(output: str, brokers: str, topic: str, folder: Path) -> int:
+    """Anything that grows with each anomaly that is written."""
+    if output == "kafka":
+        own = Settings(_env_file=None, brokers=brokers)
+        return sum(kafka.end_offsets(own, f"{topic}.out").values())
+    path = folder / "found.jsonl"
+    return path.stat().st_size if path.exists() else 0
+
+
 def topic_to(
     output: str, brokers: str, topic: str, partitions: int = 3, **incidents: object
 ) -> dict[str, Any]:

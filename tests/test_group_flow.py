@@ -15,9 +15,6 @@ import pytest
 from conftest import Flow, fill_topic, read_json_lines, read_topic
 from faults import Tally, live, skip_if_embedded, topic_to
 
-from dataflow import kafka
-from dataflow.settings import Settings
-
 START = 1_741_478_400
 
 FAULTS = {150: ("web", range(7)), 230: ("db", range(3)), 300: ("web", range(7, 14))}
@@ -224,12 +221,7 @@ def test_a_large_fleet_has_the_same_incidents_through_kill_9(
         return read_json_lines(path) if path.exists() else []
 
     def progress() -> int:
-        """Anything that grows with each anomaly that is written."""
-        if output == "kafka":
-            own = Settings(_env_file=None, brokers=brokers)
-            return sum(kafka.end_offsets(own, f"{topic}.out").values())
-        path = tmp_path / "found.jsonl"
-        return path.stat().st_size if path.exists() else 0
+        return faults.progress(output, brokers, topic, tmp_path)
 
     send(ends[0] - 1)
     for life, end in enumerate(ends):

@@ -41,10 +41,8 @@ from test_flow import (
 )
 from test_incidents import recount
 
-from dataflow import kafka
 from dataflow.incidents.rules import Rules
 from dataflow.records import Reading
-from dataflow.settings import Settings
 
 pytestmark = pytest.mark.kafka
 
@@ -233,12 +231,7 @@ def test_a_pinned_host_is_one_incident_through_kill_9(
         sent = until
 
     def progress() -> int:
-        """Anything that grows with each anomaly that is written."""
-        if output == "kafka":
-            own = Settings(_env_file=None, brokers=brokers)
-            return sum(kafka.end_offsets(own, f"{topic}.out").values())
-        path = tmp_path / "found.jsonl"
-        return path.stat().st_size if path.exists() else 0
+        return faults.progress(output, brokers, topic, tmp_path)
 
     for life, end in enumerate(ends):
         send(end)

@@ -26,7 +26,7 @@ from test_notify import (
     write,
 )
 from test_rules import end, served
-from test_verdict_flow import INTERVAL, PER_DAY, SAID, readings
+from test_verdict_flow import INTERVAL, PER_DAY, SAID, fed
 
 from dataflow import kafka
 from dataflow.demo.broker import EmbeddedBroker
@@ -364,20 +364,7 @@ def test_a_silence_keeps_the_pattern_quiet_until_it_is_deleted(
     chosen = settings_of(**common)
     for name in ("", ".rejected", "-anomalies", "-incidents", "-said"):
         fill_topic(brokers, f"{topic}{name}", [], 1)
-    records = [
-        (
-            "web-1",
-            json.dumps(
-                {
-                    "instance": one.instance,
-                    "timestamp": one.timestamp,
-                    "index": one.index,
-                    "value": 100 * one.value,
-                }
-            ).encode(),
-        )
-        for one in readings()
-    ]
+    records = fed()
     flow = run_flow.start(metrics_port=port, **common)
     written = 0
 

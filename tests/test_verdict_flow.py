@@ -60,6 +60,24 @@ def readings(seed: int = 0) -> list[Reading]:
     ]
 
 
+def fed() -> list[tuple[str | None, bytes | None]]:
+    """The same as records of the topic, with their keys."""
+    return [
+        (
+            "web-1",
+            json.dumps(
+                {
+                    "instance": one.instance,
+                    "timestamp": one.timestamp,
+                    "index": one.index,
+                    "value": 100 * one.value,
+                }
+            ).encode(),
+        )
+        for one in readings()
+    ]
+
+
 class Judged:
     """The step `score` of one instance, and the verdicts in force."""
 
@@ -212,20 +230,7 @@ def test_a_verdict_while_the_flow_runs_and_kill_9(
     reorder: str,
 ) -> None:
     """It applies to the same readings when they are read again, whatever was said since."""
-    records: list[tuple[str | None, bytes | None]] = [
-        (
-            "web-1",
-            json.dumps(
-                {
-                    "instance": one.instance,
-                    "timestamp": one.timestamp,
-                    "index": one.index,
-                    "value": 100 * one.value,
-                }
-            ).encode(),
-        )
-        for one in readings()
-    ]
+    records = fed()
     said, output = f"{topic}-said", tmp_path / "out.jsonl"
     ports = [free_port() for _ in range(processes)]
     common: dict[str, Any] = {

@@ -115,7 +115,7 @@ def read(text: str) -> list[Silence]:
             silence = _silence(entry)
         except ValueError:
             continue
-        # The ids of both are told apart by the colon.
+        # A colon separates the ids of both.
         if silence.id and ":" not in silence.id and silence.starts_at.tzinfo is not None:
             found.append(silence)
     return found

@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
-from math import log2, nextafter, sqrt
+from math import log2, sqrt
 from typing import ClassVar, Final
 
 from dataflow.detectors.base import Explanation, Habit, Kind, Reason, Verdict
 from dataflow.detectors.calibrated import masses
 from dataflow.detectors.calibrated.habit import NOT_SEEN, expect, learn, start_over
 from dataflow.detectors.calibrated.memory import BEYOND, LEAVES, TREES, Memory, begin, read
+from dataflow.detectors.calibrated.runs import NEAR, RUN, sharp, weight
 from dataflow.detectors.calibrated.trees import Trees
+from dataflow.detectors.calibrated.view import (
+    BONUS,
+    BONUS_HALF,
+    HALF,
+    LARGEST,
+    SPREAD,
+    WIDTH,
+    YOUNG,
+    View,
+    follow,
+    quietness,
+)
 
 __all__ = ["Calibrated"]
-
-LARGEST: Final = 1e30
-"""Values beyond it count as this one, so that no sum or square overflows."""
-
-WIDTH: Final = 16.0
-"""A feature of this many times its usual size lies halfway to the end of the trees' range."""
-
-SLACK: Final = 1.5
-"""The scale of a feature stays until its usual size has changed by this factor."""
 
 FLAT: Final = 1e-9
 FLAT_STEP: Final = 0.002
 FLAT_RANGE: Final = 0.1
 """Smallest usual size and range of a still instance: absolute, and as shares of its level."""
-
-SPREAD: Final = 0.3
-"""Bits of deviation that are added for every instance."""
-
-BONUS: Final = 6.0
-BONUS_HALF: Final = 0.08
-YOUNG: Final = 4
-"""Leaving the known range by this share of it adds half the bonus; since a new habit, by this share
-times 1 + 4 / days: the range is not known yet."""
-
-RUN: Final = 3
-NEAR: Final = 0.2
-"""Readings stand out from the mean of about 5 before them: a single one, or three in a row."""
-
-RARE: Final = 2.0
-USUAL_RARE: Final = 3.0
-RARER: Final = 0.1
-RAREST: Final = 1.5
-"""Readings that are less than 2 bits rare do not stand out. Each bit above 3 counts as standing out
-by a tenth more, up to half as much again, and each below as a tenth less."""
 
 MOST: Final = 1.5
 """Of an instance that is often surprising, a surprise counts as little as this part of it."""
@@ -60,15 +44,6 @@ CALM: Final = 4
 
 STUCK: Final = 4
 """A value that stays this many times longer than any before adds the bonus too."""
-
-HALF: Final = 3.0
-"""Deviations that give a score of one half."""
-
-CLOSE: Final = 1e-7
-"""The share of the known range to which the limits of ordinary values are found."""
-
-NO_CELL: Final = 1_000_000
-"""More than a forest's cells."""
 
 BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
@@ -91,10 +66,9 @@ class Calibrated:
     interval
         Usual seconds between two readings of an instance. The constants are times at 300 s: for
         shorter intervals they become more readings, for longer ones as many. The readings whose
-        surprise is averaged change with the square root. Three readings in a row that stand out
-        are an anomaly too, and for intervals of up to two minutes and from half an hour on a single
-        one. It is never inferred
-        from the readings' times, which only give the hour.
+        surprise is averaged change with the square root. Readings that stand out are anomalies too:
+        three in a row, or a single one for intervals of up to two minutes and from half an hour
+        on. It is never inferred from the readings' times, which only give the hour.
     threshold
         The score above which a reading is an anomaly, between 0 and 1. Scores do not depend on it.
 
@@ -534,343 +508,6 @@ class Calibrated:
                 "ANOMALY_INTERVAL as it was, or start with an empty recovery store."
             )
         return state
-
-
-class View:
-    """One state, looked at with any value in place of the reading: what its score would be.
-
-    Values count from the instance's first one. Nothing here changes the state. Within a cell of
-    both forests the surprise of the forests is the same for all values, so the range of ordinary
-    values is found from cell to cell.
-    """
-
-    def __init__(
-        self,
-        memory: Memory,
-        expected: float,
-        high: float,
-        low: float,
-        least: float,
-        width: float,
-        young: bool,
-        rate: float,
-        smooth: float,
-        information: float,
-        leaf_bits: list[float],
-        residual_trees: Trees,
-        step_trees: Trees,
-        stuck: int,
-        bonus_half: float,
-        run: int,
-        bar: float,
-    ) -> None:
-        self.memory = memory
-        self.expected = expected
-        self.high = high
-        self.low = low
-        self.least = least
-        self.width = width
-        self.young = young
-        self.rate = rate
-        self.smooth = smooth
-        self.information = information
-        self.leaf_bits = leaf_bits
-        self.residual_trees = residual_trees
-        self.step_trees = step_trees
-        self.stuck = stuck
-        self.quietness = quietness(memory)
-        self.bonus_half = bonus_half
-        self.run = run
-        self.bar = bar
-        self.within = expected
-
-    def residual_place(self, offset: float) -> float:
-        """Return where the residual of a value lies in its forest, 0 to 1."""
-        memory = self.memory
-        return self._place(offset - self.expected, memory.residual_size, memory.residual_scale)
-
-    def step_place(self, offset: float) -> float:
-        """Return where the step to a value lies in its forest, 0 to 1."""
-        memory = self.memory
-        return self._place(offset - memory.previous, memory.step_size, memory.step_scale)
-
-    def _place(self, feature: float, size: float, scale: float) -> float:
-        distance = abs(feature)
-        size += self.rate * (distance - size)
-        scale = size if self.young else follow(scale, size)
-        width = WIDTH * (scale if scale > self.least else self.least)
-        return 0.5 + 0.5 * feature / (width + distance)
-
-    def residual(self, offset: float) -> float:
-        """Return the surprise of the residual's forest at a value, in deviations."""
-        return self._of_residual(self.residual_trees.cell(self.residual_place(offset)))
-
-    def step(self, offset: float) -> float:
-        """Return the surprise of the step's forest at a value, in deviations."""
-        return self._of_step(self.step_trees.cell(self.step_place(offset)))
-
-    def _of_residual(self, cell: int) -> float:
-        memory = self.memory
-        seen = memory.masses.look(self.residual_trees.leaves_of(cell), self.leaf_bits)
-        bits = memory.residual_bits
-        bits += self.smooth * (self.information - seen - bits)
-        found = (bits - memory.residual_mean) / sqrt(memory.residual_variance + SPREAD * SPREAD)
-        return found / self.quietness
-
-    def _of_step(self, cell: int) -> float:
-        memory = self.memory
-        seen = memory.masses.look(self.step_trees.leaves_of(cell), self.leaf_bits)
-        bits = memory.step_bits
-        bits += self.smooth * (self.information - seen - bits)
-        found = (bits - memory.step_mean) / sqrt(memory.step_variance + SPREAD * SPREAD)
-        return found / self.quietness
-
-    def sharpness(self, offset: float) -> float:
-        """Return the surprise of a value that stands out, with the readings just before it."""
-        found = sharp(self.memory, offset - self.expected, offset, self.least, self.run)
-        if found <= 0.0:
-            return 0.0
-        cell = self.residual_trees.cell(self.residual_place(offset))
-        return found * HALF / self.bar * self._weight(cell)
-
-    def _weight(self, cell: int) -> float:
-        if self.run == 1:
-            return 1.0
-        memory = self.memory
-        seen = memory.masses.look(self.residual_trees.leaves_of(cell), self.leaf_bits)
-        return weight(memory, self.information - seen)
-
-    def bonus(self, offset: float) -> float:
-        """Return the surprise of leaving the range of the last weeks."""
-        outside = offset - self.high if offset > self.high else self.low - offset
-        if outside <= 0.0:
-            return 0.0
-        outside /= self.width
-        return BONUS * outside / (outside + self.bonus_half)
-
-    def is_stuck(self, offset: float) -> bool:
-        """Return whether a value is stuck just now."""
-        memory = self.memory
-        return offset == memory.previous and memory.same + 1 == self.stuck
-
-    def surprise(self, offset: float) -> float:
-        """Return the surprise of a value, but for being stuck and for standing out."""
-        found = self.residual(offset)
-        by_step = self.step(offset)
-        if by_step > found:
-            found = by_step
-        if found < 0.0:
-            found = 0.0
-        return found + self.bonus(offset)
-
-    def calm(self, alarm: float, sign: int) -> float:
-        """Return the last value above (or with a sign of -1, below) that does not stand out.
-
-        The expected value does not.
-        """
-        memory = self.memory
-        size = memory.beside_size if memory.beside_size > self.least else self.least
-        step_size = memory.step_size if memory.step_size > self.least else self.least
-        usual = self.expected + memory.beside
-        start = memory.previous if self.run == 1 else memory.previous_3
-        # Values nearer than where the rarest would stand out do not matter.
-        needed = self.bar * alarm / HALF
-        at = farther(usual, size, start, step_size, needed / RAREST, sign)
-        if (at - self.expected) * sign < 0.0:
-            at = self.expected
-        while abs(at) < LARGEST:
-            cell = self.residual_trees.cell(self.residual_place(at))
-            times = self._weight(cell)
-            end = self._first(at, sign, cell, sign * NO_CELL)
-            if (
-                times > 0.0
-                and sharp(memory, self.within - self.expected, self.within, self.least, self.run)
-                * times
-                > needed
-            ):
-                edge = farther(usual, size, start, step_size, needed / times, sign)
-                return edge if (edge - at) * sign > 0.0 else at
-            at = end
-        return sign * LARGEST
-
-    def ordinary(self, alarm: float) -> tuple[float, float] | None:
-        """Return the range around the expected value in which no value surprises above `alarm`.
-
-        In the unit of the values. None if the expected value itself does.
-        """
-        center = self.expected
-        if self.surprise(center) > alarm or self.sharpness(center) > alarm:
-            return None
-        high, low = self._edge(center, alarm, 1), self._edge(center, alarm, -1)
-        # The last digits of the ends depend on the order of the arithmetic.
-        close = CLOSE * self.width
-        calm = self.calm(alarm, 1) - close
-        if calm < high:
-            high = max(calm, center)
-        calm = self.calm(alarm, -1) + close
-        if calm > low:
-            low = min(calm, center)
-        previous = self.memory.previous
-        if self.is_stuck(previous) and low <= previous <= high:
-            if previous - low > high - previous:
-                high = toward(previous, -1)
-            else:
-                low = toward(previous, 1)
-        origin = self.memory.origin
-        return low + origin, high + origin
-
-    def _edge(self, center: float, alarm: float, sign: int) -> float:
-        """Return the last ordinary value above (or with a sign of -1, below) the center."""
-        limit = self.high if sign > 0 else self.low
-        if (limit - center) * sign > 0.0:
-            # Within the known range, the cells alone decide.
-            residual_cell = self.residual_trees.cell(self.residual_place(center))
-            step_cell = self.step_trees.cell(self.step_place(center))
-            last = self.residual_trees.last
-            while 0 <= residual_cell + sign <= last and (
-                self._of_residual(residual_cell + sign) <= alarm
-            ):
-                residual_cell += sign
-            last = self.step_trees.last
-            while 0 <= step_cell + sign <= last and self._of_step(step_cell + sign) <= alarm:
-                step_cell += sign
-            end = self._first(center, sign, residual_cell, step_cell)
-            if (end - limit) * sign <= 0.0:
-                return self.within
-            center = limit
-        at = center
-        while True:
-            end = self._first(
-                at,
-                sign,
-                self.residual_trees.cell(self.residual_place(at)),
-                self.step_trees.cell(self.step_place(at)),
-            )
-            last_of_cell = self.within
-            if self.surprise(last_of_cell) > alarm:
-                return self._last(at, last_of_cell, alarm)
-            if abs(end) >= LARGEST or self.surprise(end) > alarm:
-                return last_of_cell
-            at = end
-
-    def _last(self, good: float, bad: float, alarm: float) -> float:
-        """Return the last ordinary value between an ordinary and another one, by halving."""
-        close = CLOSE * self.width
-        while abs(bad - good) > close:
-            middle = good + (bad - good) / 2
-            if middle in (good, bad):
-                break
-            if self.surprise(middle) > alarm:
-                bad = middle
-            else:
-                good = middle
-        return good
-
-    def _first(self, at: float, sign: int, residual_cell: int, step_cell: int) -> float:
-        """Return the first value found beyond `at` in a cell beyond either of these, by halving.
-
-        `within` is then the last one found in these cells: no value lies between that matters.
-        """
-        good = at
-        bad = at
-        stride = self.least
-        close = CLOSE * self.width
-        while True:
-            bad += sign * stride
-            if abs(bad) >= LARGEST:
-                self.within = sign * LARGEST
-                return sign * LARGEST
-            stride *= 4.0
-            if self._beyond(bad, sign, residual_cell, step_cell):
-                break
-            good = bad
-        while abs(bad - good) > close:
-            middle = good + (bad - good) / 2
-            if middle in (good, bad):
-                break
-            if self._beyond(middle, sign, residual_cell, step_cell):
-                bad = middle
-            else:
-                good = middle
-        self.within = good
-        return bad
-
-    def _beyond(self, offset: float, sign: int, residual_cell: int, step_cell: int) -> bool:
-        cell = self.residual_trees.cell(self.residual_place(offset))
-        if (cell - residual_cell) * sign > 0:
-            return True
-        cell = self.step_trees.cell(self.step_place(offset))
-        return (cell - step_cell) * sign > 0
-
-
-def quietness(memory: Memory) -> float:
-    """Return what the surprise of an instance is divided by: above 1 if it is often surprising."""
-    return memory.usual_most / HALF if memory.usual_most > HALF else 1.0
-
-
-def sharp(memory: Memory, residual: float, offset: float, least: float, run: int) -> float:
-    """Return by how many usual sizes the last `run` readings stand out from those before them.
-
-    Each from the mean of the readings before, and from the last one of these, to the same side: the
-    smallest of these distances. So neither the way back from a spike stands out, nor a slow change.
-    """
-    size = memory.beside_size if memory.beside_size > least else least
-    step_size = memory.step_size if memory.step_size > least else least
-    usual = memory.beside
-    start = memory.previous if run == 1 else memory.previous_3
-    by_mean = (residual - usual) / size
-    by_last = (offset - start) / step_size
-    sign = 1.0
-    if by_mean < 0.0:
-        sign = -1.0
-    found = sign * by_mean
-    found = nearer(found, sign * by_last)
-    if run > 1:
-        found = nearer(found, sign * (memory.residual_1 - usual) / size)
-        found = nearer(found, sign * (memory.previous - start) / step_size)
-        found = nearer(found, sign * (memory.residual_2 - usual) / size)
-        found = nearer(found, sign * (memory.previous_2 - start) / step_size)
-    return found if found > 0.0 else 0.0
-
-
-def nearer(found: float, other: float) -> float:
-    """Return the smaller number."""
-    return other if other < found else found
-
-
-def farther(
-    usual: float, size: float, start: float, step_size: float, sizes: float, sign: int
-) -> float:
-    """Return the value that is so many sizes away from both the usual one and the start."""
-    by_mean = usual + sign * sizes * size
-    by_last = start + sign * sizes * step_size
-    return by_last if (by_last - by_mean) * sign > 0.0 else by_mean
-
-
-def weight(memory: Memory, bits: float) -> float:
-    """Return how much it counts that three readings stand out: nothing where readings often lie.
-
-    `bits` says how rare the last one's residual is.
-    """
-    bits = nearer(nearer(bits, memory.bits_1), memory.bits_2)
-    if bits < RARE:
-        return 0.0
-    times = 1.0 + RARER * (bits - USUAL_RARE)
-    return times if times < RAREST else RAREST
-
-
-def toward(value: float, sign: int) -> float:
-    """Return the next number above a value, or with a sign of -1 below it."""
-    return nextafter(value, sign * LARGEST)
-
-
-def follow(scale: float, size: float) -> float:
-    """Return a scale that stays within a factor of SLACK of the usual size."""
-    if size > SLACK * scale:
-        return size / SLACK
-    if size * SLACK < scale:
-        return size * SLACK
-    return scale
 
 
 def turn(memory: Memory) -> None:
