@@ -6,24 +6,23 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import dataflow.detectors
 
+PACKAGE = dataflow.detectors.__name__
 FOLDER = Path(dataflow.detectors.__file__).parent
-# In the order in which they import each other.
+# The modules that may be compiled, and in the folders of these all others.
 NAMES = (
     "tutorial",
-    "rcf.draws",
-    "rcf.tree",
-    "rcf.detector",
-    "calibrated.masses",
-    "calibrated.memory",
-    "calibrated.habit",
-    "calibrated.trees",
-    "calibrated.detector",
+    *(
+        f"{folder}.{path.stem}"
+        for folder in ("calibrated", "rcf")
+        for path in sorted(FOLDER.joinpath(folder).glob("[!_]*.py"))
+    ),
 )
 
 
@@ -32,32 +31,38 @@ def path_of(name: str, folder: Path = FOLDER) -> Path:
     return folder.joinpath(*name.split(".")).with_suffix(".py")
 
 
+class PythonFiles:
+    """Finds these modules as Python files, before Python finds their compiled form."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = {f"{PACKAGE}.{name}": path_of(name, folder) for name in NAMES}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        file = self._paths.get(name)
+        return importlib.util.spec_from_file_location(name, file) if file else None
+
+
 @contextlib.contextmanager
 def plain(folder: Path = FOLDER) -> Iterator[ModuleType]:
     """Let all that is imported here be the Python files, whatever was compiled.
 
     Yields the module of `Calibrated`.
     """
-    names = [f"dataflow.detectors.{name}" for name in NAMES]
+    names = [f"{PACKAGE}.{name}" for name in NAMES]
     installed = [importlib.import_module(name) for name in names]
+    finder = PythonFiles(folder)
     for name in names:
         del sys.modules[name]
+    sys.meta_path.insert(0, finder)
     try:
-        for short, name in zip(NAMES, names, strict=True):
-            spec = importlib.util.spec_from_file_location(name, path_of(short, folder))
-            assert spec is not None
-            assert spec.loader is not None
-            sys.modules[name] = module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            _set(name, module)
-        yield module
+        for name in names:
+            importlib.import_module(name)
+        yield sys.modules[f"{PACKAGE}.calibrated.detector"]
     finally:
+        sys.meta_path.remove(finder)
         for name, module in zip(names, installed, strict=True):
             sys.modules[name] = module
-            _set(name, module)
-
-
-def _set(name: str, module: ModuleType) -> None:
-    """Put a module into the package that it belongs to."""
-    package, _, last = name.rpartition(".")
-    setattr(sys.modules[package], last, module)
+            package, _, last = name.rpartition(".")
+            setattr(sys.modules[package], last, module)

@@ -388,7 +388,7 @@ def all_time(monkeypatch, detector):
         m.last_high, m.last_low = high, low
 
     monkeypatch.setattr(detector, "turn", keep_range)
-    monkeypatch.setattr(detector, "SLACK", 1e9)
+    monkeypatch.setattr("dataflow.detectors.calibrated.view.SLACK", 1e9)
 
 
 def test_an_instance_that_shrank_to_a_third_is_still_watched(monkeypatch):

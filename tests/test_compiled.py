@@ -160,8 +160,10 @@ def test_another_constant_is_seen(tmp_path: Path) -> None:
         copy = forms.path_of(name, tmp_path)
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(forms.path_of(name), copy)
-    path = forms.path_of("calibrated.detector", tmp_path)
-    path.write_text(path.read_text().replace("SPREAD: Final = 0.3", "SPREAD: Final = 0.30000001"))
+    path = forms.path_of("calibrated.view", tmp_path)
+    constant = "SPREAD: Final = 0.3\n"
+    assert constant in path.read_text()
+    path.write_text(path.read_text().replace(constant, "SPREAD: Final = 0.30000001\n"))
     readings = list(made(5_000, 1, keys=2))
     with forms.plain(tmp_path) as edited:
         assert digest(edited, readings) != digest(installed, readings)
