@@ -161,16 +161,19 @@ def gather(
     the flow has read all that they hold; None if it always has. Without `clock_decides`, all
     incidents are taken at the end of the input.
     """
-    keyed: Any = op.map("group_of", incidents, lambda pair: (KEY, pair[1]))
-    passed: Any = op.map("passed", marks, lambda mark: (KEY, mark))
-    merged: Any = op.merge("group_records", keyed, passed)
+    merged: Any = op.merge("group_records", incidents, marks)
+    keyed: Any = op.map("group_of", merged, _keyed)
     build = logic(settings, store, partitions, caught_up, clock_decides=clock_decides)
-    gathered = op.stateful_batch("groups", merged, build)
+    gathered = op.stateful_batch("groups", keyed, build)
     return op.map(
         "group_keys",
         gathered,
         lambda pair: (series_key(pair[1].instance, pair[1].metric), pair[1]),
     )
+
+
+def _keyed(item: Passed | tuple[str, Incident | Membership]) -> tuple[str, Any]:
+    return KEY, item if isinstance(item, Passed) else item[1]
 
 
 def logic(
