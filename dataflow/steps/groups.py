@@ -13,6 +13,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from heapq import heappop, heappush
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -91,6 +93,8 @@ def rules(settings: Settings) -> GroupRules:
 
 Decode = Callable[[list[Raw]], list[Any]]
 
+_partition = attrgetter("partition")
+
 
 def marked(decode: Decode) -> Decode:
     """Return the step `decode` that adds a mark to the first batch of each epoch."""
@@ -101,42 +105,30 @@ def marked(decode: Decode) -> Decode:
         records = decode(batch)
         if not batch:
             return records
-        # As a rule a batch is of one partition; Bytewax may put several together.
-        if batch[0].partition == batch[-1].partition:
-            mark = mark_of(batch[0], records)
-            return records if mark is None else [*records, mark]
-        firsts: dict[int, Raw] = {}
-        for raw in batch:
-            firsts.setdefault(raw.partition, raw)
-        groups: dict[int, list[Reading]] = {partition: [] for partition in firsts}
-        for record in records:
-            if isinstance(record, Reading):
-                groups[record.partition].append(record)
-        marks = [mark_of(firsts[partition], own) for partition, own in groups.items()]
-        return [*records, *(mark for mark in marks if mark is not None)]
-
-    def mark_of(first: Raw, records: list[Any]) -> Passed | None:
-        mark = None
+        first, marks = batch[0], []
         partition, number = first.partition, epochs.of(first.partition, first.offset)
         if epoch.get(partition) != number:
             epoch[partition] = number
             if partition in reached:
-                mark = Passed(partition, reached[partition])
-        times = (
-            [
-                record.time
-                # One of two may have a wrong clock.
-                for record in (records[len(records) // 2], records[-1])
-                if isinstance(record, Reading) and record.time is not None
-            ]
-            if records
-            else []
-        )
+                marks.append(Passed(partition, reached[partition]))
+        times = [
+            record.time
+            # One of two may have a wrong clock.
+            for record in records[len(records) // 2 :][:1] + records[-1:]
+            if isinstance(record, Reading) and record.time is not None
+        ]
         if times:
             reached[partition] = max(min(times), reached.get(partition, -math.inf))
-        return mark
+        return records + marks if marks else records
 
-    return decode_and_mark
+    def of_each_partition(batch: list[Raw]) -> list[Any]:
+        # As a rule a batch is of one partition; Bytewax may put several together.
+        if not batch or batch[0].partition == batch[-1].partition:
+            return decode_and_mark(batch)
+        runs = groupby(batch, key=_partition)
+        return [record for _, run in runs for record in decode_and_mark(list(run))]
+
+    return of_each_partition
 
 
 def take_marks(others: Stream[Any]) -> tuple[Stream[Any], Stream[Passed]]:
@@ -251,6 +243,9 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         self._watermark = watermark
         self._number = 0
         self._sizes: Counter[tuple[str, str]] = Counter()
+        # As they are saved, which is in each epoch: None once they have changed.
+        self._saved_sizes: list[tuple[str, str, int]] | None = None
+        self._open = INCIDENTS_OPEN.labels("group")
         self._trackers: dict[tuple[str, str, str], GroupTracker] = {}
         self._waiting: list[_Waiting] = []
         # A heap: of a large fleet, many begin at once.
@@ -279,14 +274,10 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
                 self._watermark.seen(at, now)
                 marks = self._watermark.marks(value.source.partition)
                 self._waiting.append(_Waiting(at, value, marks))
-        out += self._take_until(self._watermark.until(now))
-        self._show_open()
-        return out, self.RETAIN
+        return out + self._take_ready(now), self.RETAIN
 
     def on_notify(self) -> tuple[Iterable[Incident], bool]:
-        out = self._take_until(self._watermark.until(time.monotonic()))
-        self._show_open()
-        return out, self.RETAIN
+        return self._take_ready(time.monotonic()), self.RETAIN
 
     def on_eof(self) -> tuple[Iterable[Incident], bool]:
         # A stopped flow will be resumed, and what is missing comes then.
@@ -297,6 +288,14 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         if idle and all(tracker.due() is None for tracker in self._trackers.values()):
             return None
         return wake(LOOK)
+
+    def _take_ready(self, now: float) -> list[Incident]:
+        """Take what is not to be waited for any longer. As a rule there is nothing."""
+        if not (self._waiting or self._memberships or self._trackers or self._steps):
+            return []
+        out = self._take_until(self._watermark.until(now))
+        self._show_open()
+        return out
 
     def _take_until(self, until: float) -> list[Incident]:
         out = self._repeat(ended=until == math.inf)
@@ -367,6 +366,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         while self._memberships and self._memberships[0].time <= until:
             _, group, metric, change = heappop(self._memberships)
             self._sizes[group, metric] += change
+            self._saved_sizes = None
 
     def _take(self, one: _Waiting, size: int) -> list[Incident]:
         incident = one.incident
@@ -393,14 +393,16 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
 
     def _show_open(self) -> None:
         """Show in the metrics how many groups have an open incident."""
-        INCIDENTS_OPEN.labels("group").set(sum(one.open for one in self._trackers.values()))
+        self._open.set(sum(one.open for one in self._trackers.values()))
 
     def snapshot(self) -> bytes:
+        if self._saved_sizes is None:
+            self._saved_sizes = [(*key, size) for key, size in self._sizes.items() if size]
         return _encode(
             _Saved(
                 VERSION,
                 self._number,
-                [(*key, size) for key, size in self._sizes.items() if size],
+                self._saved_sizes,
                 [(*key, tracker.save()) for key, tracker in self._trackers.items()],
                 self._waiting,
                 self._memberships,
