@@ -546,7 +546,9 @@ def test_a_cluster_whose_processes_have_other_rules(
         ]
 
     flows = start(texts[0], texts[1], follow="true")
-    until(lambda: output.exists() and output.stat().st_size > 100_000, flows[0])
+    # Both processes have written.
+    first = {version_of(text.encode()).encode() for text in texts[:2]}
+    until(lambda: output.exists() and all(it in output.read_bytes() for it in first), flows[0])
     for flow in flows:
         end(flow)
     fill_topic(brokers, topic, records[half:])
