@@ -482,6 +482,24 @@ def test_open_incidents_of_groups_are_counted_across_a_restart(
     assert counted() == 0
 
 
+@pytest.mark.parametrize("last", range(8))
+def test_what_is_saved_does_not_depend_on_how_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """While nothing happens, the same bytes are saved in each epoch."""
+    often, once = Lives(tmp_path, monkeypatch, 1), Lives(tmp_path, monkeypatch, 1)
+    joins = [Membership(START + it, "web", "cpu", 1) for it in range(3)]
+    of_m1 = [it for _, it in life("m1", 2700, 300)]
+    leaves = Membership(START + 1500.0, "web", "cpu", -1)
+    epochs = [joins[:1], joins[1:], [], [leaves], [], of_m1, [], []]
+    for number, items in enumerate(epochs[: last + 1]):
+        for flow in (often, once):
+            flow.epoch([Passed(0, START + 600.0 * number), *items])
+        often.save()
+    once.save()
+    assert often.saved == once.saved
+
+
 def test_each_partition_of_a_batch_is_marked_with_its_own_time() -> None:
     """Bytewax may put the batches of several partitions together."""
 

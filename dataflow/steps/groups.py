@@ -243,8 +243,8 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         self._watermark = watermark
         self._number = 0
         self._sizes: Counter[tuple[str, str]] = Counter()
-        # As they are saved, which is in each epoch: None once they have changed.
-        self._saved_sizes: list[tuple[str, str, int]] | None = None
+        # What is saved in each epoch in which nothing happens: None once that has changed.
+        self._saved_idle: bytes | None = None
         self._open = INCIDENTS_OPEN.labels("group")
         self._trackers: dict[tuple[str, str, str], GroupTracker] = {}
         self._waiting: list[_Waiting] = []
@@ -320,6 +320,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         if steps:
             self._sequence.add(self._number, steps)
             self._number += len(steps)
+            self._saved_idle = None
         return out
 
     def _is_ahead(self, one: _Waiting) -> bool:
@@ -345,6 +346,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
                 out += self._pass(step.until)
             self._steps.popleft()
             self._number += 1
+            self._saved_idle = None
             self._repeated = time.monotonic()
         if self._steps and (ended or time.monotonic() - self._repeated > STUCK):
             # It does not come: another one has decided, such as a maintenance window.
@@ -366,7 +368,7 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         while self._memberships and self._memberships[0].time <= until:
             _, group, metric, change = heappop(self._memberships)
             self._sizes[group, metric] += change
-            self._saved_sizes = None
+            self._saved_idle = None
 
     def _take(self, one: _Waiting, size: int) -> list[Incident]:
         incident = one.incident
@@ -396,18 +398,22 @@ class _Groups(StatefulBatchLogic[Item, Incident, bytes]):
         self._open.set(sum(one.open for one in self._trackers.values()))
 
     def snapshot(self) -> bytes:
-        if self._saved_sizes is None:
-            self._saved_sizes = [(*key, size) for key, size in self._sizes.items() if size]
-        return _encode(
+        idle = not (self._waiting or self._memberships or self._trackers)
+        if idle and self._saved_idle is not None:
+            return self._saved_idle
+        saved = _encode(
             _Saved(
                 VERSION,
                 self._number,
-                self._saved_sizes,
+                [(*key, size) for key, size in self._sizes.items() if size],
                 [(*key, tracker.save()) for key, tracker in self._trackers.items()],
                 self._waiting,
                 self._memberships,
             )
         )
+        if idle:
+            self._saved_idle = saved
+        return saved
 
     def _load(self, data: bytes) -> None:
         try:
