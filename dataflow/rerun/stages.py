@@ -47,6 +47,9 @@ which place on rules and verdicts apply, which each flow needs for itself."""
 SCORES = ("score", "score_windows", "by_instance", "score_together", "of_each", "of_all")
 """The steps from there to the scores and episodes."""
 
+ANOMALIES = ("filter", "anomaly", "filter_together", "anomaly_together", "anomalies")
+"""The steps from there to the anomalies."""
+
 
 def shared(before: Settings, after: Settings) -> Collection[str]:
     """Return the ids of the steps that return the same in the flows of both settings.
@@ -63,7 +66,7 @@ def shared(before: Settings, after: Settings) -> Collection[str]:
     if not differing <= AFTER | SCORING:
         return ()
     controlled = any(getattr(one, name) for one in (before, after) for name in CONTROLLED)
-    return READING if controlled or not differing <= AFTER else (*READING, *SCORES)
+    return READING if controlled or not differing <= AFTER else (*READING, *SCORES, *ANOMALIES)
 
 
 def _differs(name: str, before: Settings, after: Settings) -> bool:
