@@ -70,7 +70,8 @@ def alerts(
                 continue
             states[name], verdict = detector.update(states[name], value, time)
             score = verdict.score
-            single[at] |= own.take(heard[name], score) and score > detector.threshold
+            found = 0.0 if verdict.near else score
+            single[at] |= own.take(heard[name], found) and found > detector.threshold
             reading = Reading(series.instance, time, None, value, time, 0, at, metric=name)
             for one in together.take(memory, reading, score):
                 joint[at] |= all_news.take(heard_together, one.score) and one.score > threshold

@@ -178,7 +178,7 @@ def alerts(found: Iterable[Scored], quiet: Quiet, first: int = 0) -> set[int]:
             assert verdict.expected is not None
             kept = quiet.take(NAME, Case(reading.time, reading.value, verdict.expected), following)
             following = kept or following
-        if verdict.score <= THRESHOLD or kept is not None:
+        if verdict.score <= THRESHOLD or verdict.near or kept is not None:
             heard.passed(1)
         elif news.take(heard, verdict.score):
             places.add(at)

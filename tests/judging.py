@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dataflow.alerts.episode import EpisodeRules, Watched
 from dataflow.detectors.base import Verdict
@@ -22,17 +22,17 @@ class Judge:
         self._rules = EpisodeRules(threshold, interval, quiet)
         self._watched: dict[str, Watched | None] = {}
 
-    def scored(self, reading: Reading, score: float | None) -> Scored:
+    def scored(self, reading: Reading, score: float | None, near: bool = False) -> Scored:
         """What leaves the step `score`; a score of None is an ordinary one."""
         score = 0.0 if score is None else score
         before = self._watched.get(reading.instance)
-        after, finding = self._rules.take(before, reading, score, None)
+        after, finding = self._rules.take(before, reading, score, None, near=near)
         self._watched[reading.instance] = after
-        return reading, Verdict(score, 0.1), finding
+        return reading, Verdict(score, 0.1, near=near), finding
 
-    def judged(self, reading: Reading, score: float | None) -> Judged | None:
+    def judged(self, reading: Reading, score: float | None, near: bool = False) -> Judged | None:
         """What the incidents of an instance take."""
-        _, verdict, finding = self.scored(reading, score)
+        _, verdict, finding = self.scored(reading, score, near)
         return None if finding is None else Judged(finding, verdict.score, verdict.expected)
 
 
@@ -45,18 +45,20 @@ def judge_all(
         yield reading, judge.judged(reading, score)
 
 
-def alerts(scores: Sequence[float], threshold: float) -> set[int]:
+def alerts(
+    scores: Sequence[float], threshold: float, near: Collection[int] = frozenset()
+) -> set[int]:
     """The places of the alerts, of readings 300 s apart.
 
     Above the threshold, and twice as bad as what is known: the trouble of which the last anomaly is
     less than 84 readings ago, or what came on two of the last three days within an hour of this.
-    None less than 12 readings after another.
+    None less than 12 readings after another, and none whose value is near what is expected.
     """
     found: set[int] = set()
     troubles: list[tuple[int, int]] = []
     last, level = -math.inf, -1
     for at, score in enumerate(scores):
-        if score <= threshold:
+        if score <= threshold or at in near:
             continue
         odds = score / (1 - score) * (1 - threshold) / threshold if score < 1 else math.inf
         bad = math.ceil(math.log2(odds)) if odds < math.inf else 10_000

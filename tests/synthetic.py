@@ -69,7 +69,7 @@ def replay(detector, made):
     state, scores = None, []
     for value, time in zip(made.values, made.times, strict=True):
         state, verdict = detector.update(state, value, time)
-        scores.append(verdict.score)
+        scores.append(0.0 if verdict.near else verdict.score)
     found = held(scores, detector.threshold, getattr(detector, "interval", 300.0))
     return [i for i, score in enumerate(found) if score > detector.threshold]
 

@@ -44,7 +44,7 @@ def alerts(
     times = [begins + 900.0 * at for at in range(days * 96)]
     for time in times:
         state, verdict = detector.update(state, value(time), time if by is None else by(time))
-        scores.append(verdict.score)
+        scores.append(0.0 if verdict.near else verdict.score)
     kept = held(scores, detector.threshold, 900.0)
     return [time for time, score in zip(times, kept, strict=True) if score > detector.threshold]
 

@@ -112,6 +112,7 @@ def straight_down(readings, interval=300.0):
             same += 1
         else:
             longest, same = max(longest, same), 0
+        stuck = False
         if n < start or since < min(n, round(36 * k)):
             y = 0.0
         else:
@@ -122,6 +123,7 @@ def straight_down(readings, interval=300.0):
                 y += 6 * out / (out + half)
             if same == max(round(72 * k), 4 * longest):
                 y += 6
+                stuck = True
             weight = 1.0
             if run > 1:
                 rare = min(bits for _, _, bits in last[-run:])
@@ -134,6 +136,7 @@ def straight_down(readings, interval=300.0):
             origin + expected,
             origin + expected - 3 * miss,
             origin + expected + 3 * miss,
+            expected != level and abs(x - expected) < 2 * miss and not stuck,
         )
 
         since += 1
@@ -228,7 +231,11 @@ def test_it_computes_the_formulae(readings, interval):
     detector, state = Calibrated(interval), None
     for (value, time), wanted in zip(readings, straight_down(readings, interval), strict=True):
         state, verdict = detector.update(state, value, time)
-        assert verdict == pytest.approx(wanted, rel=1e-6, abs=1e-6 * abs(value) + 1e-12)
+        close = 1e-6 * abs(value) + 1e-12
+        assert verdict[:4] == pytest.approx(wanted[:4], rel=1e-6, abs=close)
+        miss = (verdict.upper - verdict.lower) / 6
+        if abs(abs(value - verdict.expected) - 2 * miss) > close:
+            assert verdict.near == wanted[4]
 
 
 def test_what_it_learns_does_not_depend_on_the_threshold():
@@ -248,7 +255,7 @@ def test_it_computes_the_formulae_over_weeks():
     for (value, time), wanted in zip(readings, straight_down(readings), strict=True):
         state, verdict = detector.update(state, value, time)
         worst = max(worst, *(abs(a - b) for a, b in zip(verdict, wanted, strict=True)))
-    assert worst < 1e-9
+    assert worst < 1e-9  # also `near`, as 0 and 1
 
 
 def leaf(tree, place):
@@ -277,7 +284,7 @@ def alerts_of(values, detector=None, first=START, interval=300.0):
     state, scores = None, []
     for i, value in enumerate(values):
         state, verdict = detector.update(state, value, first + i * interval)
-        scores.append(verdict.score)
+        scores.append(0.0 if verdict.near else verdict.score)
     found = held(scores, detector.threshold, interval)
     return [i for i, score in enumerate(found) if score > detector.threshold]
 

@@ -42,7 +42,7 @@ def digest(form: ModuleType, readings: Readings, **options: Any) -> tuple[str, i
     for number, (key, value, time) in enumerate(readings):
         states[key], verdict = detector.update(states.get(key), value, time)
         assert type(verdict) is detectors.Verdict
-        seen.update(struct.pack("<4d", *verdict))
+        seen.update(struct.pack("<4d?", *verdict))
         scored += verdict.score > 0
         if number % 5_000 == 4_999:
             # Goes on from bytes as the state itself would have.

@@ -19,7 +19,7 @@ from dataflow.evaluation import pairs
 from dataflow.evaluation.alarms import Counts, count
 from dataflow.evaluation.backtest import best_f1
 from dataflow.evaluation.datasets import load_directory
-from dataflow.evaluation.instances import AnyOf, held
+from dataflow.evaluation.instances import AnyOf, Scored, held
 from dataflow.evaluation.nab import Corpus, Series
 
 READINGS = 700
@@ -144,7 +144,7 @@ def test_an_empty_cell_is_no_reading_and_folders_are_part_of_names(tmp_path: Pat
     # Alerts of metrics meet at the moments of all.
     judged = AnyOf([a, b])
     assert judged.instances[0].times.tolist() == [START, START + 300]
-    found = judged.ranked([np.array([0.3]), np.array([0.7])])
+    found = judged.ranked([Scored.by([0.3]), Scored.by([0.7])])
     assert found[0].tolist() == [0.3, 0.7]
 
 
@@ -183,7 +183,8 @@ def test_the_best_f1_is_that_of_all_thresholds_that_a_recount_tries() -> None:
         scores[150:161] += 0.1
         scores[250:256] += 0.2
     judged = AnyOf(series)
-    level, figures = best_f1(Corpus(judged.instances), judged, runs, 0.95, 3600.0)
+    scored = [[Scored.by(one) for one in run] for run in runs]
+    level, figures = best_f1(Corpus(judged.instances), judged, scored, 0.95, 3600.0)
 
     def f1(threshold: float) -> float:
         found = []
@@ -207,7 +208,7 @@ def test_alerts_are_held_back_as_the_flow_does() -> None:
         scores = rng.uniform(0, 1, 3000) ** rng.choice([1, 8], 3000)
         for interval in (60.0, 300.0, 3600.0):
             expected = news.held(scores.tolist(), threshold, interval)
-            assert held(scores, threshold, interval).tolist() == expected
+            assert held(Scored.by(scores), threshold, interval).tolist() == expected
 
 
 def test_a_run_is_compared_with_another_detector_and_with_an_earlier_run(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_decision_is_that_of_the_flow(runs: list[tuple[float, int]], interval:
         reading = Reading("a", None, index, 0.5, START + interval * index, 0, index)
         watched, finding = rules.take(watched, reading, one, None)
         expected.append(None if one <= 0.5 else finding is not None and finding.alert)
-    found = list(decisions(scores, 0.5, interval))
+    found = list(decisions([(one, False) for one in scores], 0.5, interval))
     assert [None if it is None else it.alert for it in found] == expected
     for it in found:
         assert it is None or it.alert is (it.rule in ("first", "worse"))
@@ -173,7 +173,11 @@ def test_a_decision_is_that_of_the_flow(runs: list[tuple[float, int]], interval:
 
 def test_what_comes_daily_is_said() -> None:
     day = [0.1] * 287
-    rules = [it.rule for it in decisions([0.7, *day] * 4, 0.5) if it is not None]
+    rules = [
+        it.rule
+        for it in decisions([(one, False) for one in [0.7, *day] * 4], 0.5)
+        if it is not None
+    ]
     assert rules == ["first", "first", "daily", "daily"]
 
 

@@ -38,9 +38,10 @@ def one_by_one(
     But for their episodes, which test_news.py has.
     """
     scores: defaultdict[str, list[float]] = defaultdict(list)
-    found = list(above(brokers, topic, name, threshold, scores))
+    near: defaultdict[str, set[int]] = defaultdict(set)
+    found = list(above(brokers, topic, name, threshold, scores, near))
     least = found[0]["threshold"] if found else 0.0
-    news = {key: alerts(of_key, least) for key, of_key in scores.items()}
+    news = {key: alerts(of_key, least, near[key]) for key, of_key in scores.items()}
     return [{"alert": one.pop("place") in news[one["instance"]], **one} for one in found]
 
 
@@ -50,6 +51,7 @@ def above(
     name: str,
     threshold: float | None,
     scores: defaultdict[str, list[float]],
+    near: defaultdict[str, set[int]],
 ) -> Iterator[dict[str, Any]]:
     settings = Settings(_env_file=None, brokers=brokers)
     with forms.plain():
@@ -61,6 +63,8 @@ def above(
             at = datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp()
             key = row["instance"]
             states[key], verdict = detector.update(states.get(key), value, at)
+            if verdict.near:
+                near[key].add(len(scores[key]))
             scores[key].append(verdict.score)
             least = detector.threshold if threshold is None else threshold
             if verdict.score > least:

@@ -84,7 +84,7 @@ def scores(values: list[float], first: int, other: Any) -> list[float]:
     for at, value in enumerate(values, first):
         update = calibrated.update if newcomer is None else newcomer.update
         own, verdict = update(own, value, START + 300 * at)
-        found.append(verdict.score)
+        found.append(0.0 if verdict.near else verdict.score)
     return found
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judging import STEP, Judge, alerts, episodes
 
+from dataflow.alerts.decision import decisions
 from dataflow.alerts.episode import EpisodeRules, Finding
 from dataflow.alerts.news import Heard, News, held
+from dataflow.evaluation import instances
 from dataflow.records import Reading
 
 thresholds = st.sampled_from([0.3, 0.5, 0.7])
@@ -38,6 +41,35 @@ def test_an_alert_is_twice_as_bad_as_what_was_known_or_comes_hours_later(
     assert {at for at, one in enumerate(judged) if one and one.finding.anomaly} == {
         at for at, score in enumerate(found) if score > threshold
     }
+
+
+@given(st.lists(st.tuples(scores, st.booleans(), st.sampled_from([1, 5, 40])), max_size=60))
+def test_a_value_that_is_as_expected_is_no_alert_and_hides_none(
+    stretches: list[tuple[float, bool, int]],
+) -> None:
+    found = [(one, near) for one, near, calm in stretches for one in (one, *[0.0] * (calm - 1))]
+    scores, near = [score for score, _ in found], {at for at, (_, it) in enumerate(found) if it}
+    judge = Judge(3600.0)
+    judged = [
+        judge.judged(reading, score, it)
+        for reading, (score, it) in zip(readings(len(found)), found, strict=True)
+    ]
+    expected = alerts(scores, 0.5, near)
+    assert {at for at, one in enumerate(judged) if one and one.finding.alert} == expected
+    assert not expected & near
+    # It belongs to the trouble as any other anomaly does.
+    assert {at for at, one in enumerate(judged) if one and one.finding.anomaly} == {
+        at for at, score in enumerate(scores) if score > 0.5
+    }
+    decided = list(decisions(found, 0.5))
+    assert {at for at, one in enumerate(decided) if one and one.alert} == expected
+    assert {at for at, one in enumerate(decided) if one and one.rule == "near"} == {
+        at for at in near if scores[at] > 0.5
+    }
+    kept = instances.held(
+        instances.Scored(np.array(scores), np.array([it for _, it in found], bool)), 0.5, STEP
+    )
+    assert {at for at, score in enumerate(kept) if score > 0.5} == expected
 
 
 @given(st.lists(scores, max_size=80), thresholds, st.sampled_from([300.0, 900.0, 3600.0]))

@@ -259,7 +259,7 @@ def test_the_score_is_the_displacement_in_deviations_of_what_is_usual():
             assert detector.score(state, value, None).score == pytest.approx(expected)
         state, verdict = detector.update(state, value, None)
         assert verdict.score == pytest.approx(expected)
-        assert verdict[1:] == (None, None, None)
+        assert verdict[1:] == (None, None, None, False)
         if number >= 100:
             usual.append(lately)
             mean = sum(usual) / len(usual)

@@ -127,12 +127,13 @@ class EpisodeRules:
         score: float,
         band: Band | None,
         passed: int = 0,
+        near: bool = False,
     ) -> tuple[Watched | None, Finding | None]:
         """Take a reading with its score; return what to keep of the instance, and what is found.
 
         Readings outside episodes that are no anomalies need not be taken; `passed` is their number
         since the last reading that was. `band` is what was expected before the episode, None
-        if that is not known.
+        if that is not known. `near`: the value is as expected, see `Verdict`.
         """
         anomaly = score > self.threshold
         if watched is None:
@@ -141,7 +142,7 @@ class EpisodeRules:
             watched = Watched(Heard())
         heard, alert = watched.heard, False
         heard.passed(passed)
-        if anomaly:
+        if anomaly and not near:
             alert = self._news.take(heard, score)
         else:
             heard.passed(1)

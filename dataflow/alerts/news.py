@@ -1,6 +1,7 @@
 """The rule of news: an anomaly is an alert if a person does not know of it yet.
 
 It looks at scores only, and is the same for every detector. The scores themselves stay as they are.
+Anomalies whose value is near what is expected are not asked about: none of them is news.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ from dataflow.evaluation.datasets import (
     load_sample,
     series_of,
 )
-from dataflow.evaluation.instances import AnyOf
+from dataflow.evaluation.instances import AnyOf, Scored
 from dataflow.evaluation.nab import Corpus, Floats, Series
 from dataflow.formats.files import KINDS, check_file, is_file, read_records
 from dataflow.records import Reading
@@ -112,7 +112,7 @@ class Candidate:
     makes: list[AnyDetector]
     threshold: float
     interval: float
-    runs: list[list[Floats]] = field(default_factory=list)
+    runs: list[list[Scored]] = field(default_factory=list)
     outcome: Outcome | None = None
     at_best_f1: tuple[float, Figures] | None = None
     alerts: Figures = field(default_factory=dict)  # without labels
@@ -132,7 +132,7 @@ class Candidate:
 
     def count(self, corpus: Corpus, judged: AnyOf) -> None:
         """Count by instance, after `judge`."""
-        ranked = [judged.ranked(scores) for scores in self.runs]
+        ranked = [judged.ranked(run) for run in self.runs]
         best = self.at_best_f1 and (self.at_best_f1[0], self._alerts(judged, self.at_best_f1[0]))
         alerts = self._alerts(judged, self.threshold)
         self.tally = pairs.tally(corpus, ranked, alerts, self.threshold, best)
@@ -153,7 +153,7 @@ class Candidate:
             }
 
     def _alerts(self, judged: AnyOf, threshold: float) -> list[list[Floats]]:
-        return [judged.alerts(scores, threshold, self.interval) for scores in self.runs]
+        return [judged.alerts(run, threshold, self.interval) for run in self.runs]
 
     def tune(self, corpus: Corpus, judged: AnyOf, rate: float, labeled: bool) -> None:
         """Find the threshold for a rate of alerts; labels only judge it afterwards.

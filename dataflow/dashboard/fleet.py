@@ -357,7 +357,9 @@ class Fleet:
         for number, (reading, verdict) in enumerate(
             zip(track.waiting, said, strict=True), start=first
         ):
-            track.watched, finding = self._rules.take(track.watched, reading, verdict.score, None)
+            track.watched, finding = self._rules.take(
+                track.watched, reading, verdict.score, None, near=verdict.near
+            )
             self._judge(track, number, (reading, verdict, finding))
         track.waiting = []
 

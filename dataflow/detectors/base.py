@@ -46,13 +46,15 @@ class Verdict(NamedTuple):
 
     `score` runs from 0 (ordinary) to 1 (never seen before). `expected`, `lower` and `upper` are
     the ordinary level and range of the reading, in the unit of its value (0 to 1 for CPU), or None
-    where the detector has none.
+    where the detector has none. `near`: the value itself is as expected, so that it is no alert,
+    however rare the readings just before it were.
     """
 
     score: float
     expected: float | None = None
     lower: float | None = None
     upper: float | None = None
+    near: bool = False
 
 
 class _Base(Protocol[State]):

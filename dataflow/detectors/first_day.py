@@ -182,6 +182,7 @@ class Newcomer:
             found.expected + shift,
             found.lower + shift,
             found.upper + shift,
+            found.near,
         )
 
     def before(self) -> Known | None:

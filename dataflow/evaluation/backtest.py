@@ -12,7 +12,7 @@ from dataflow.detectors.base import AnyDetector, Verdict, WindowedDetector
 from dataflow.evaluation import alarms
 from dataflow.evaluation.alarms import Counts
 from dataflow.evaluation.datasets import to_unit_range
-from dataflow.evaluation.instances import AnyOf
+from dataflow.evaluation.instances import AnyOf, Scored
 from dataflow.evaluation.nab import Corpus, Floats, Scores, Series
 
 __all__ = [
@@ -92,14 +92,15 @@ def replay(
     detector: AnyDetector,
     series: Sequence[Series],
     done: Callable[[int], object] = lambda readings: None,
-) -> list[Floats]:
-    """Return the score of each reading, one array per series; `done` gets each series' length."""
-    scores = []
+) -> list[Scored]:
+    """Return what is said of each reading, by series; `done` gets each series' length."""
+    run = []
     for one in series:
-        found = (verdict.score for verdict in verdicts(detector, one))
-        scores.append(np.fromiter(found, float, len(one.values)))
+        said = [(verdict.score, verdict.near) for verdict in verdicts(detector, one)]
+        scores = np.fromiter((score for score, _ in said), float, len(said))
+        run.append(Scored(scores, np.fromiter((near for _, near in said), bool, len(said))))
         done(len(one.values))
-    return scores
+    return run
 
 
 def average_precision(series: Sequence[Series], scores: Sequence[Floats]) -> float | None:
@@ -135,17 +136,17 @@ def average_precisions(series: Sequence[Series], scores: Sequence[Floats]) -> li
 def judge(
     corpus: Corpus,
     judged: AnyOf,
-    runs: Sequence[Sequence[Floats]],
+    runs: Sequence[Sequence[Scored]],
     threshold: float,
     interval: float = 300.0,
 ) -> Outcome:
     """Return the outcome of a detector whose runs (one per seed) gave these scores.
 
-    `corpus` has the instances of `judged`, and a run one array for each series that was replayed.
+    `corpus` has the instances of `judged`, and a run what `replay` returns.
     """
-    ranked = [average_precision(corpus.series, judged.ranked(scores)) for scores in runs]
+    ranked = [average_precision(corpus.series, judged.ranked(run)) for run in runs]
     known = [one for one in ranked if one is not None]
-    alerts = [judged.alerts(scores, threshold, interval) for scores in runs]
+    alerts = [judged.alerts(run, threshold, interval) for run in runs]
     best: list[Figures] = []
     for scores in alerts:
         found = corpus.best(scores)
@@ -169,7 +170,7 @@ def judge_at(corpus: Corpus, runs: Sequence[Sequence[Floats]], threshold: float)
 def best_f1(
     corpus: Corpus,
     judged: AnyOf,
-    runs: Sequence[Sequence[Floats]],
+    runs: Sequence[Sequence[Scored]],
     threshold: float,
     interval: float,
 ) -> tuple[float, Figures]:

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataflow.alerts.news import Heard, News
 from dataflow.evaluation.nab import Floats, Series
 
-__all__ = ["AnyOf", "held"]
+__all__ = ["AnyOf", "Scored", "held"]
 
 
-def held(scores: Floats, threshold: float, interval: float) -> Floats:
+class Scored(NamedTuple):
+    """The score of each reading of a series, and whether its value is as expected."""
+
+    scores: Floats
+    near: NDArray[np.bool_]
+
+    @classmethod
+    def by(cls, scores: Sequence[float] | Floats) -> Scored:
+        """Return scores of a detector that expects nothing."""
+        return cls(np.asarray(scores, float), np.zeros(len(scores), bool))
+
+
+def held(scored: Scored, threshold: float, interval: float) -> Floats:
     """Return the scores of one series with all that is no news held down, as `news.held` does.
 
     Those above the threshold are its alerts.
 
-    >>> held(np.array([0.1, 0.6, 0.6]), 0.5, 300)
+    >>> held(Scored.by([0.1, 0.6, 0.6]), 0.5, 300)
     array([0.1, 0.6, 0.2])
+    >>> held(Scored(np.array([0.1, 0.6, 0.6]), np.array([False, True, False])), 0.5, 300)
+    array([0.1, 0. , 0.6])
     """
+    scores = np.where(scored.near, 0.0, scored.scores)
     news, heard = News(threshold, interval), Heard()
     found = np.minimum(scores, news.floor)
     # What is clearly below the floor is no news; the rule only counts such readings.
@@ -40,14 +57,14 @@ class AnyOf:
     The windows are the same for all metrics of an instance. With one series each, all stays as it
     is: scores that are of all metrics together already are judged as those of a single one.
 
-    `instances` have a moment for each reading of any metric. The arguments `scores` have one array
+    `instances` have a moment for each reading of any metric. The arguments `run` have one element
     per series, what is returned has one per instance, with a score for each of its moments.
 
     >>> times = np.arange(3.0)
     >>> judged = AnyOf([Series("a", times, times, metric=name) for name in ("cpu", "disk")])
     >>> [one.instance for one in judged.instances]
     ['a']
-    >>> judged.ranked([np.array([0, 0.2, 0]), np.array([0.1, 0, 0])])
+    >>> judged.ranked([Scored.by([0, 0.2, 0]), Scored.by([0.1, 0, 0])])
     [array([0.1, 0.2, 0. ])]
     """
 
@@ -71,18 +88,21 @@ class AnyOf:
             instances.append(replace(first, metric="", times=times, values=np.zeros(len(times))))
         self.instances = tuple(instances)
 
-    def ranked(self, scores: Sequence[Floats]) -> list[Floats]:
+    def ranked(self, run: Sequence[Scored]) -> list[Floats]:
         """Return the highest score of the metrics at each moment of each instance."""
+        return self._together([one.scores for one in run])
+
+    def alerts(self, run: Sequence[Scored], threshold: float, interval: float) -> list[Floats]:
+        """Return the same of scores that are held back, each metric for itself."""
+        return self._together([held(one, threshold, interval) for one in run])
+
+    def _together(self, scores: Sequence[Floats]) -> list[Floats]:
         return [
             self._highest([scores[place] for place in places], moments, len(whole.times))
             for places, moments, whole in zip(
                 self._places, self._moments, self.instances, strict=True
             )
         ]
-
-    def alerts(self, scores: Sequence[Floats], threshold: float, interval: float) -> list[Floats]:
-        """Return the same of scores that are held back, each metric for itself."""
-        return self.ranked([held(one, threshold, interval) for one in scores])
 
     @staticmethod
     def _highest(

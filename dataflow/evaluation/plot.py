@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from dataflow.alerts import news
 from dataflow.detectors.base import Verdict
 from dataflow.evaluation.alarms import count
+from dataflow.evaluation.instances import Scored, held
 from dataflow.evaluation.nab import Floats, Series
 
 __all__ = ["draw"]
@@ -43,9 +43,9 @@ def draw(
     windows and the alerts; the lower part the scores and the threshold. Readings that are
     skipped are gray: neither their alerts nor their labels count.
     """
-    table = np.array(verdicts, dtype=float).reshape(-1, 4)
-    score, expected, lower, upper = table.T
-    alerts = np.array(news.held(score.tolist(), threshold, interval)) > threshold
+    table = np.array(verdicts, dtype=float).reshape(-1, 5)
+    score, expected, lower, upper, near = table.T
+    alerts = held(Scored(score, near > 0), threshold, interval) > threshold
     start = series.start
     counts = count(series, alerts)
     # NumPy's times have no zone; on the axis they appear as UTC.

@@ -168,14 +168,14 @@ def explain(settings: Settings, written: Anomaly, count: int) -> Why:
         if written.metric == ALL
         else score.episode_rules(settings, detector).threshold
     )
-    scores = [verdict.score for _, verdict, _ in series[: place + 1]]
+    scores = [(verdict.score, verdict.near) for _, verdict, _ in series[: place + 1]]
     decision = list(decisions(scores, threshold, settings.interval))[-1]
     found = again[-1] if again else None
     return Why(
         written=written,
         again=found,
-        score=scores[-1],
-        notes=_notes(written, found, scores[-1], detector.name, threshold),
+        score=scores[-1][0],
+        notes=_notes(written, found, scores[-1][0], detector.name, threshold),
         learned=place,
         readings=[_seen(settings, one) for one in series[max(0, place - count) : place + 1]],
         decision=decision,

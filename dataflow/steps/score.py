@@ -343,7 +343,9 @@ def scorer(
         found = before if verdict[0] > own.threshold else None
         habit = instance.habit
         band = None if habit is None else habit.band
-        watched, finding = own.take(instance.watched, reading, verdict.score, band, passed)
+        watched, finding = own.take(
+            instance.watched, reading, verdict.score, band, passed, verdict.near
+        )
         instance.watched = watched
         if watched is None or watched.episode is None:
             instance.habit = None

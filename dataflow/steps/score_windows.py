@@ -127,7 +127,9 @@ class _Windows(Logic):
         scored: list[Scored] = []
         for reading, verdict in zip(self._waiting, verdicts, strict=True):
             # What it knew at the start of an episode is in no state: a window is scored as a whole.
-            self._watched, finding = self._rules.take(self._watched, reading, verdict.score, None)
+            self._watched, finding = self._rules.take(
+                self._watched, reading, verdict.score, None, near=verdict.near
+            )
             scored.append((reading, verdict, finding))
         self._waiting = []
         return scored

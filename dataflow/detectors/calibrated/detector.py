@@ -48,6 +48,9 @@ STUCK: Final = 4
 BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
 
+AS_EXPECTED: Final = 2.0
+"""A value that misses the level of its hour by less than this many usual misses is no alert."""
+
 
 class Calibrated:
     """Half-space trees with one threshold for many instances.
@@ -206,6 +209,8 @@ class Calibrated:
         least = FLAT_STEP * largest + FLAT
         residual = offset - expected
         step = offset - memory.previous
+        # The running level is near any value of a series that no hour explains.
+        near = expected != memory.level and abs(residual) < AS_EXPECTED * miss
         sharpness = sharp(memory, residual, offset, least, self._run)
         found, bits = self._surprise(memory, residual, step, least)
         surprise = found / quietness(memory)
@@ -219,6 +224,7 @@ class Calibrated:
             stuck = STUCK * memory.longest
             if memory.same == (stuck if stuck > self._stuck else self._stuck):
                 surprise += BONUS
+                near = False
             if sharpness > 0.0 and self._knows_sizes(memory):
                 by_itself = sharpness * HALF / self._bar(memory)
                 if self._run > 1:
@@ -265,7 +271,8 @@ class Calibrated:
         miss *= BAND
         # What Verdict(...) returns, without the call in Python.
         return memory, tuple.__new__(
-            Verdict, (surprise / (surprise + HALF), expected, expected - miss, expected + miss)
+            Verdict,
+            (surprise / (surprise + HALF), expected, expected - miss, expected + miss, near),
         )
 
     def _surprise(

@@ -150,7 +150,7 @@ class RandomCutForest:
             place += PLACES
         forest.seen = seen + 1
         # What Verdict(...) returns, without the call in Python.
-        return forest, tuple.__new__(Verdict, (found, None, None, None))
+        return forest, tuple.__new__(Verdict, (found, None, None, None, False))
 
     def _displaced(self, forest: Forest, value: float) -> float:
         """Return the mean displacement of the last readings, this one among them."""
