@@ -196,11 +196,12 @@ class Anomaly(msgspec.Struct, frozen=True):
     settings ask for, and `group` is the group of the instance, null if it is in none.
 
     `alert` says whether it is news: the first of an episode, or one that is twice as bad as what
-    was known and not within an hour of an alert, or that comes hours later. `episode` is the same
-    for anomalies that belong together; the incident of an episode has it as its `id`. `raw` is the
-    value as it came, in `unit` if that is known. `reasons` say what made the score, by shares of
-    the whole; `ordinary` is the range in which the value would have been no anomaly, of alerts
-    only; both are null where the detector cannot say. `why` is all that in a sentence.
+    was known and not within an hour of an alert, or that comes hours later; but not one whose value
+    is as expected at its hour. `episode` is the same for anomalies that belong together; the
+    incident of an episode has it as its `id`. `raw` is the value as it came, in `unit` if that is
+    known. `reasons` say what made the score, by shares of the whole; `ordinary` is the range in
+    which the value would have been no anomaly, of alerts only; both are null where the detector
+    cannot say. `why` is all that in a sentence.
 
     `together` says whether the metrics of the instance are judged together: then only anomalies of
     the metric `*` are alerts. Of these, `value` is the mean surprise of the metrics, in thresholds

@@ -136,7 +136,7 @@ def straight_down(readings, interval=300.0):
             origin + expected,
             origin + expected - 3 * miss,
             origin + expected + 3 * miss,
-            expected != level and abs(x - expected) < 2 * miss and not stuck,
+            interval <= 300 and expected != level and abs(x - expected) < 2 * miss and not stuck,
         )
 
         since += 1

@@ -20,7 +20,7 @@ def test_scores_are_those_of_the_mean_and_deviation_of_the_readings_before(strea
         state, verdict = detector.update(state, value, None)
         before = np.array(stream[max(0, i - 12) : i])
         if len(before) < 4:
-            assert verdict == (0.0, None, None, None)
+            assert verdict == (0.0, None, None, None, False)
             continue
         mean, scale = before.mean(), np.abs(before).max()
         deviation = max(before.std(), 1e-3 * abs(mean), 1e-12)

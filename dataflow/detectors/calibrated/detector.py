@@ -49,7 +49,8 @@ BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
 
 AS_EXPECTED: Final = 2.0
-"""A value that misses the level of its hour by less than this many usual misses is no alert."""
+"""A value that misses the level of its hour by less than this many usual misses is no alert. Where
+readings come more rarely than each 300 s, a trouble may be found only once it is over."""
 
 
 class Calibrated:
@@ -106,6 +107,7 @@ class Calibrated:
         root = sqrt(ratio)
         self._alarm = HALF * threshold / (1 - threshold)
         self._explained = self._alarm
+        self._as_expected = AS_EXPECTED if self.interval <= 300.0 else 0.0
         self._level_rate = 1 / (208 * scale)  # a half-life of 12 hours
         self._first = round(150 * scale)
         self._size_rate = 1 / (2016 * scale)
@@ -210,7 +212,7 @@ class Calibrated:
         residual = offset - expected
         step = offset - memory.previous
         # The running level is near any value of a series that no hour explains.
-        near = expected != memory.level and abs(residual) < AS_EXPECTED * miss
+        near = expected != memory.level and abs(residual) < self._as_expected * miss
         sharpness = sharp(memory, residual, offset, least, self._run)
         found, bits = self._surprise(memory, residual, step, least)
         surprise = found / quietness(memory)
