@@ -68,7 +68,7 @@ bench: .venv/bench/done ## Measure throughput beside other libraries; BENCH=--qu
 	@.venv/bench/bin/python benchmarks/snapshots.py $(filter --quick,$(BENCH))
 	@.venv/bench/bin/python benchmarks/detectors.py $(filter --quick,$(BENCH))
 
-pictures: .venv/dev ## Draw the pictures of the live page in docs/ again (needs chromium)
+pictures: .venv/dev ## Draw the pictures of the live page in docs/ again (needs chromium and fonts-liberation)
 	@$(BIN)/python -m pytest tests/test_dashboard_pictures.py --pictures docs/images
 
 lock: .venv/bin/python ## Renew constraints.txt: the newest versions that pyproject.toml and Python 3.11 allow

@@ -26,7 +26,7 @@ from order import in_shares
 from dataflow import kafka
 from dataflow.demo.broker import EmbeddedBroker
 from dataflow.formats.base import Decode
-from dataflow.kafka import topics
+from dataflow.kafka import health, topics
 from dataflow.records import Raw, Reading, Rejected
 from dataflow.recovery.files import initialize
 from dataflow.settings import PREFIX, Settings
@@ -189,6 +189,18 @@ def _no_topics_of_earlier_tests(pytestconfig: pytest.Config) -> Iterator[None]:
         ours = [name for name in kafka.metadata(settings).topics if not name.startswith("__")]
         if ours:  # after a deletion, the file stays large for a second
             topics.delete(settings, ours)
+
+
+@pytest.fixture(autouse=True)
+def _no_watch_of_earlier_tests() -> Iterator[None]:
+    """End the watches of flows that were built but never ran.
+
+    At the end of all tests, each would say that the shared broker gives no answer.
+    """
+    before = len(health._started)
+    yield
+    for check in health._started[before:]:
+        check.end()
 
 
 @pytest.fixture(scope="session")

@@ -525,6 +525,7 @@ def test_from_the_middle_only_what_the_flow_wrote_is_an_anomaly(
             time.sleep(0.05)
         assert feed.fleet.readings == 400
         assert not feed.fleet.whole
+        assert feed.generation == 1
         rows = feed.fleet.rows("3fb07c")
         assert not rows["mark"].any()
         row = rows[150]
@@ -545,6 +546,17 @@ def test_from_the_middle_only_what_the_flow_wrote_is_an_anomaly(
             marked = feed.fleet.rows("3fb07c")["mark"]
         assert marked.nonzero()[0].tolist() == [150]
         assert feed.fleet.reported == 1
+        # They are all there: what pages have drawn is of before.
+        while feed.generation < 2:
+            assert time.monotonic() < deadline, feed.condition
+            time.sleep(0.05)
+        # What comes from now on changes nothing of that.
+        fill_topic(brokers, f"{topic}.a", lines)
+        fill_topic(brokers, topic, list(Fleet(2).records(500, 510)))
+        while feed.fleet.reported < 2 or feed.fleet.readings < 420:
+            assert time.monotonic() < deadline, feed.condition
+            time.sleep(0.05)
+        assert feed.generation == 2
     finally:
         feed.stop()
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import re
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from urllib.request import urlopen
 
@@ -15,8 +20,12 @@ from browser import SECONDS, Served, chromium, opened
 from conftest import fill_topic
 from playwright.sync_api import Browser, Page, expect
 
-from dataflow.dashboard.feed import Feed
+from dataflow.dashboard import overview, view
+from dataflow.dashboard.feed import Feed, FileFeed
+from dataflow.dashboard.kafka_feed import KafkaFeed
+from dataflow.dashboard.server import serve
 from dataflow.errors import UserError
+from dataflow.records import Raw
 from dataflow.settings import Settings
 
 HISTORY = 300
@@ -112,7 +121,7 @@ def test_trouble_stands_on_top_and_rows_hold_still(
             expect(row(page, "host-17")).to_contain_text("Anomalous for 10 min")
             expect(row(page, "host-17")).to_contain_text("CPU 99.5%, expected")
             expect(row(page, "host-17")).to_contain_text("peak")
-            expect(row(page, "host-03")).to_contain_text("No data for 40 min")
+            expect(row(page, "host-03")).to_contain_text(re.compile("No data for 4. min"))
             expect(row(page, "host-05")).to_contain_text("Ordinary")
             # The day of the hosts with anomalies, a lane each.
             expect(page.locator(".lanes li > a")).to_have_text(["host-17"])
@@ -179,6 +188,107 @@ def test_a_fleet_that_is_dead_does_not_look_healthy(
         expect(page.locator(".lead")).to_have_text("No data from all 5 instances")
         assert page.locator(".good").count() == 0
         expect(page.locator("tbody tr").first).to_contain_text("No data for 2 h")
+
+
+@contextmanager
+def served_here(feed: Feed) -> Iterator[str]:
+    """Serve the pages of a feed from a thread of this process, and read."""
+    listening: Queue[tuple[asyncio.AbstractEventLoop, int]] = Queue()
+
+    def run() -> None:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        server = serve(feed, "127.0.0.1", 0)
+        listening.put((loop, server.port))
+        loop.run_forever()
+        server.stop()
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    loop, port = listening.get(timeout=120)
+    feed.start()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        feed.stop()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def never_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages draw lanes, lines and the order once, and again only for a reason."""
+    for module, name in ((overview, "LANES"), (view, "LINES"), (view, "TICK")):
+        assert getattr(module, name) >= 10
+        monkeypatch.setattr(module, name, 1e9)
+
+
+class HeldFile(FileFeed):
+    """Waits for `go` once it has added so many readings."""
+
+    def __init__(self, settings: Settings, upto: int) -> None:
+        super().__init__(settings, keep=1000)
+        self._upto = upto
+        self.go = threading.Event()
+
+    def _add(self, batch: list[Raw]) -> None:
+        super()._add(batch)
+        if self.fleet.readings >= self._upto:
+            self.go.wait()
+
+
+def test_once_all_is_read_the_page_is_of_one_moment(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_by_themselves(monkeypatch)
+    hosts = Hosts(30, time.time())
+    first = hosts.records(0, HISTORY - 2, dict.fromkeys(hosts.names[25:]))
+    rest = hosts.records(HISTORY - 2, HISTORY, {"host-09": 99.0, "host-27": 30.0})
+    file = tmp_path / "hosts.jsonl"
+    file.write_bytes(b"".join(record + b"\n" for _, record in first + rest))
+    feed = HeldFile(Settings(_env_file=None, input=str(file)), upto=len(first) - 200)
+    try:
+        with served_here(feed) as url, opened(browser, f"{url}?sort=-value") as page:
+            expect(page.locator(".tone")).to_contain_text("Loading")
+            expect(page.locator(".lead")).to_contain_text("None of 25 instances is anomalous")
+            expect(page.get_by_text("Page 1 of 2, 25 instances")).to_be_visible()
+            assert page.locator(".lanes li").count() == 0
+            feed.go.set()
+            expect(page.locator(".tone")).to_contain_text("Complete")
+            expect(page.locator(".lead")).to_contain_text("1 anomalous of 30 instances")
+            expect(page.get_by_text("Page 1 of 2, 30 instances")).to_be_visible()
+            expect(page.locator(".lanes li > a")).to_have_text(["host-09"])
+            expect(page.locator("tbody tr").first).to_contain_text("host-09")
+            expect(page.locator("tbody tr").nth(1)).to_contain_text("host-27")
+            expect(row(page, "host-09").locator(".spark circle").first).to_be_visible()
+    finally:
+        feed.go.set()
+
+
+def test_anomalies_that_come_after_their_readings_are_drawn(
+    browser: Browser, brokers: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_by_themselves(monkeypatch)
+    hosts = Hosts(3, time.time() - 86_400)
+    records = hosts.records(0, HISTORY)
+    fill_topic(brokers, topic, records)
+    written = f"{topic}.anomalies"
+    settings = Settings(_env_file=None, brokers=brokers, topic=topic, anomalies_topic=written)
+    with served_here(KafkaFeed(settings, keep=1000)) as url, opened(browser, url) as page:
+        expect(page.locator(".tone")).to_contain_text("Old readings")
+        expect(page.locator("tbody tr")).to_have_count(3)
+        assert page.locator(".lanes li").count() == 0
+        reading = json.loads(records[-1][1])
+        anomaly = {
+            **{key: reading[key] for key in ("instance", "timestamp", "index")},
+            **{"value": reading["value"] / 100, "score": 0.9, "threshold": 0.5, "id": ""},
+            **{"expected": None, "lower": None, "upper": None, "detector": "calibrated"},
+            "source": {"topic": topic, "partition": 0, "offset": 0},
+        }
+        fill_topic(brokers, written, [("host-02", json.dumps(anomaly).encode())])
+        expect(page.locator(".notes")).to_contain_text("has written 1 of the anomalies")
+        expect(page.locator(".lanes li > a")).to_have_text(["host-02"])
+        expect(row(page, "host-02").locator(".spark circle")).to_have_count(1)
 
 
 def test_no_live_stays_below_the_banner_when_the_process_is_gone(

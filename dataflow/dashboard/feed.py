@@ -65,6 +65,8 @@ class Feed:
         """Whether viewers may give verdicts."""
         self.ends = False
         """Whether the input is a file, which has an end."""
+        self.generation = 0
+        """Increases when all that was there has been read: what pages drew before is of a part."""
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._progress: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
@@ -226,7 +228,9 @@ class FileFeed(Feed):
                     self.take_anomaly(line.value)
         if self.fleet.readings:
             said = f"All of {self._path} is read."
-            self.condition = Condition(Tone.GOOD, "Complete", said)
+            with self.lock:
+                self.condition = Condition(Tone.GOOD, "Complete", said)
+                self.generation += 1
         else:
             self.condition = Condition(
                 Tone.TROUBLE,

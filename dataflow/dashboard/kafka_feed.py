@@ -61,6 +61,11 @@ class KafkaFeed(Feed):
         self._next: dict[int, int] = {}
         self._end: dict[int, int] = {}
         self._behind: set[int] = set()
+        """Partitions of the input of which what they held has not been read yet."""
+        self._unreported: set[int] = set()
+        """The same of the topic of anomalies, which may be found later."""
+        self._news = False
+        """Whether there is a new generation once the page is live."""
         self._gone = False
         self._answered = 0.0
         self._lag = 0
@@ -100,7 +105,7 @@ class KafkaFeed(Feed):
 
     def _lost(self, why: str) -> None:
         shown = "The page shows earlier readings. " if self.fleet.readings else ""
-        self._gone = True
+        self._gone = self._news = True
         self.condition = Condition(
             Tone.TROUBLE,
             "Broker gone",
@@ -138,7 +143,7 @@ class KafkaFeed(Feed):
         topic = self.settings.topic
         for kept in (self._assigned, self._first, self._next, self._end):
             kept.clear()
-        self._behind = set(partitions)
+        self._behind, self._unreported = set(partitions), set()
         places = []
         for partition in partitions:
             first, end = kafka.offset_range(self._consumer, topic, partition)
@@ -179,56 +184,61 @@ class KafkaFeed(Feed):
                     self._first[partition] = self._next[partition] = start
                     self._end[partition] = end
                     self._behind.add(partition)
+                else:
+                    self._unreported.add(partition)
                 self._assign([TopicPartition(topic, partition, start)])
 
     def _follow(self) -> None:
         try:
             while not self._stop.is_set():
                 messages = self._consumer.consume(BATCH, 0.2)
-                if messages:
-                    self._take(messages)
+                with self.lock:
+                    if messages:
+                        self._take(messages)
+                    if not self._gone:
+                        self._update_condition()
                 self._check_broker()
-                if not self._gone:
-                    self._update_condition()
                 if self._behind:
                     time.sleep(0.001)  # let the server answer browsers
         finally:
             self._consumer.close()
 
     def _take(self, messages: list[Message]) -> None:
+        """Take messages. The caller holds the lock."""
         topic = self.settings.topic
-        with self.lock:
-            for message in messages:
-                error = message.error()
-                partition = message.partition() or 0
-                if error is None:
-                    if message.topic() == topic:
-                        offset = message.offset() or 0
-                        self.take([Raw(partition, offset, message.value())])
-                        self._note_arrival(message)
-                        self._next[partition] = offset + 1
-                    else:
-                        self.take_anomaly(message.value())
-                    self._gone = False
-                    self._answered = time.monotonic()
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    if message.topic() == topic:
-                        self._behind.discard(partition)
-                elif error.code() in (
-                    KafkaError._AUTO_OFFSET_RESET,
-                    KafkaError.OFFSET_OUT_OF_RANGE,
-                    KafkaError.UNKNOWN_TOPIC_OR_PART,
-                    KafkaError._UNKNOWN_PARTITION,
-                    KafkaError._UNKNOWN_TOPIC,
-                ):
-                    raise _TopicRecreatedError
-                elif not error.retriable() and error.code() not in kafka.TRANSIENT_ERRORS:
-                    raise UserError(
-                        f"Cannot read the topic {topic!r} ({error.str()}): check the rights of the "
-                        "user in ANOMALY_KAFKA__*."
-                    )
-            for reading in self.intake.overdue():
-                self.fleet.add(reading)
+        for message in messages:
+            error = message.error()
+            partition = message.partition() or 0
+            if error is None:
+                if message.topic() == topic:
+                    offset = message.offset() or 0
+                    self.take([Raw(partition, offset, message.value())])
+                    self._note_arrival(message)
+                    self._next[partition] = offset + 1
+                else:
+                    self.take_anomaly(message.value())
+                self._gone = False
+                self._answered = time.monotonic()
+            elif error.code() == KafkaError._PARTITION_EOF:
+                unread = self._behind if message.topic() == topic else self._unreported
+                if partition in unread:
+                    unread.remove(partition)
+                    self._news = self._news or not unread
+            elif error.code() in (
+                KafkaError._AUTO_OFFSET_RESET,
+                KafkaError.OFFSET_OUT_OF_RANGE,
+                KafkaError.UNKNOWN_TOPIC_OR_PART,
+                KafkaError._UNKNOWN_PARTITION,
+                KafkaError._UNKNOWN_TOPIC,
+            ):
+                raise _TopicRecreatedError
+            elif not error.retriable() and error.code() not in kafka.TRANSIENT_ERRORS:
+                raise UserError(
+                    f"Cannot read the topic {topic!r} ({error.str()}): check the rights of the "
+                    "user in ANOMALY_KAFKA__*."
+                )
+        for reading in self.intake.overdue():
+            self.fleet.add(reading)
 
     def _note_arrival(self, message: Message) -> None:
         """Note when a record came: now, or, of what was there before, when it was written."""
@@ -254,6 +264,7 @@ class KafkaFeed(Feed):
         self._answered = time.monotonic()
 
     def _update_condition(self) -> None:
+        """Say how far the reading is. The caller holds the lock."""
         settings = self.settings
         if self._behind:
             total = sum(self._end[it] - self._first[it] for it in self._end)
@@ -276,6 +287,9 @@ class KafkaFeed(Feed):
             self.condition = waiting(settings.topic, settings.brokers)
         else:
             self.condition = Condition(Tone.GOOD, "Live")
+            if self._news:
+                self._news = False
+                self.generation += 1
 
     def _measured_lag(self) -> int:
         """Return the number of unread records according to the last fetches, without a request."""

@@ -17,7 +17,7 @@ from dataflow.dashboard.present import Age
 from dataflow.dashboard.status import clock_text, maintenance_text
 from dataflow.dashboard.table import Table
 from dataflow.dashboard.trouble import State, said
-from dataflow.dashboard.view import Column, View
+from dataflow.dashboard.view import Column, Rhythm, View
 from dataflow.settings import Settings
 
 __all__ = ["columns_of", "now_of", "overview", "sentence"]
@@ -156,7 +156,8 @@ def overview(feed: Feed) -> pn.Template:
     lead, lanes, empty = html(), html(), html(visible=False)
     ready = [False]
     last: list[object] = [None]
-    drawn: list[Any] = [None, 0.0]
+    drawn: list[object] = [None]
+    rhythm = Rhythm(LANES)
 
     def do(wish: dict[str, Any]) -> None:
         match wish:
@@ -194,13 +195,14 @@ def overview(feed: Feed) -> pn.Template:
             text = sentence(seen, shown)
             if lead.object != text:
                 lead.object = text
-        minute = None if shown.time is None else shown.time // LANES
-        now = time.monotonic()
-        if minute != drawn[0] and (now >= drawn[1] or minute is None):
-            drawn[:] = [minute, now + LANES]
+        now, generation = time.monotonic(), feed.generation
+        mark = (feed.fleet, feed.fleet.revision, shown.time)
+        if drawn[0] != mark and rhythm.is_due(now, generation):
+            drawn[0] = mark
+            rhythm.drawn(now, generation)
             lanes.object = feed.fleet.lanes(shown.time)
         if ready[0]:
-            message = view.message(seen.rows, time.monotonic(), feed.fleet.spark)
+            message = view.message(seen.rows, now, feed.fleet.spark, generation)
             if message is not None:
                 table.send(message)
 

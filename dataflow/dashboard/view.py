@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from dataflow.dashboard.fleet import Row
 from dataflow.dashboard.trouble import State
 
-__all__ = ["SIZE", "Column", "View"]
+__all__ = ["SIZE", "Column", "Rhythm", "View"]
 
 SIZE = 20
 """Rows of a page."""
@@ -20,6 +20,31 @@ TICK = 10.0
 
 LINES = 30.0
 """Seconds between two drawings of the lines of the last day."""
+
+
+class Rhythm:
+    """When to draw again what takes long: `seconds` after the last time, or when all is read.
+
+    `generation` is the feed's: a new one means that what is on screen is of a part of the readings.
+
+    >>> rhythm = Rhythm(30.0)
+    >>> rhythm.drawn(0.0, 0)
+    >>> [rhythm.is_due(*it) for it in ((29.0, 0), (29.0, 1), (30.0, 0))]
+    [False, True, True]
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due = -math.inf
+        self._generation = 0
+
+    def is_due(self, now: float, generation: int) -> bool:
+        """Return whether it is time; `now` is a clock in seconds."""
+        return now >= self._due or generation != self._generation
+
+    def drawn(self, now: float, generation: int) -> None:
+        """Note that it is drawn."""
+        self._due, self._generation = now + self._seconds, generation
 
 
 class Column(NamedTuple):
@@ -44,9 +69,9 @@ class Column(NamedTuple):
 class View:
     """The rows that one browser shows, and what it has of them.
 
-    The order is made again each `TICK` seconds, and at once for a new trouble where the newest is
-    on top; never while the reader points at the table or has the focus in it (`held`); and at once
-    when he asks for another.
+    The order is made again each `TICK` seconds, and at once when all has been read, and for a new
+    trouble where the newest is on top. While the reader points at the table or has the focus in it
+    (`held`), all this waits until he no longer does. What he asks for is done at once.
 
     >>> def name(row: Row) -> str:
     ...     return row.instance
@@ -70,7 +95,7 @@ class View:
         self._order: list[str] = []
         self._troubled: set[str] = set()
         self._asked = True
-        self._due = self._lines_due = -math.inf
+        self._ordered, self._lined = Rhythm(TICK), Rhythm(LINES)
         self._count = 0
         self._sent: dict[str, dict[str, str]] = {}
         self._shown: list[str] | None = None
@@ -111,29 +136,33 @@ class View:
         self._sent, self._shown, self._about, self._asked = {}, None, {}, True
 
     def message(
-        self, rows: Sequence[Row], now: float, spark: Callable[[str], str]
+        self,
+        rows: Sequence[Row],
+        now: float,
+        spark: Callable[[str], str],
+        generation: int = 0,
     ) -> dict[str, Any] | None:
-        """Return what the browser lacks, None if nothing; `now` is a clock in seconds.
+        """Return what the browser lacks, None if nothing.
 
+        `now` is a clock in seconds, and `generation` the feed's: see `Rhythm`.
         `rows` has the changed cells by instance and field, `order` the instances from above,
         `about` the rest.
         """
         by_name = {row.instance: row for row in rows}
-        tick = now >= self._due
+        due = self._ordered.is_due(now, generation)
         grown = len(rows) != self._count and len(self._order) < SIZE
         lost = any(name not in by_name for name in self._visible())
         troubled = {row.instance for row in rows if row.state is State.TROUBLED}
         begins = (self.sort or self.first) == "state" and not troubled <= self._troubled
-        if self._asked or lost or ((tick or grown or begins) and not self.held):
+        if self._asked or lost or ((due or grown or begins) and not self.held):
             self._order = self._sorted(rows)
             self._troubled = troubled
             self._count, self._asked = len(rows), False
             self.page = min(self.page, max(1, math.ceil(len(self._order) / SIZE)))
-        if tick:
-            self._due = now + TICK
-        draw = now >= self._lines_due
+            self._ordered.drawn(now, generation)
+        draw = self._lined.is_due(now, generation)
         if draw:
-            self._lines_due = now + LINES
+            self._lined.drawn(now, generation)
         names = self._visible()
         changed: dict[str, dict[str, str]] = {}
         sent: dict[str, dict[str, str]] = {}
@@ -145,7 +174,7 @@ class View:
             news = {field: text for field, text in cells.items() if known.get(field) != text}
             if news:
                 changed[name] = news
-        about = self._what_about()
+        about = self._what_about(len(self._found(rows)))
         message: dict[str, Any] = {}
         if changed:
             message["rows"] = changed
@@ -159,20 +188,23 @@ class View:
     def _visible(self) -> list[str]:
         return self._order[(self.page - 1) * SIZE : self.page * SIZE]
 
-    def _what_about(self) -> dict[str, Any]:
+    def _what_about(self, found: int) -> dict[str, Any]:
         return {
-            "found": len(self._order),
+            "found": found,
             "page": self.page,
-            "pages": max(1, math.ceil(len(self._order) / SIZE)),
+            "pages": max(1, math.ceil(found / SIZE)),
             "sort": self.sort or self.first,
             "descending": self.descending,
             "find": self.find,
             "query": self.query(),
         }
 
-    def _sorted(self, rows: Sequence[Row]) -> list[str]:
+    def _found(self, rows: Sequence[Row]) -> list[Row]:
         wanted = self.find.strip().lower()
-        found = [row for row in rows if wanted in row.instance.lower()]
+        return [row for row in rows if wanted in row.instance.lower()]
+
+    def _sorted(self, rows: Sequence[Row]) -> list[str]:
+        found = self._found(rows)
         found.sort(key=lambda row: row.instance)
         key = self.columns[self.sort or self.first].key
         if key is None:
