@@ -1,6 +1,7 @@
 """Makes labeled series for `python -m dataflow evaluate --data DIR`, from a seed.
 
     python benchmarks/made_up.py minute DIR [--seed 1] [--series 20] [--days 14]
+    python benchmarks/made_up.py short DIR --series 56 [--interval 60] [--days 14]
     python benchmarks/made_up.py gutentag DIR --series 40 --days 24
 
 Each series is a file with the columns timestamp, value and is_anomaly.
@@ -9,6 +10,16 @@ Each series is a file with the columns timestamp, value and is_anomaly.
 stay within the range of the ordinary readings: what no range and no mean of an hour shows.
 Labeled are the changed readings and the one after them, since a return is a change too. The first
 three days have no anomaly:
+
+    python -m dataflow evaluate --data DIR --interval 60 --skip 3d
+
+`short` are readings `--interval` seconds apart of hosts of seven habits in turn: steady, daily,
+office (weekly), cron (a job of one reading an hour), wander, tails (heavy-tailed noise) and nightly
+(a batch). Their anomalies, one a day, are spikes, dips, drops to the lowest, plateaus, doubles and
+saws of 1 to 6 readings, 9 to 20 deviations of the usual noise, or at other minutes than the job's
+a third to two thirds of it. All stay within the range that the host has had. Labels are as above.
+The first three days, or 336 readings if these are longer, have no anomaly; `--files 'short-cron*'`
+of `evaluate` shows one habit, and `--calm` makes the same hosts without anomalies:
 
     python -m dataflow evaluate --data DIR --interval 60 --skip 3d
 
@@ -111,6 +122,107 @@ def minute(rng: Generator, days: int) -> pd.DataFrame:
     )
 
 
+HABITS = ("steady", "daily", "office", "cron", "wander", "tails", "nightly")
+SMALLEST, LARGEST = 9.0, 20.0
+LONGEST_SHORT = 6
+
+#: What each short anomaly makes of a few readings, as parts of its size; None is the lowest value.
+SHAPES: dict[str, Callable[[Generator], list[float | None]]] = {
+    "spike": lambda rng: [1],
+    "dip": lambda rng: [-1],
+    "drop": lambda rng: int(rng.integers(1, 3)) * [None],
+    "plateau": lambda rng: int(rng.integers(3, 7)) * [rng.choice([-1, 1])],
+    "double": lambda rng: [1, 0, 0, 1],
+    "saw": lambda rng: [1 / 3, 2 / 3, 1, 1 / 3, 2 / 3, 1],
+}
+
+
+def habit(rng: Generator, name: str, at: Floats) -> Floats:
+    """Return the expected values at these seconds, in deviations of the noise."""
+    size = rng.uniform(20, 60)
+    day = at / 86_400
+    hour = 24 * (day % 1)
+    apart = at[1] - at[0]
+    found = np.zeros(len(at))
+    if name == "steady":  # a busy and an idle time on the first day leave room for anomalies
+        for change in (size, -size):
+            first = rng.uniform(0.1, 0.8)
+            found[(day >= first) & (day < first + max(1 / 24, apart / 86_400))] += change
+    elif name == "daily":
+        found = size * (0.5 - 0.5 * np.cos(2 * np.pi * (day - rng.uniform())))
+    elif name == "office":
+        open_, close = rng.uniform(7, 9), rng.uniform(16, 19)
+        found = size / (1 + np.exp(-6 * (hour - open_))) - size / (1 + np.exp(-6 * (hour - close)))
+        found[day.astype(int) % 7 >= 5] = 0
+    elif name == "cron":
+        found[jobs(rng, at)] = size
+        found *= rng.uniform(0.8, 1.2, len(at))
+    elif name == "wander":
+        keeps = np.exp(-1 / max(86_400 / apart, 300))
+        steps = rng.normal(0, rng.uniform(10, 20) * np.sqrt(1 - keeps**2), len(at))
+        last = 0.0
+        for place, step in enumerate(steps.tolist()):
+            found[place] = last = keeps * last + step
+    elif name == "nightly":
+        begins, hours = rng.uniform(0, 5), max(rng.uniform(0.5, 1.5), 2 * apart / 3600)
+        found[(hour >= begins) & (hour < begins + hours)] = size
+        found *= rng.uniform(0.9, 1.1, int(day[-1]) + 1)[day.astype(int)]
+    return found
+
+
+def jobs(rng: Generator, at: Floats) -> NDArray[np.int64]:
+    """Return the places of the readings in which the hourly job runs; of at most each 12th."""
+    every = max(round(3600 / float(at[1] - at[0])), 12)
+    return np.arange(rng.integers(every), len(at), every)
+
+
+def short(rng: Generator, name: str, interval: int, days: int, calm: bool) -> pd.DataFrame:
+    """Return a series of a host of this habit with labels; if calm, without anomalies."""
+    at = np.arange(0, days * 86_400, interval, dtype=float)
+    expected = habit(rng, name, at)
+    heavy = name == "tails"
+    around = rng.standard_t(3, len(at)) / np.sqrt(3) if heavy else noise(rng, len(at))
+    values = expected + around
+    values += rng.uniform(5, 50) - values.min()
+    busy = expected > 0.5 * expected.max() if name == "cron" else np.zeros(len(at), bool)
+    labels = np.zeros(len(values), int)
+    apart = max(86_400 / interval, 96)
+    first = max(QUIET_DAYS * 86_400 / interval, 336)
+    while not calm and (first := first + apart * rng.uniform(0.5, 1.5)) < len(values) - 24:
+        begin = int(first)
+        while busy[begin - 1 : begin + LONGEST_SHORT + 1].any():
+            begin += 1
+        low, high = float(values[:begin].min()), float(values[:begin].max())
+        size = rng.uniform(SMALLEST, LARGEST)
+        if name == "cron":
+            size = max(expected[busy].mean() * rng.uniform(1 / 3, 2 / 3), SMALLEST)
+        for kind in rng.permutation(list(SHAPES)):
+            parts = SHAPES[kind](rng)
+            before = values[begin : begin + len(parts)]
+            if parts[0] is None:
+                changed = np.full(len(parts), low)
+                fits = before[0] - low >= SMALLEST
+            else:
+                change = size * np.array(parts, float)
+                # Where there is no room on this side, it is the other side.
+                for changed in (before + change, before - change):
+                    fits = bool(low <= changed.min() and changed.max() <= high)
+                    if fits:
+                        break
+            if fits:
+                values[begin : begin + len(parts)] = changed
+                labels[begin : begin + len(parts) + 1] = 1
+                break
+    scale = 10 ** rng.uniform(0, 6)
+    return pd.DataFrame(
+        {
+            "timestamp": START + pd.to_timedelta(at, unit="s"),
+            "value": [f"{one:.6g}" for one in scale * values],
+            "is_anomaly": labels,
+        }
+    )
+
+
 OSCILLATIONS = ("sine", "cosine", "square", "sawtooth", "random-walk")
 OF_A_PERIOD = ("frequency", "pattern", "pattern-shift")
 LONGEST = 72
@@ -197,22 +309,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=["minute", "gutentag"])
+    parser.add_argument("kind", choices=["minute", "short", "gutentag"])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--series", type=int, default=20)
     parser.add_argument("--days", type=int, default=14)
+    parser.add_argument("--interval", type=int, default=60, help="seconds, of `short` only")
+    parser.add_argument("--calm", action="store_true", help="`short` without anomalies")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
+    names = [f"{arguments.kind}{number:02}" for number in range(arguments.series)]
     if arguments.kind == "gutentag":
         made = gutentag(arguments.seed, arguments.series, arguments.days)
-    else:
+    elif arguments.kind == "minute":
         made = (
             minute(default_rng([arguments.seed, number]), arguments.days)
             for number in range(arguments.series)
         )
-    for number, table in enumerate(made):
-        table.to_csv(arguments.directory / f"{arguments.kind}{number:02}.csv", index=False)
+    else:
+        habits = [HABITS[number % len(HABITS)] for number in range(arguments.series)]
+        names = [f"short-{name}-{number:02}" for number, name in enumerate(habits)]
+        made = (
+            short(
+                default_rng([arguments.seed, number]),
+                name,
+                arguments.interval,
+                arguments.days,
+                arguments.calm,
+            )
+            for number, name in enumerate(habits)
+        )
+    for name, table in zip(names, made, strict=True):
+        table.to_csv(arguments.directory / f"{name}.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -209,3 +210,33 @@ def test_the_cost_of_groups_can_be_measured(tmp_path: Path) -> None:
     row = json.loads(figures.read_text())["rows"]["live"]
     assert row["with_us"] > 0
     assert row["ratio"] > 0
+
+
+@pytest.mark.parametrize(("interval", "days"), [(60, 8), (300, 14), (3600, 60)])
+def test_short_anomalies_stay_in_the_range_that_the_host_has_had(
+    interval: int, days: int, tmp_path: Path
+) -> None:
+    run(
+        *("made_up.py", "short", tmp_path, "--series", "7"),
+        *("--interval", str(interval), "--days", str(days)),
+    )
+    habits = ["steady", "daily", "office", "cron", "wander", "tails", "nightly"]
+    names = sorted(f"short-{name}-{number:02}.csv" for number, name in enumerate(habits))
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    found = 0
+    for name in names:
+        with (tmp_path / name).open() as file:
+            rows = [(float(row["value"]), row["is_anomaly"] == "1") for row in csv.DictReader(file)]
+        assert len(rows) == days * 86_400 // interval
+        anomalies = [at for at, (_, labeled) in enumerate(rows) if labeled]
+        assert all(at >= max(3 * 86_400 // interval, 336) for at in anomalies)
+        begins = [at for at in anomalies if not rows[at - 1][1]]
+        for begin in begins:
+            end = next(at for at in range(begin, len(rows)) if not rows[at][1])
+            assert 2 <= end - begin <= 7  # the reading after it is labeled too
+            before = [value for value, _ in rows[:begin]]
+            changed = [value for value, _ in rows[begin : end - 1]]
+            assert min(before) <= min(changed)
+            assert max(changed) <= max(before)
+        found += len(begins)
+    assert found > 2 * len(names)
