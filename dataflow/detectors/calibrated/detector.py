@@ -9,7 +9,8 @@ from dataflow.detectors.base import Explanation, Habit, Kind, Reason, Verdict
 from dataflow.detectors.calibrated import masses
 from dataflow.detectors.calibrated.habit import NOT_SEEN, expect, learn, start_over
 from dataflow.detectors.calibrated.memory import BEYOND, LEAVES, TREES, Memory, begin, read
-from dataflow.detectors.calibrated.runs import NEAR, RUN, sharp, weight
+from dataflow.detectors.calibrated.places import CLOSEST, UNSEEN
+from dataflow.detectors.calibrated.runs import NEAR, NEARER, RUN, sharp, weight
 from dataflow.detectors.calibrated.trees import Trees
 from dataflow.detectors.calibrated.view import (
     BONUS,
@@ -44,6 +45,9 @@ CALM: Final = 4
 
 STUCK: Final = 4
 """A value that stays this many times longer than any before adds the bonus too."""
+
+YOUNG_DAYS: Final = 3
+"""What the hours of the day usually have is learned faster in these first days."""
 
 BAND: Final = 3.0
 """Usual misses from the expected level to `lower` and `upper`."""
@@ -122,10 +126,17 @@ class Calibrated:
         # How many readings must stand out in a row, by how many usual sizes, and by how many times
         # what the most that a day has usually does.
         self._run, self._sharp, self._sharp_day = RUN, 6.0, 2.25
-        if self.interval <= 120.0:
-            self._run, self._sharp, self._sharp_day = 1, 5.0, 1.25
+        self._near, self._unseen = NEAR, 0.0
+        if self.interval <= CLOSEST:
+            # What is usual is learned by places; see there.
+            self._run, self._near, self._unseen = 1, NEARER, UNSEEN
         elif self.interval >= 1800.0:
             self._run, self._sharp, self._sharp_day = 1, 5.0, 1.5
+        self._hour = round(3600.0 / self.interval)
+        # A level falls by a step an hour at a minute, and by two a day in an hour of the day.
+        self._minute_falls = max(round(60.0 / self.interval), 1)
+        self._half_hour = self._hour // 2
+        self._young = YOUNG_DAYS * self._day
         # 23 hours: no hour of the day has come twice.
         self._new_habit = round(276 * scale)
         self._settle = round(36 * scale)
@@ -178,9 +189,11 @@ class Calibrated:
         seen = memory.seen
         # From here on, values count from the instance's first one.
         offset = value - memory.origin
-        hour = int((seen * self.interval if time is None else time) // 3600)
+        seconds = seen * self.interval if time is None else time
+        hour = int(seconds // 3600)
         day = hour % 24
         week = 24 + hour % 168
+        minute = 0 if memory.places is None else minute_of(seconds, hour)
 
         by_day = memory.hours[day]
         by_week = memory.hours[week]
@@ -227,8 +240,14 @@ class Calibrated:
             if memory.same == (stuck if stuck > self._stuck else self._stuck):
                 surprise += BONUS
                 near = False
-            if sharpness > 0.0 and self._knows_sizes(memory):
-                by_itself = sharpness * HALF / self._bar(memory)
+            places = memory.places
+            # Most readings stand out too little for any bar: their own is not looked up.
+            if (
+                sharpness > self._unseen
+                and (places is None or sharpness * HALF > surprise * places.elsewhere)
+                and self._knows_sizes(memory)
+            ):
+                by_itself = sharpness * HALF / self._bar(memory, minute, day)
                 if self._run > 1:
                     by_itself *= weight(memory, bits)
                 if by_itself > surprise:
@@ -242,7 +261,7 @@ class Calibrated:
             before.residual_bits, before.step_bits = residual_bits, step_bits
             before.residual_mean, before.step_mean = residual_mean, step_mean
             before.residual_variance, before.step_variance = residual_variance, step_variance
-            view = self._view(before, expected, high, low, largest)
+            view = self._view(before, expected, high, low, largest, minute, day)
             before.masses.take_back(self._residual_trees.leaves(view.residual_place(offset)))
             before.masses.take_back(self._step_trees.leaves(view.step_place(offset)))
             memory.before = before
@@ -254,7 +273,7 @@ class Calibrated:
             start_over(memory, offset)
             by_day = by_week = NOT_SEEN
         learn(memory, offset, day, week, by_day, by_week, self._level_rate, bounded)
-        self._learn_peaks(memory, residual, found, sharpness)
+        self._learn_peaks(memory, residual, found, sharpness, minute, day)
         memory.previous_3 = memory.previous_2
         memory.previous_2 = memory.previous
         memory.previous = offset
@@ -342,8 +361,13 @@ class Calibrated:
         """Return whether the usual sizes are known: not on the first day of a new habit."""
         return memory.since >= self._day or memory.since == memory.seen
 
-    def _bar(self, memory: Memory) -> float:
-        """Return by how many usual sizes readings must stand out to be an anomaly."""
+    def _bar(self, memory: Memory, minute: int, day: int) -> float:
+        """Return by how many usual sizes readings must stand out to be an anomaly.
+
+        At this minute of the hour and this hour of the day.
+        """
+        if memory.places is not None:
+            return memory.places.bar(minute, day)
         usual = self._sharp_day * memory.usual_peak
         return usual if usual > self._sharp else self._sharp
 
@@ -371,7 +395,15 @@ class Calibrated:
         memory.last_high, memory.last_low = -BEYOND, BEYOND
         return True
 
-    def _learn_peaks(self, memory: Memory, residual: float, found: float, sharpness: float) -> None:
+    def _learn_peaks(
+        self,
+        memory: Memory,
+        residual: float,
+        found: float,
+        sharpness: float,
+        minute: int,
+        day: int,
+    ) -> None:
         """Learn how surprising an instance usually is at most, and how far readings stand out.
 
         `found` is the surprise of its last readings.
@@ -386,7 +418,26 @@ class Calibrated:
                 memory.usual_most += (most - memory.usual_most) / (count if count < 5 else 5)
                 memory.most = 0.0
         past = memory.seen - self._calibrate
-        if past >= 0:
+        places = memory.places
+        if places is not None:
+            falls = self._minute_falls == 1 or memory.seen % self._minute_falls == 0
+            if sharpness > UNSEEN:
+                explained = places.learn_minute(minute, sharpness, falls)
+                if past >= 0 and not explained:
+                    places.learn_hour(day, sharpness, memory.seen < self._young)
+                    if sharpness > memory.peak:
+                        memory.peak = sharpness
+            elif falls:
+                places.fall_minute(minute)
+            if past >= 0:
+                rest = past % self._hour
+                if rest == self._half_hour:
+                    places.fall_hour(day)
+                elif rest == self._hour - 1:
+                    places.fall_hour(day)
+                    places.learn_peak(memory.peak, past // self._hour + 1)
+                    memory.peak = 0.0
+        elif past >= 0:
             if sharpness > memory.peak:
                 memory.peak = sharpness
             if past % self._day == self._day - 1:
@@ -401,10 +452,17 @@ class Calibrated:
         memory.beside_size += rate * (abs(residual - memory.beside) - memory.beside_size)
         # The mean is that of the readings before the run, of which this may be the first.
         last = residual if self._run == 1 else memory.residual_2
-        memory.beside += NEAR * (last - memory.beside)
+        memory.beside += self._near * (last - memory.beside)
 
     def _view(
-        self, before: Memory, expected: float, high: float, low: float, largest: float
+        self,
+        before: Memory,
+        expected: float,
+        high: float,
+        low: float,
+        largest: float,
+        minute: int,
+        day: int,
     ) -> View:
         rate = self._size_rate if before.since >= self._first else 1.0 / max(before.since, 1)
         stuck = STUCK * before.longest
@@ -425,7 +483,8 @@ class Calibrated:
             stuck if stuck > self._stuck else self._stuck,
             self._bonus_half(before),
             self._run,
-            self._bar(before) if self._knows_sizes(before) else LARGEST,
+            self._bar(before, minute, day) if self._knows_sizes(before) else LARGEST,
+            self._unseen,
         )
 
     def explain_from(self, score: float) -> None:
@@ -449,12 +508,13 @@ class Calibrated:
         """
         value = min(max(value, -LARGEST), LARGEST)
         offset = value - before.origin
-        hour = int((before.seen * self.interval if time is None else time) // 3600)
+        seconds = before.seen * self.interval if time is None else time
+        hour = int(seconds // 3600)
         expected, _ = expect(before, before.hours[hour % 24], before.hours[24 + hour % 168])
         high = max(before.high, before.last_high)
         low = min(before.low, before.last_low)
         largest = max(abs(high + before.origin), abs(low + before.origin))
-        view = self._view(before, expected, high, low, largest)
+        view = self._view(before, expected, high, low, largest, minute_of(seconds, hour), hour % 24)
         by_residual, by_step = view.residual(offset), view.step(offset)
         found = max(by_residual, by_step, 0.0)
         if by_residual >= by_step:
@@ -517,6 +577,13 @@ class Calibrated:
                 "ANOMALY_INTERVAL as it was, or start with an empty recovery store."
             )
         return state
+
+
+def minute_of(seconds: float, hour: int) -> int:
+    """Return the minute of the hour of a time in this hour, 0 to 59."""
+    rest = seconds - 3600.0 * hour
+    # Rounding, or times of millions of years, can lead out of the hour.
+    return int(rest / 60.0) if 0.0 <= rest < 3600.0 else 0
 
 
 def turn(memory: Memory) -> None:

@@ -9,6 +9,9 @@ from typing import Final
 
 from dataflow.detectors.calibrated.masses import CODES, Masses, none_yet
 from dataflow.detectors.calibrated.masses import read as read_masses
+from dataflow.detectors.calibrated.places import CLOSEST, PLACES, Places
+from dataflow.detectors.calibrated.places import none_yet as no_places
+from dataflow.detectors.calibrated.places import read as read_places
 from dataflow.detectors.sealing import LITTLE_CRC32, damaged, seal, unseal
 
 __all__ = ["BEYOND", "LEAVES", "TREES", "Memory", "Signature", "begin", "read"]
@@ -30,6 +33,18 @@ FIXED: Final = struct.Struct(f"<{COUNTS}q{NUMBERS}d")
 UNKNOWN: Final = array("f", [float("nan")]) * HOURS
 
 LEAST: Final = SIGNATURE.size + FIXED.size + 4 * HOURS
+
+RUNS: Final = 6
+"""How many of the numbers, the last ones, only runs of three readings need."""
+
+KEPT: Final = NUMBERS - RUNS
+CLOSE: Final = struct.Struct(f"<{COUNTS}q{KEPT + 2}d")
+"""With places: without the numbers of runs, and with the two of the places."""
+
+LEAST_CLOSE: Final = SIGNATURE.size + CLOSE.size + PLACES + 4 * HOURS
+STANDING_OUT: Final = 1.25
+"""How many usual peaks a reading had to stand out by before there were places."""
+
 Signature = tuple[float, str]
 """Interval in seconds, the masses' type code: a state can be loaded only by a detector with the
 same."""
@@ -42,7 +57,8 @@ class Memory:
     those of a trouble that may be a new habit, whose values lie from `trouble_low` to
     `trouble_high`, and before which the usual miss was `trouble_miss`. Of the last readings,
     `previous`, `previous_2` and `previous_3` are the values, `residual_1` and `residual_2` the
-    residuals, `bits_1` and `bits_2` how rare these were.
+    residuals, `bits_1` and `bits_2` how rare these were. How far readings stood out
+    most is `peak`, of this day or, with `places`, of this hour; these replace `usual_peak`.
 
     A state loaded from the bytes of `dump` continues as the dumped one would have, to the bit. It
     is stored as those bytes only: compiled, it cannot be pickled or deep-copied.
@@ -72,6 +88,7 @@ class Memory:
         "off_week",
         "origin",
         "peak",
+        "places",
         "previous",
         "previous_2",
         "previous_3",
@@ -114,6 +131,7 @@ class Memory:
         numbers: Sequence[float],
         hours: array[float],
         masses: Masses,
+        places: Places | None = None,
     ) -> None:
         self.signature = signature
         (
@@ -163,6 +181,7 @@ class Memory:
         ) = numbers
         self.hours = hours
         self.masses = masses
+        self.places = places
         # What was known before the last reading, if that was an anomaly.
         self.before: Memory | None = None
 
@@ -216,15 +235,24 @@ class Memory:
             self._numbers(),
             self.hours[:],
             self.masses.copy(),
+            self.places.copy() if self.places is not None else None,
         )
 
     def dump(self) -> bytes:
-        """Return the state as bytes: mark, checksum, signature, numbers, hours, masses."""
+        """Return the state as bytes: mark, checksum, signature, numbers, places, hours, masses."""
         interval, code = self.signature
+        places = self.places
+        levels: bytes | memoryview = b""
+        if places is None:
+            fixed = FIXED.pack(*self._counts(), *self._numbers())
+        else:
+            fixed = CLOSE.pack(*self._counts(), *self._numbers()[:KEPT], places.mean, places.spread)
+            levels = places.view()
         body = b"".join(
             (
                 SIGNATURE.pack(interval, code.encode()),
-                FIXED.pack(*self._counts(), *self._numbers()),
+                fixed,
+                levels,
                 self.hours,
                 self.masses.view(),
             )
@@ -239,7 +267,8 @@ def begin(signature: Signature, value: float) -> Memory:
     numbers[0] = value
     numbers[16:20] = -BEYOND, BEYOND, -BEYOND, BEYOND
     masses = none_yet(signature[1], MASSES)
-    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], masses)
+    places = no_places() if signature[0] <= CLOSEST else None
+    return Memory(signature, (0,) * COUNTS, numbers, UNKNOWN[:], masses, places)
 
 
 def read(data: bytes) -> Memory:
@@ -252,14 +281,35 @@ def read(data: bytes) -> Memory:
 
 def parse(body: bytes) -> Memory | None:
     """Read what follows mark and checksum; return None if `Memory.dump` cannot have written it."""
-    if len(body) < LEAST:
+    if len(body) < SIGNATURE.size:
         return None
     interval, mark = SIGNATURE.unpack_from(body)
     code = mark.decode("latin-1")
     size = CODES.get(code)
-    if size is None or len(body) != LEAST + size * MASSES:
+    if size is None:
+        return None
+    length = len(body) - size * MASSES
+    if interval <= CLOSEST and length == LEAST_CLOSE:
+        return parse_close(body, (interval, code), length)
+    if length != LEAST:
         return None
     fixed = FIXED.unpack_from(body, SIGNATURE.size)
     hours = array("f", body[SIGNATURE.size + FIXED.size : LEAST])
     masses = read_masses(code, body[LEAST:])
-    return Memory((interval, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses)
+    memory = Memory((interval, code), fixed[:COUNTS], fixed[COUNTS:], hours, masses)
+    if interval <= CLOSEST:
+        # Written before there were places: the bar is as it was until they are learned.
+        memory.places = no_places(STANDING_OUT * memory.usual_peak)
+        memory.usual_peak = memory.peak = 0.0
+    return memory
+
+
+def parse_close(body: bytes, signature: Signature, length: int) -> Memory:
+    """Read the state of an instance with places, in which the masses begin at `length`."""
+    fixed = CLOSE.unpack_from(body, SIGNATURE.size)
+    first = SIGNATURE.size + CLOSE.size
+    places = read_places(body[first : first + PLACES], fixed[-2], fixed[-1])
+    hours = array("f", body[first + PLACES : length])
+    numbers = (*fixed[COUNTS:-2], *[0.0] * RUNS)
+    masses = read_masses(signature[1], body[length:])
+    return Memory(signature, fixed[:COUNTS], numbers, hours, masses, places)

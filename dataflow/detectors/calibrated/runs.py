@@ -6,11 +6,13 @@ from typing import Final
 
 from dataflow.detectors.calibrated.memory import Memory
 
-__all__ = ["NEAR", "RAREST", "RUN", "farther", "sharp", "weight"]
+__all__ = ["NEAR", "NEARER", "RAREST", "RUN", "farther", "sharp", "weight"]
 
 RUN: Final = 3
 NEAR: Final = 0.2
-"""Readings stand out from the mean of about 5 before them: a single one, or three in a row."""
+NEARER: Final = 0.4
+"""Readings stand out from the mean of about 5 before them: a single one, or three in a row. Up to
+two minutes apart, of about the last 3, since their noise remembers more."""
 
 RARE: Final = 2.0
 USUAL_RARE: Final = 3.0

@@ -77,6 +77,7 @@ class View:
         bonus_half: float,
         run: int,
         bar: float,
+        unseen: float,
     ) -> None:
         self.memory = memory
         self.expected = expected
@@ -96,6 +97,7 @@ class View:
         self.bonus_half = bonus_half
         self.run = run
         self.bar = bar
+        self.unseen = unseen
         self.within = expected
 
     def residual_place(self, offset: float) -> float:
@@ -142,7 +144,7 @@ class View:
     def sharpness(self, offset: float) -> float:
         """Return the surprise of a value that stands out, with the readings just before it."""
         found = sharp(self.memory, offset - self.expected, offset, self.least, self.run)
-        if found <= 0.0:
+        if found <= self.unseen:
             return 0.0
         cell = self.residual_trees.cell(self.residual_place(offset))
         return found * HALF / self.bar * self._weight(cell)
@@ -188,7 +190,7 @@ class View:
         usual = self.expected + memory.beside
         start = memory.previous if self.run == 1 else memory.previous_3
         # Values nearer than where the rarest would stand out do not matter.
-        needed = self.bar * alarm / HALF
+        needed = max(self.bar * alarm / HALF, self.unseen)
         at = farther(usual, size, start, step_size, needed / RAREST, sign)
         if (at - self.expected) * sign < 0.0:
             at = self.expected
