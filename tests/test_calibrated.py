@@ -116,6 +116,7 @@ def straight_down(readings, interval=300.0):
                 var[name] += rate * (off * off * (1 - rate) - var[name])
         total += 1
         y = max(z) / max(1, usual_most / 3)
+        apart = False  # more than at its places
 
         if x == previous:
             same += 1
@@ -143,6 +144,7 @@ def straight_down(readings, interval=300.0):
                     steps = max(at_minute(by_minute, minute), by_hour[hour % 24])
                     elsewhere = math.exp(mean + 5 * max(spread, 0.1))
                     bar = max(4, elsewhere, 1.5 * 2 ** (steps / 16))
+                apart = by_place and 3 * sharp / bar > y
                 y = max(y, 3 * sharp * weight / bar)
 
         yield (
@@ -150,7 +152,11 @@ def straight_down(readings, interval=300.0):
             origin + expected,
             origin + expected - 3 * miss,
             origin + expected + 3 * miss,
-            interval <= 300 and expected != level and abs(x - expected) < 2 * miss and not stuck,
+            interval <= 300
+            and expected != level
+            and abs(x - expected) < 2 * miss
+            and not stuck
+            and not apart,
         )
 
         since += 1

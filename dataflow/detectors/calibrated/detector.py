@@ -126,10 +126,10 @@ class Calibrated:
         # How many readings must stand out in a row, by how many usual sizes, and by how many times
         # what the most that a day has usually does.
         self._run, self._sharp, self._sharp_day = RUN, 6.0, 2.25
-        self._near, self._unseen = NEAR, 0.0
+        self._beside_rate, self._unseen = NEAR, 0.0
         if self.interval <= CLOSEST:
             # What is usual is learned by places; see there.
-            self._run, self._near, self._unseen = 1, NEARER, UNSEEN
+            self._run, self._beside_rate, self._unseen = 1, NEARER, UNSEEN
         elif self.interval >= 1800.0:
             self._run, self._sharp, self._sharp_day = 1, 5.0, 1.5
         self._hour = round(3600.0 / self.interval)
@@ -252,6 +252,8 @@ class Calibrated:
                     by_itself *= weight(memory, bits)
                 if by_itself > surprise:
                     surprise = by_itself
+                    # By its minute, not by its hour, which has jobs in it.
+                    near = near and places is None
 
         if surprise > self._explained:
             before = memory.copy()
@@ -452,7 +454,7 @@ class Calibrated:
         memory.beside_size += rate * (abs(residual - memory.beside) - memory.beside_size)
         # The mean is that of the readings before the run, of which this may be the first.
         last = residual if self._run == 1 else memory.residual_2
-        memory.beside += self._near * (last - memory.beside)
+        memory.beside += self._beside_rate * (last - memory.beside)
 
     def _view(
         self,
