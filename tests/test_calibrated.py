@@ -142,7 +142,7 @@ def straight_down(readings, interval=300.0):
                 bar = max(floor, times * usual_peak)
                 if by_place:
                     steps = max(at_minute(by_minute, minute), by_hour[hour % 24])
-                    elsewhere = math.exp(mean + 5 * max(spread, 0.1))
+                    elsewhere = math.exp(mean + 4.8 * max(spread, 0.1))
                     bar = max(4, elsewhere, 1.5 * 2 ** (steps / 16))
                 apart = by_place and 3 * sharp / bar > y
                 y = max(y, 3 * sharp * weight / bar)

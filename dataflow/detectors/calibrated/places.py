@@ -43,7 +43,7 @@ OF_A_JOB: Final = 3.5
 """A minute explains its readings if they usually stand out by more than this."""
 
 LEAST_BAR: Final = 4.0
-SPREADS: Final = 5.0
+SPREADS: Final = 4.8
 SMALLEST: Final = 0.1
 """Elsewhere, it stands out by more sizes than the most in an hour usually does: of the logarithms
 of these, the mean and this many mean deviations, which are at least the smallest."""
