@@ -64,7 +64,7 @@ def test_levels_follow_as_the_formulae_say(readings):
     assert bytes(places.view()) == bytes([*minutes, *hours])
     usual = [level(max(around(minutes, place % 60), hours[place % 24])) for place in range(120)]
     for place, here in enumerate(usual):
-        bar = max(4, math.exp(2), 1.5 * here)
+        bar = max(4, math.exp(1 + 4.8 * 0.2), 1.5 * here)
         assert places.bar(place % 60, place % 24) == pytest.approx(bar)
 
 
