@@ -562,7 +562,7 @@ class Calibrated:
         return Habit(state.seen, state.origin + state.level)
 
     def dump(self, state: Memory) -> bytes:
-        """Return the state as bytes, less than 3 kB."""
+        """Return the state as bytes: 2.2 kB, or 3.2 for less than 37 s between two readings."""
         return state.dump()
 
     def load(self, data: bytes) -> Memory:
