@@ -86,7 +86,7 @@ def test_it_prints_what_made_the_score(
     )
     low, high = (f"{100 * bound:.0f}" for bound in alert["ordinary"])
     assert f"It would have been no anomaly at {low} to {high}%." in lines
-    assert "It is an alert: there was no anomaly in the 84 readings before it." in lines
+    assert "It is an alert: no trouble was known in the 84 readings before it." in lines
     assert any(line.startswith(f"It belongs to the incident {alert['episode']}") for line in lines)
 
 

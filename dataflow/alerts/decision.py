@@ -34,11 +34,11 @@ class Decision(msgspec.Struct, frozen=True):
         """Return the decision in words.
 
         >>> Decision(False, "known", 84, 2 / 3, 3).sentence()
-        'no alert: scores up to 0.67 are known, for 84 readings after the last anomaly, 3 before'
+        'no alert: scores up to 0.67 are known, for 84 readings after one that counts, 3 before'
         """
         known = "" if self.covered is None else f"{self.covered:.2f}"
         if self.rule == "first":
-            return f"an alert: there was no anomaly in the {self.hold} readings before it"
+            return f"an alert: no trouble was known in the {self.hold} readings before it"
         if self.rule == "worse":
             return f"an alert: scores up to {known} were known, and this one is worse"
         if self.rule == "near":
@@ -54,8 +54,8 @@ class Decision(msgspec.Struct, frozen=True):
                 "alert was less than an hour before"
             )
         return (
-            f"no alert: scores up to {known} are known, for {self.hold} readings after the last "
-            f"anomaly, {self.since} before"
+            f"no alert: scores up to {known} are known, for {self.hold} readings after one that "
+            f"counts, {self.since} before"
         )
 
 

@@ -57,8 +57,8 @@ class Memory:
     those of a trouble that may be a new habit, whose values lie from `trouble_low` to
     `trouble_high`, and before which the usual miss was `trouble_miss`. Of the last readings,
     `previous`, `previous_2` and `previous_3` are the values, `residual_1` and `residual_2` the
-    residuals, `bits_1` and `bits_2` how rare these were. How far readings stood out
-    most is `peak`, of this day or, with `places`, of this hour; these replace `usual_peak`.
+    residuals, `bits_1` and `bits_2` how rare these were. `peak` is how far readings stood out most
+    in this day or, with `places`, in this hour; these replace `usual_peak`.
 
     A state loaded from the bytes of `dump` continues as the dumped one would have, to the bit. It
     is stored as those bytes only: compiled, it cannot be pickled or deep-copied.
