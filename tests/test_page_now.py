@@ -265,6 +265,18 @@ def test_once_all_is_read_the_page_is_of_one_moment(
         feed.go.set()
 
 
+class LateTopic(KafkaFeed):
+    """Finds the topic of anomalies once there is `go`: then it is found with all that it holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, keep=1000)
+        self.go = threading.Event()
+
+    def _add_partitions(self) -> None:
+        if self.go.is_set():
+            super()._add_partitions()
+
+
 def test_anomalies_that_come_after_their_readings_are_drawn(
     browser: Browser, brokers: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +286,8 @@ def test_anomalies_that_come_after_their_readings_are_drawn(
     fill_topic(brokers, topic, records)
     written = f"{topic}.anomalies"
     settings = Settings(_env_file=None, brokers=brokers, topic=topic, anomalies_topic=written)
-    with served_here(KafkaFeed(settings, keep=1000)) as url, opened(browser, url) as page:
+    feed = LateTopic(settings)
+    with served_here(feed) as url, opened(browser, url) as page:
         expect(page.locator(".tone")).to_contain_text("Old readings")
         expect(page.locator("tbody tr")).to_have_count(3)
         assert page.locator(".lanes li").count() == 0
@@ -286,6 +299,7 @@ def test_anomalies_that_come_after_their_readings_are_drawn(
             "source": {"topic": topic, "partition": 0, "offset": 0},
         }
         fill_topic(brokers, written, [("host-02", json.dumps(anomaly).encode())])
+        feed.go.set()
         expect(page.locator(".notes")).to_contain_text("has written 1 of the anomalies")
         expect(page.locator(".lanes li > a")).to_have_text(["host-02"])
         expect(row(page, "host-02").locator(".spark circle")).to_have_count(1)

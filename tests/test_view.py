@@ -112,6 +112,16 @@ def test_between_ticks_only_cells_change() -> None:
     }
 
 
+def test_a_line_is_drawn_with_each_anomaly() -> None:
+    view = View(COLUMNS)
+    quiet = [row("a", 0.5), row("b", 0.5)]
+    assert view.message(quiet, 0.0, lambda _: "line")
+    assert view.message(quiet, 1.0, lambda _: "new line") is None
+    assert view.message([quiet[0], quiet[1]._replace(day=1)], 2.0, lambda _: "new line") == {
+        "rows": {"b": {"day": "1", "spark": "new line"}}
+    }
+
+
 @given(st.dictionaries(st.sampled_from(["sort", "find", "page"]), st.text()))
 def test_an_address_may_hold_anything(asked: dict[str, str]) -> None:
     view = View(COLUMNS, asked)

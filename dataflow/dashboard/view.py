@@ -21,6 +21,9 @@ TICK = 10.0
 LINES = 30.0
 """Seconds between two drawings of the lines of the last day."""
 
+_MARKED = ("day", "last_anomaly")
+"""Columns whose text changes with an anomaly, which is a point of the line."""
+
 
 class Rhythm:
     """When to draw again what takes long: `seconds` after the last time, or when all is read.
@@ -71,7 +74,8 @@ class View:
 
     The order is made again each `TICK` seconds, and at once when all has been read, and for a new
     trouble where the newest is on top. While the reader points at the table or has the focus in it
-    (`held`), all this waits until he no longer does. What he asks for is done at once.
+    (`held`), all this waits until he no longer does. What he asks for is done at once. A line is
+    drawn again each `LINES` seconds, when all has been read, and with each anomaly.
 
     >>> def name(row: Row) -> str:
     ...     return row.instance
@@ -169,7 +173,8 @@ class View:
         for name in names:
             known = self._sent.get(name, {})
             cells = {it.field: it.text(by_name[name]) for it in self.columns.values()}
-            cells["spark"] = known["spark"] if "spark" in known and not draw else spark(name)
+            old = draw or any(known.get(field) != cells.get(field) for field in _MARKED)
+            cells["spark"] = spark(name) if old or "spark" not in known else known["spark"]
             sent[name] = cells
             news = {field: text for field, text in cells.items() if known.get(field) != text}
             if news:
