@@ -94,6 +94,8 @@ def build(
     outputs: Mapping[str, Sink[Any]] | None = None,
     decoding: Decode | None = None,
     clock_decides: bool = True,
+    scores_to: score.ScoredQueue | None = None,
+    scores_from: score.ScoredQueue | None = None,
 ) -> Dataflow:
     """Wire the flow.
 
@@ -108,6 +110,8 @@ def build(
     Without `clock_decides`, the same input always makes the same incidents, however long it takes:
     a silence is found at the next reading only, and the incidents of groups are taken at the end of
     the input, in the order of their times.
+
+    `scores_to` and `scores_from` are for two flows over the same readings: see `ScoredQueue`.
 
     Raises `UserError` if the input or an output of the settings cannot be used, and `ValueError`
     for an output of incidents without `options.incidents`.
@@ -161,7 +165,10 @@ def build(
         begin = first_day.of(options, detector, store)
         clocks = calendars.of(options)
         explainer = score.explainer(options)
-        scorer = score.scorer(detector, episodes, backwards, clocks, judge, begin, quiet, explainer)
+        scorer = score.scorer(
+            *(detector, episodes, backwards, clocks, judge, begin, quiet, explainer),
+            *(scores_to, scores_from),
+        )
         if joint:
             of_rules = ruled if ruled and ruled.judges else None
             together_scorer = together.scorer(options, detector, scorer, of_rules)

@@ -17,6 +17,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import msgspec
 import pytest
 from bytewax.testing import run_main
 from conftest import environment, fill_topic, read_json_lines
@@ -31,6 +32,8 @@ from dataflow.rerun.changes import Window, changes, last_records
 from dataflow.rerun.report import report, window_of
 from dataflow.settings import Settings
 from dataflow.steps import incidents, score
+from dataflow.verdicts.pattern import pattern_of
+from dataflow.verdicts.record import Feedback
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -158,6 +161,16 @@ threshold = 0.7
 direction = "high"
 """
 
+
+def as_environment(given: dict[str, str], folder: Path) -> dict[str, str]:
+    """The variables of settings. Files have whole paths: they are looked at after the test too."""
+    files = (".toml", ".jsonl")
+    return {
+        f"ANOMALY_{name}": str(folder / value) if value.endswith(files) else value
+        for name, value in given.items()
+    }
+
+
 SEVERAL = {"METRICS": "cpu,load", "METRIC_FIELD": "metric", "SCALE": "none"}
 
 
@@ -173,15 +186,12 @@ SEVERAL = {"METRICS": "cpu,load", "METRIC_FIELD": "metric", "SCALE": "none"}
 def test_other_flows_share_their_steps_too(
     readings: Path, tmp_path: Path, present: dict[str, str], changed: dict[str, str]
 ) -> None:
-    Path("rules.toml").write_text(RULES)
+    (tmp_path / "rules.toml").write_text(RULES)
     made = [{**one, "metric": metric} for one in troubled() for metric in ("cpu", "load")]
     path = tmp_path / "several.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in made))
     source = str(path if "METRICS" in present else readings)
-    sides = [
-        {f"ANOMALY_{name}": value for name, value in one.items()}
-        for one in (present, present | changed)
-    ]
+    sides = [as_environment(one, tmp_path) for one in (present, present | changed)]
     both = [options.load(side, input=source) for side in sides]
     steps = stages.shared(*both)
     assert "normalize" in steps
@@ -191,6 +201,77 @@ def test_other_flows_share_their_steps_too(
         assert by_instance(as_written(found.incidents)) == by_instance(expected)
         assert by_instance(as_written(found.alerts)) == by_instance(alerts)
         assert expected
+
+
+LOWER = """
+[all]
+threshold = 0.3
+"""
+
+LOW = """
+[all]
+threshold = 0.3
+least = 30
+
+[db]
+instances = "db-*"
+threshold = 0.8
+direction = "low"
+"""
+
+
+@pytest.mark.parametrize(
+    ("present", "changed"),
+    [
+        ({}, {"THRESHOLD": "0.6"}),
+        ({"INDEX_FIELD": "none"}, {"THRESHOLD": "0.3", "INCIDENT_QUIET": "600"}),
+        ({"INCIDENT_QUIET": "10800"}, {"THRESHOLD": "0.55", "INCIDENT_QUIET": "600"}),
+        ({"LEAST": "70", "TIME_ZONE": "Europe/Berlin"}, {"LEAST": "0", "SILENCE": "9"}),
+        ({"RULES": "rules.toml"}, {"RULES": "low.toml", "INCIDENT_QUIET": "7200"}),
+        ({"RULES": "low.toml", "VERDICTS": "verdicts.jsonl"}, {"RULES": "rules.toml"}),
+        ({"VERDICTS": "verdicts.jsonl"}, {"VERDICTS": "", "THRESHOLD": "0.4"}),
+        ({"THRESHOLD": "0.7"}, {"VERDICTS": "verdicts.jsonl", "THRESHOLD": "0.4"}),
+        ({**SEVERAL, "TOGETHER": "true"}, {"RULES": "rules.toml", "THRESHOLD": "0.4"}),
+    ],
+)
+def test_one_flow_scores_for_both_where_scores_are_the_same(
+    readings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    present: dict[str, str],
+    changed: dict[str, str],
+) -> None:
+    (tmp_path / "rules.toml").write_text(RULES if "METRICS" not in present else LOWER)
+    (tmp_path / "low.toml").write_text(LOW)
+    path = tmp_path / "readings.jsonl"
+    metrics = ("cpu", "load") if "METRICS" in present else ("cpu",)
+    made = [{**one, "metric": metric} for one in troubled() for metric in metrics]
+    path.write_text("".join(json.dumps(one) + "\n" for one in made))
+    _, alerts = written({}, tmp_path, input=str(readings))
+    said = next(msgspec.convert(one, Anomaly) for one in alerts if one["instance"] == "web-1")
+    fine = Feedback(id=said.id, verdict="fine", pattern=pattern_of([said]))
+    (tmp_path / "verdicts.jsonl").write_bytes(encode(fine) + b"\n")
+    sides = [as_environment(one, tmp_path) for one in (present, present | changed)]
+    both = [options.load(side, input=str(path)) for side in sides]
+    assert stages.same_scores(*both)
+    handed: list[score.ScoredQueue] = []
+
+    class Counted(score.ScoredQueue):
+        def __init__(self) -> None:
+            super().__init__()
+            handed.append(self)
+
+    monkeypatch.setattr(score, "ScoredQueue", Counted)
+    found = run.together(both, None, stages.shared(*both))
+    assert [len(one.batches) for one in handed] == [0], "no batch is left, and there is one queue"
+    for number, one in enumerate(found):
+        (folder := tmp_path / str(number)).mkdir()
+        expected, alerts = written(sides[number], folder, input=str(path))
+        assert by_instance(as_written(one.incidents)) == by_instance(expected)
+        assert by_instance(as_written(one.alerts)) == by_instance(alerts)
+        assert one.anomalies == len(read_json_lines(folder / "found.jsonl"))
+        assert expected
+    assert len({one.anomalies for one in found}) == 2, "settings that change nothing prove nothing"
 
 
 def test_a_topic_is_read_to_where_it_ended(

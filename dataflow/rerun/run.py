@@ -93,6 +93,7 @@ def _over(
 ) -> None:
     flows: list[Dataflow] = []
     records = source(_ending(several[0][0]), None, there)
+    queue = _queue([settings for settings, _ in several], steps)
     for settings, outputs in several:
         own = _ending(settings)
         flows.append(
@@ -103,10 +104,20 @@ def _over(
                 # Readings come to the other flows from the steps of the first one.
                 decoding=_nothing if flows else None,
                 clock_decides=False,
+                # The first flow is the last to take them.
+                scores_to=queue if flows else None,
+                scores_from=None if flows else queue,
             )
         )
     alone = not any(settings.first_day or settings.groups for settings, _ in several)
     serial.run(flows, steps, GATHERED if alone else None)
+
+
+def _queue(several: Sequence[Settings], steps: Collection[str]) -> score.ScoredQueue | None:
+    """Return what hands the scores of one flow to the other; None if each has its own."""
+    if len(several) != 2 or "normalize" not in steps or "score" in steps:
+        return None
+    return score.ScoredQueue() if stages.same_scores(*several) else None
 
 
 def _ending(settings: Settings) -> Settings:

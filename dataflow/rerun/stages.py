@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from dataflow.detectors.calibrated.detector import Calibrated
 from dataflow.settings import Settings
 
-__all__ = ["AFTER", "SCORING", "shared"]
+__all__ = ["AFTER", "SCORING", "same_scores", "shared"]
 
 AFTER = frozenset(
     {
@@ -26,12 +27,12 @@ AFTER = frozenset(
 CONTROLLED = ("rules", "verdicts")
 """The settings of what may change while a flow runs."""
 
-SCORING = frozenset(
-    {
-        *("detector", "seed", "threshold", "least", "incident_quiet", *CONTROLLED),
-        *("time_zone", "holidays", "first_day", "group_pattern"),
-    }
-)
+JUDGING = frozenset({"threshold", "least", "incident_quiet", *CONTROLLED})
+"""The settings that say which scores are anomalies, and which anomalies are an episode."""
+
+SCORING = JUDGING | {
+    *("detector", "seed", "time_zone", "holidays", "first_day", "group_pattern"),
+}
 """The settings that only scores, episodes and what comes of them depend on.
 
 Any other one may change what is read, and how.
@@ -67,6 +68,21 @@ def shared(before: Settings, after: Settings) -> Collection[str]:
         return ()
     controlled = any(getattr(one, name) for one in (before, after) for name in CONTROLLED)
     return READING if controlled or not differing <= AFTER else (*READING, *SCORES, *ANOMALIES)
+
+
+def same_scores(before: Settings, after: Settings) -> bool:
+    """Return whether flows that share what they read have the same scores of each reading.
+
+    So they have where only thresholds and the like differ, on which no score depends.
+
+    >>> one, other = (Settings(_env_file=None, threshold=it) for it in (0.5, 0.6))
+    >>> same_scores(one, other), same_scores(one, Settings(_env_file=None, detector="rcf"))
+    (True, False)
+    """
+    differing = {name for name in Settings.model_fields if _differs(name, before, after)}
+    return (
+        differing <= AFTER | JUDGING and before.detector == Calibrated.name and not before.first_day
+    )
 
 
 def _differs(name: str, before: Settings, after: Settings) -> bool:

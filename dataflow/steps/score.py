@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ from dataflow.verdicts.record import Following
 __all__ = [
     "Scored",
     "ScoredBatch",
+    "ScoredQueue",
     "Scorer",
     "detector",
     "episode_rules",
@@ -57,6 +59,22 @@ Scored = tuple[Reading, Verdict, Finding | None]
 
 ScoredBatch = tuple[str, list[Scored]]
 """The key of an instance's metric, and its readings in a batch with their verdicts."""
+
+
+class ScoredQueue:
+    """What the scorer of one flow found, for that of another flow over the same readings.
+
+    Both take the same batches in the same order, and their detectors differ by the threshold only,
+    on which no score depends: so the second one scores nothing. `lowest` returns the score above
+    which it has to know what was known before a reading.
+
+    A batch is the readings as the first flow judged them, and of those that may matter to either
+    flow, by their number, the detector's own verdict and what was known before.
+    """
+
+    def __init__(self) -> None:
+        self.lowest: Callable[[], float] = lambda: math.inf
+        self.batches: deque[tuple[list[Scored], dict[int, tuple[Verdict, Known | None]]]] = deque()
 
 
 def detector(settings: Settings) -> AnyDetector:
@@ -236,6 +254,8 @@ def scorer(
     first_day: FirstDay | None = None,
     quiet: Judges | None = None,
     explainer: Callable[[float], Detector[Any] | None] | None = None,
+    scores_to: ScoredQueue | None = None,
+    scores_from: ScoredQueue | None = None,
 ) -> Scorer:
     """Return the stateful step: an instance's state and readings to the next state and verdicts.
 
@@ -247,13 +267,22 @@ def scorer(
     above the threshold. `first_day` gives new members of groups another member's state to begin
     with; None: they begin with nothing. `quiet` has the verdicts of people; None: there are none.
     `explainer` returns the same detector with another threshold, which finds the ordinary range
-    where that threshold applies; None: there is no such range.
+    where that threshold applies; None: there is no such range. `scores_to` gets all that is scored;
+    with `scores_from` nothing is, and its batches are judged instead: neither with `first_day`, and
+    the second one with a detector that keeps what was known before an anomaly.
     """
     update = detector.update
     threshold = rules.threshold
     sizes = counters.STATES
     # The score above which the detector keeps what explains a reading.
-    explained = threshold
+    explained = threshold if scores_to is None else math.inf
+
+    def lowest() -> float:
+        """Return the score up to which no reading is an anomaly, but for verdicts."""
+        return threshold if judge is None else judge.floor
+
+    if scores_from is not None:
+        scores_from.lowest = lowest
 
     def score(
         instance: _Instance | None, readings: list[Reading]
@@ -269,10 +298,18 @@ def scorer(
             instance.clock = clocks(readings[0].instance) or _utc
         clock = instance.clock
         judging = judge if quiet is None else quiet.over(judge, instance, readings)
-        floor = threshold if judging is None else judging.floor
-        if judge is not None and judge.floor < explained:
-            explained = judge.floor
-            detector.explain_from(explained)
+        # Readings up to `looked` matter to no flow that gets the scores.
+        floor = looked = threshold if judging is None else judging.floor
+        noted: dict[int, tuple[Verdict, Known | None]] | None = None
+        if judge is not None or scores_to is not None:
+            low = lowest()
+            if scores_to is not None:
+                noted = {}
+                low = min(low, scores_to.lowest())
+                looked = min(floor, low)
+            if low < explained:
+                explained = low
+                detector.explain_from(explained)
         member = instance.member
         learn: Callable[[Any, float, float | None], tuple[Any, Verdict]] = update
         if member is not None and member.newcomer is not None:
@@ -302,20 +339,16 @@ def scorer(
                     time = clock(time)
             state, verdict = learn(state, reading.value, time)
             # `verdict[0]` is faster than `verdict.score`.
-            if verdict[0] > floor or episode:
+            if verdict[0] > looked or episode:
                 # Taken in any case: the detector keeps it no longer.
                 known = known_before(instance, state) if verdict[0] > explained else None
-                own = rules
-                if judging is not None:
-                    verdict, own = judging(reading, verdict)
-                    if not episode and verdict[0] <= own.threshold:
+                if noted is not None:
+                    noted[len(scored)] = verdict, known
+                    if verdict[0] <= floor and not episode:
                         scored.append((reading, verdict, None))
                         continue
                 instance.state = state
-                passed = instance.passed + len(scored)
-                found = find(instance, reading, verdict, time, passed, own, known)
-                scored.append((reading, verdict, found))
-                instance.passed = -len(scored)
+                scored.append(judged(instance, reading, verdict, time, known, judging, len(scored)))
                 episode = instance.habit is not None
             else:
                 scored.append((reading, verdict, None))
@@ -329,7 +362,56 @@ def scorer(
                 first_day.lend(member, state, scored[-1][0])
         if sizes.wanted:
             sizes.add(len(dump(instance)))
+        if scores_to is not None and noted is not None:
+            scores_to.batches.append((scored, noted))
         return instance, scored
+
+    def follow(
+        instance: _Instance | None, readings: list[Reading]
+    ) -> tuple[_Instance | None, list[Scored]]:
+        assert scores_from is not None
+        if not readings:
+            return None, []
+        if instance is None:
+            instance = _Instance(None)
+        if clocks is not None and instance.clock is None:
+            instance.clock = clocks(readings[0].instance) or _utc
+        clock = instance.clock
+        judging = judge if quiet is None else quiet.over(judge, instance, readings)
+        floor = threshold if judging is None else judging.floor
+        scored, noted = scores_from.batches.popleft()
+        if noted or instance.habit is not None or judging is not judge:
+            found, scored = scored, []
+            for number, (reading, verdict, _) in enumerate(found):
+                verdict, known = noted.get(number, (verdict, None))
+                if verdict[0] > floor or instance.habit is not None:
+                    time = reading.time
+                    if clock is not None and time is not None:
+                        time = clock(time)
+                    scored.append(judged(instance, reading, verdict, time, known, judging, number))
+                else:
+                    scored.append((reading, verdict, None))
+        instance.passed += len(scored)
+        return instance, scored
+
+    def judged(
+        instance: _Instance,
+        reading: Reading,
+        verdict: Verdict,
+        time: float | None,
+        known: Known | None,
+        judging: Judge | None,
+        number: int,
+    ) -> Scored:
+        """Judge a reading of an episode or with a high score, the `number`th of its batch."""
+        own = rules
+        if judging is not None:
+            verdict, own = judging(reading, verdict)
+        if instance.habit is None and verdict[0] <= own.threshold:
+            return reading, verdict, None
+        found = find(instance, reading, verdict, time, instance.passed + number, own, known)
+        instance.passed = -number - 1
+        return reading, verdict, found
 
     def find(
         instance: _Instance,
@@ -430,7 +512,7 @@ def scorer(
             instance.member = first_day.resumed(newcomer)
         return instance
 
-    return Scorer(score, dump, load)
+    return Scorer(score if scores_from is None else follow, dump, load)
 
 
 def newcomer_of(instance: _Instance) -> Newcomer | None:
