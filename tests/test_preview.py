@@ -592,7 +592,10 @@ def test_settings_that_may_change_what_is_read_share_nothing() -> None:
     assert "score" in with_(incident_duration=600)
     assert "normalize" in with_(threshold=0.6)
     assert "score" not in with_(threshold=0.6)
-    assert not with_(interval=60)
+    assert "normalize" in with_(interval=60)
+    # Who counts as gone is looked for more rarely.
+    assert not with_(interval=10_000)
+    assert not with_(max_instances=60)
     # Set to the default, it says that the value has this name.
     assert not with_(value_field="value")
     # Two flows may see a change of such a file at different readings.
@@ -623,7 +626,7 @@ class Slow(ZScore):
 
 @pytest.mark.parametrize(
     ("stop", "changed", "processes"),
-    [(signal.SIGINT, "ANOMALY_SEED=1", 1), (signal.SIGTERM, "ANOMALY_INTERVAL=60", 2)],
+    [(signal.SIGINT, "ANOMALY_SEED=1", 1), (signal.SIGTERM, "ANOMALY_MAX_INSTANCES=60", 2)],
 )
 def test_a_signal_leaves_no_process(
     readings: Path, tmp_path: Path, stop: signal.Signals, changed: str, processes: int

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from dataflow.detectors.calibrated.detector import Calibrated
 from dataflow.settings import Settings
+from dataflow.steps import admit
 
 __all__ = ["AFTER", "SCORING", "same_scores", "shared"]
 
@@ -31,11 +32,11 @@ JUDGING = frozenset({"threshold", "least", "incident_quiet", *CONTROLLED})
 """The settings that say which scores are anomalies, and which anomalies are an episode."""
 
 SCORING = JUDGING | {
-    *("detector", "seed", "time_zone", "holidays", "first_day", "group_pattern"),
+    *("detector", "seed", "interval", "time_zone", "holidays", "first_day", "group_pattern"),
 }
 """The settings that only scores, episodes and what comes of them depend on.
 
-Any other one may change what is read, and how.
+Any other one may change what is read, and how. An interval of hours does too: see `admit.period`.
 """
 
 READING = (
@@ -64,7 +65,7 @@ def shared(before: Settings, after: Settings) -> Collection[str]:
     ()
     """
     differing = {name for name in Settings.model_fields if _differs(name, before, after)}
-    if not differing <= AFTER | SCORING:
+    if not differing <= AFTER | SCORING or admit.period(before) != admit.period(after):
         return ()
     controlled = any(getattr(one, name) for one in (before, after) for name in CONTROLLED)
     return READING if controlled or not differing <= AFTER else (*READING, *SCORES, *ANOMALIES)

@@ -27,11 +27,17 @@ from dataflow.steps.shares import Shares, shares_warning
 from dataflow.steps.usable import USABLE, Usable
 from dataflow.warnings import PROCESS, Warnings
 
-__all__ = ["Admission", "admitter"]
+__all__ = ["Admission", "admitter", "period"]
 
 TOO_MANY: Final = "too-many-instances"
 
 _offset = attrgetter("offset")
+
+
+def period(settings: Settings) -> float:
+    """Return the seconds after which is looked who has sent nothing; 0 if it does not matter."""
+    # Several readings of an instance must fall into it.
+    return max(min(DAY, settings.forget), 10 * settings.interval) if settings.forget else 0.0
 
 
 def admitter(
@@ -67,9 +73,7 @@ class Admission:
         self._rejections = Rejections(settings, warnings)
         self._usable = USABLE if warnings is PROCESS else Usable()
         self._lock = threading.Lock()
-        # Several readings of an instance must fall into a period.
-        period = max(min(DAY, settings.forget), 10 * settings.interval) if settings.forget else 0.0
-        self._living = Living(settings.max_instances, period, settings.forget)
+        self._living = Living(settings.max_instances, period(settings), settings.forget)
         self._several = settings.several_metrics
         self._forgotten: dict[int, list[str]] = {}
         self._grows = OnlyGrows(
