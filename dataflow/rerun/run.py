@@ -45,7 +45,8 @@ Held: TypeAlias = Mapping[int, Range] | None
 GATHERED = serial.Gathered("normalize", "check.falses")
 """Readings are gathered before they are scored, and a rejected one is not taken before them.
 
-Not where instances depend on each other, and so on the order of their readings."""
+Not where a new instance begins with what another has learned by then. The incidents of groups are
+taken in the order of their times, whenever they come."""
 
 
 class Ran(msgspec.Struct):
@@ -109,7 +110,7 @@ def _over(
                 scores_from=None if flows else queue,
             )
         )
-    alone = not any(settings.first_day or settings.groups for settings, _ in several)
+    alone = not any(settings.first_day for settings, _ in several)
     serial.run(flows, steps, GATHERED if alone else None)
 
 
