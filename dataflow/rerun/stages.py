@@ -64,7 +64,7 @@ def shared(before: Settings, after: Settings) -> Collection[str]:
     >>> shared(one, Settings(_env_file=None, scale=1.0))
     ()
     """
-    differing = {name for name in Settings.model_fields if _differs(name, before, after)}
+    differing = _differing(before, after)
     if not differing <= AFTER | SCORING or admit.period(before) != admit.period(after):
         return ()
     controlled = any(getattr(one, name) for one in (before, after) for name in CONTROLLED)
@@ -80,10 +80,12 @@ def same_scores(before: Settings, after: Settings) -> bool:
     >>> same_scores(one, other), same_scores(one, Settings(_env_file=None, detector="rcf"))
     (True, False)
     """
-    differing = {name for name in Settings.model_fields if _differs(name, before, after)}
-    return (
-        differing <= AFTER | JUDGING and before.detector == Calibrated.name and not before.first_day
-    )
+    same = _differing(before, after) <= AFTER | JUDGING
+    return same and before.detector == Calibrated.name and not before.first_day
+
+
+def _differing(before: Settings, after: Settings) -> set[str]:
+    return {name for name in Settings.model_fields if _differs(name, before, after)}
 
 
 def _differs(name: str, before: Settings, after: Settings) -> bool:
